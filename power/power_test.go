@@ -1,0 +1,78 @@
+package power_test
+
+import (
+	"math"
+	"testing"
+	"time"
+
+	"github.com/joulemux/joulemux/power"
+)
+
+func TestUnitsPrintThemselves(t *testing.T) {
+	for _, c := range []struct {
+		got, want string
+	}{
+		{(90 * power.Joule).Over(6 * time.Second).String(), "15.0 W"},
+		{(12 * power.Watt).For(3 * time.Second).String(), "36.0 J"},
+		{power.Joules(0.5).String(), "0.50 J"},
+		{power.Joules(1830.4).String(), "1830 J"},
+		{power.Charge(62.4).String(), "62 %"},
+		{power.Cost{Energy: power.Joules(12.4), Quality: power.Estimated}.String(), "12.4 J estimated"},
+		{power.Cost{}.String(), "energy unknown"},
+		{power.Cost{Quality: power.None}.String(), "energy none"},
+	} {
+		if c.got != c.want {
+			t.Errorf("got %q, want %q", c.got, c.want)
+		}
+	}
+}
+
+func TestWildFiguresSaturate(t *testing.T) {
+	for _, c := range []struct {
+		in   float64
+		want power.Power
+	}{
+		{math.NaN(), 0},
+		{math.Inf(1), math.MaxInt64},
+		{1e300, math.MaxInt64},
+		{-1e300, math.MinInt64},
+	} {
+		if got := power.Watts(c.in); got != c.want {
+			t.Errorf("Watts(%g) = %d, want %d", c.in, got, c.want)
+		}
+	}
+	if got := (1 * power.Joule).Over(0); got != 0 {
+		t.Errorf("energy over no time is %v, want 0 W", got)
+	}
+}
+
+func TestSumIsAsGoodAsItsWeakerPart(t *testing.T) {
+	measured := power.Cost{Energy: 2 * power.Joule, Quality: power.Measured, Source: "rapl"}
+	estimated := power.Cost{Energy: 3 * power.Joule, Quality: power.Estimated, Source: "prior"}
+	sum := measured.Plus(estimated)
+	if sum.Energy != 5*power.Joule || sum.Quality != power.Estimated || sum.Source != "rapl + prior" {
+		t.Errorf("sum is %+v", sum)
+	}
+	if got := (power.Cost{}).Plus(measured); got != measured {
+		t.Errorf("nothing plus measured is %+v", got)
+	}
+	if got := measured.Plus(power.Cost{Quality: power.None}); got != measured {
+		t.Errorf("measured plus an answer from elsewhere is %+v", got)
+	}
+}
+
+func TestTierNamesRoundTrip(t *testing.T) {
+	for _, tier := range power.Tiers() {
+		text, err := tier.MarshalText()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var back power.Tier
+		if err := back.UnmarshalText(text); err != nil || back != tier {
+			t.Errorf("%v came back as %v, %v", tier, back, err)
+		}
+	}
+	if _, err := power.ParseTier("ac"); err == nil {
+		t.Error("ParseTier accepts a name that is none")
+	}
+}
