@@ -1,0 +1,129 @@
+package job
+
+import (
+	"time"
+
+	"github.com/joulemux/joulemux/power"
+)
+
+// Candidate is a backend as it looks to one job at one moment.
+type Candidate struct {
+	ID    string
+	Class power.DeviceClass
+	// Aliases are other names by which a client may target the backend.
+	Aliases []string
+	// Healthy backends can be asked; Problem says why another cannot.
+	Healthy bool
+	Problem string
+	// Suspect says what went wrong the last time, if it did: the backend can
+	// be asked, but better ones are asked first.
+	Suspect string
+	// Priority decides between equals; higher goes first.
+	Priority int
+	// Model is the job's model on this backend, or nil if it is not there.
+	Model   *Model
+	Profile Profile
+}
+
+// Model is a model that a backend has.
+type Model struct {
+	Name   string
+	Digest string
+	Size   int64 // in bytes
+	// Resident models need no loading before the first token.
+	Resident bool
+	// VRAM is how much of a resident model is in a GPU's memory, in bytes.
+	VRAM int64
+}
+
+// Facts are what a server says of itself.
+type Facts struct {
+	Version string
+	// Instance is set if the server is a joulemux, ours or another's.
+	Instance string
+	Models   []Model
+}
+
+// Profile is what a backend is expected to need. Its figures are priors until
+// they have been learned from measurement.
+type Profile struct {
+	// Draw is the power that the backend takes while it works.
+	Draw power.Power
+	// FirstToken is the time to the first token of a short prompt.
+	FirstToken time.Duration
+	// Prefill and Decode are rates in tokens per second: of reading the
+	// prompt, and of writing the answer.
+	Prefill, Decode float64
+	// LoadRate is how many bytes of a model are made resident per second.
+	LoadRate float64
+	// Quality tells priors (power.Estimated) from what was learned.
+	Quality power.Quality
+}
+
+// Estimate is what a job is predicted to need on one candidate.
+type Estimate struct {
+	// FirstToken and Total count from now: load included.
+	FirstToken, Total time.Duration
+	Load              time.Duration
+	Energy            power.Energy
+	Draw              power.Power
+}
+
+// What an unlimited answer is expected to come to: the mean of the conversations
+// in the Azure LLM inference trace of 2023, and the longest answer in it
+// (https://github.com/Azure/AzurePublicDataset).
+const (
+	MeanTokens    = 211
+	LongestTokens = 1000
+)
+
+// bytesPerToken is the length of an English token in the common vocabularies,
+// give or take a third.
+const bytesPerToken = 4
+
+// Estimate predicts what j needs on c if tokens tokens are generated.
+func (c Candidate) Estimate(j Job, tokens int) Estimate {
+	p := c.Profile
+	e := Estimate{Draw: p.Draw}
+	if c.Model != nil && !c.Model.Resident {
+		e.Load = loadLeast + per(float64(c.Model.Size), p.LoadRate)
+	}
+	e.FirstToken = e.Load + p.FirstToken + per(float64(j.PromptBytes)/bytesPerToken, p.Prefill)
+	e.Total = e.FirstToken
+	if j.Kind != Embed {
+		e.Total += per(float64(tokens), p.Decode)
+	}
+	e.Energy = p.Draw.For(e.Total)
+	return e
+}
+
+// loadLeast is what starting a runner takes, whatever the model (assumed).
+const loadLeast = time.Second
+
+// per returns how long n things take at a rate per second. A rate that is not
+// known makes them take no time, rather than for ever.
+func per(n, rate float64) time.Duration {
+	if rate <= 0 || n <= 0 {
+		return 0
+	}
+	return time.Duration(min(n/rate, maxSeconds) * float64(time.Second))
+}
+
+// maxSeconds keeps absurd figures from overflowing a duration: a month.
+const maxSeconds = 30 * 24 * 3600
+
+// Tokens returns how many tokens j is expected to generate.
+func (j Job) Tokens() int {
+	if j.MaxTokens > 0 {
+		return min(j.MaxTokens, MeanTokens)
+	}
+	return MeanTokens
+}
+
+// MostTokens returns how many tokens j may well generate.
+func (j Job) MostTokens() int {
+	if j.MaxTokens > 0 {
+		return j.MaxTokens
+	}
+	return LongestTokens
+}

@@ -1,0 +1,145 @@
+package job
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+)
+
+// The permitted edits of foreign bytes, all of them: naming a model that the
+// client left out, taking our own member out of a request, and splicing it
+// into an answer. Whatever else a client or a backend wrote stays as it was,
+// to the byte.
+
+// OwnMember is the name of our member in requests and answers of other
+// dialects.
+const OwnMember = "joulemux"
+
+// member is where a member of a JSON object stands: from the first byte of its
+// key to the last of its value.
+type member struct {
+	key        string
+	start, end int
+	value      json.RawMessage
+}
+
+// members lists the members of a JSON object, and where the first would begin
+// if it had none.
+func members(object []byte) (list []member, open int, err error) {
+	d := json.NewDecoder(bytes.NewReader(object))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return nil, 0, fmt.Errorf("not a JSON object: %w", err)
+	}
+	open = int(d.InputOffset())
+	for d.More() {
+		t, err := d.Token()
+		if err != nil {
+			return nil, 0, err
+		}
+		key, _ := t.(string)
+		m := member{key: key}
+		if err := d.Decode(&m.value); err != nil {
+			return nil, 0, err
+		}
+		m.end = int(d.InputOffset())
+		list = append(list, m)
+	}
+	if _, err := d.Token(); err != nil && err != io.EOF {
+		return nil, 0, err
+	}
+	return locate(object, list, open), open, nil
+}
+
+// locate fills in where each member starts: only a comma and white space stand
+// between it and the one before.
+func locate(object []byte, list []member, open int) []member {
+	at := open
+	for i := range list {
+		for object[at] != '"' {
+			at++
+		}
+		list[i].start = at
+		at = list[i].end
+	}
+	return list
+}
+
+// SetModel returns body with its model named, whether it named one or not.
+func SetModel(body []byte, name string) ([]byte, error) {
+	list, open, err := members(body)
+	if err != nil {
+		return nil, err
+	}
+	value, err := json.Marshal(name)
+	if err != nil {
+		return nil, err
+	}
+	// Decoders take the last of equal members, so every one is replaced; and
+	// they fold case, as Go's do in Ollama.
+	out := make([]byte, 0, len(body)+len(value)+len(`"model":,`))
+	at, found := 0, false
+	for _, m := range list {
+		if !bytes.EqualFold([]byte(m.key), []byte("model")) {
+			continue
+		}
+		start := m.end - len(m.value)
+		out = append(append(out, body[at:start]...), value...)
+		at, found = m.end, true
+	}
+	if found {
+		return append(out, body[at:]...), nil
+	}
+	out = append(append(out, body[:open]...), `"model":`...)
+	out = append(out, value...)
+	if len(list) > 0 {
+		out = append(out, ',')
+	}
+	return append(out, body[open:]...), nil
+}
+
+// TakeOwn returns body without our own member, and the member's value, or nil
+// if there was none.
+func TakeOwn(body []byte) (rest []byte, own json.RawMessage, err error) {
+	list, open, err := members(body)
+	if err != nil {
+		return nil, nil, err
+	}
+	out := append(make([]byte, 0, len(body)), body[:open]...)
+	end, kept := open, false
+	for _, m := range list {
+		if m.key == OwnMember {
+			own = m.value
+		} else {
+			// The comma before a member goes with it, except the first one's.
+			start := m.start
+			if kept || end == open {
+				start = end
+			}
+			out = append(out, body[start:m.end]...)
+			kept = true
+		}
+		end = m.end
+	}
+	return append(out, body[end:]...), own, nil
+}
+
+// Splice returns line, a JSON object with perhaps white space around it, with
+// our own member added at its end.
+func Splice(line []byte, own any) ([]byte, error) {
+	value, err := json.Marshal(own)
+	if err != nil {
+		return nil, err
+	}
+	end := bytes.LastIndexByte(line, '}')
+	if end < 0 {
+		return nil, fmt.Errorf("not a JSON object: %.40q", line)
+	}
+	out := make([]byte, 0, len(line)+len(value)+len(`,"":`)+len(OwnMember))
+	out = append(out, line[:end]...)
+	if !bytes.HasSuffix(bytes.TrimRight(line[:end], " \t\r\n"), []byte("{")) {
+		out = append(out, ',')
+	}
+	out = append(append(out, `"`+OwnMember+`":`...), value...)
+	return append(out, line[end:]...), nil
+}

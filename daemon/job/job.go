@@ -1,0 +1,159 @@
+// Package job is the vocabulary of work: what a client asks for, what backends
+// could do it, what comes back, and how it fails.
+//
+// Everything that front-ends, routing, dispatch and backends hand to each
+// other is here. The package does no I/O and holds no state.
+package job
+
+import (
+	"time"
+
+	"github.com/joulemux/joulemux/power"
+)
+
+// Kind is what a job asks of a model.
+type Kind string
+
+// The kinds of jobs.
+const (
+	Generate Kind = "generate" // continue a prompt
+	Chat     Kind = "chat"     // answer a conversation
+	Embed    Kind = "embed"    // turn text into vectors
+)
+
+// Class says who waits for the answer.
+type Class string
+
+// The classes. Nobody waits for a background job, so its seconds are worth
+// nothing and a careful tier may put it off.
+const (
+	Interactive Class = "interactive"
+	Background  Class = "background"
+)
+
+// Job is one request, whatever front-end it came from. It is not changed once
+// it has been handed to dispatch.
+type Job struct {
+	// ID names the job in logs and on every wire.
+	ID   string
+	Kind Kind
+	// Model is the model's name in the client's spelling, or "" to have one chosen.
+	Model string
+	// Chosen says that Model was chosen for the client, who named none.
+	Chosen bool
+	// Original is the client's own request, if it came in a dialect that
+	// backends speak; then Content is empty and the bytes are passed through.
+	Original *Original
+	Content  Content
+	// PromptBytes is how much text the model has to read.
+	PromptBytes int
+	// MaxTokens bounds the answer; zero leaves it to the model.
+	MaxTokens int
+	// Stream tells whether the answer is wanted in pieces.
+	Stream bool
+	Annotations
+	// Arrived is when the request was complete. Latencies count from here.
+	Arrived time.Time
+}
+
+// Annotations are what the client says of the job beside its content. The zero
+// value asks for nothing in particular.
+type Annotations struct {
+	// Target is a backend's id or a device class; "" and "auto" leave it open.
+	Target                string
+	Class                 Class
+	LatencyCritical       bool
+	PreferPowerEfficiency bool
+	// CacheEnabled permits answers that were given before.
+	CacheEnabled bool
+	// MaxLatency bounds the time from arrival to the first token, as predicted.
+	MaxLatency time.Duration
+	// MaxPower bounds the draw of the backend while it works.
+	MaxPower power.Power
+	// Deadline is how long after arrival the last token may come.
+	Deadline time.Duration
+	// Custom is kept for the client's own use.
+	Custom map[string]string
+}
+
+// Dialect names the HTTP API that a request is written in.
+type Dialect string
+
+// Ollama is Ollama's own API.
+const Ollama Dialect = "ollama"
+
+// Original is a client's request as it came.
+type Original struct {
+	Dialect Dialect
+	// Path is the request's path, such as "/api/chat".
+	Path string
+	// Body is a valid JSON object in valid UTF-8.
+	Body []byte
+}
+
+// Content is what a job asks, in our own terms, if it came over a wire that no
+// backend speaks.
+type Content struct {
+	System   string
+	Prompt   string    // for Generate
+	Messages []Message // for Chat
+	Input    []string  // for Embed
+	Sampling Sampling
+}
+
+// Message is one turn of a conversation.
+type Message struct {
+	Role    string `json:"role"` // "system", "user", "assistant" or "tool"
+	Content string `json:"content"`
+}
+
+// Sampling steers how tokens are chosen. Nil fields leave it to the model.
+type Sampling struct {
+	Temperature, TopP   *float64
+	TopK, ContextLength *int
+	Stop                []string
+}
+
+// Bytes returns how much text the content holds.
+func (c Content) Bytes() int {
+	n := len(c.System) + len(c.Prompt)
+	for _, m := range c.Messages {
+		n += len(m.Content)
+	}
+	for _, s := range c.Input {
+		n += len(s)
+	}
+	return n
+}
+
+// Head is how a backend begins its answer.
+type Head struct {
+	// Status is the backend's HTTP status, below 500: a backend's refusal of a
+	// malformed request is an answer too.
+	Status      int
+	ContentType string
+	// Length is the length of the whole answer, or -1 if it comes in pieces.
+	Length int64
+}
+
+// Chunk is a piece of an answer.
+type Chunk struct {
+	// Raw is the backend's own bytes: whole lines of a stream, or a part of a
+	// body. It is valid only until the call that hands it over returns.
+	Raw []byte
+	// Text is the generated text in Raw, for jobs without an Original.
+	Text string
+	// Vectors are the embeddings, for such jobs without an Original.
+	Vectors [][]float32
+	// Last marks the end of a complete answer. In a stream it holds the last
+	// line alone.
+	Last bool
+	// Usage is what the backend counted, with the last chunk.
+	Usage Usage
+}
+
+// Usage is what a backend says of the work it did. Zero means not told.
+type Usage struct {
+	PromptTokens, Tokens  int
+	Load, Prefill, Decode time.Duration
+}

@@ -1,0 +1,244 @@
+package job_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/power"
+)
+
+func TestModelNames(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		same bool
+	}{
+		{"qwen2.5", "qwen2.5:latest", true},
+		{"Qwen2.5:0.5B", "qwen2.5:0.5b", true},
+		{"registry.ollama.ai/library/llama3.2:1b", "llama3.2:1b", true},
+		{"hf.co/someone/model", "hf.co/someone/model:latest", true},
+		{"localhost:5000/me/model", "localhost:5000/me/model:latest", true},
+		{"llama3.2:1b", "llama3.2:3b", false},
+		{"llama3.2", "llama3.1", false},
+	} {
+		if got := job.SameModel(c.a, c.b); got != c.same {
+			t.Errorf("SameModel(%q, %q) = %v", c.a, c.b, got)
+		}
+	}
+}
+
+func TestEstimate(t *testing.T) {
+	igpu := job.Profile{Draw: 12 * power.Watt, FirstToken: 350 * time.Millisecond, Prefill: 220, Decode: 22, LoadRate: 1e9}
+	resident := job.Candidate{Profile: igpu, Model: &job.Model{Size: 4e9, Resident: true}}
+	j := job.Job{Kind: job.Chat, MaxTokens: 44, PromptBytes: 880}
+	e := resident.Estimate(j, j.Tokens())
+	if e.FirstToken != 1350*time.Millisecond || e.Total != 3350*time.Millisecond || e.Load != 0 {
+		t.Errorf("resident: %+v", e)
+	}
+	if want := power.Joules(12 * 3.35); e.Energy != want {
+		t.Errorf("energy is %v, want %v", e.Energy, want)
+	}
+	cold := resident
+	cold.Model = &job.Model{Size: 4e9}
+	if e := cold.Estimate(j, j.Tokens()); e.Load != 5*time.Second || e.FirstToken != 6350*time.Millisecond {
+		t.Errorf("not resident: %+v", e)
+	}
+	j.Kind = job.Embed
+	if e := resident.Estimate(j, j.Tokens()); e.Total != e.FirstToken {
+		t.Errorf("an embedding takes %v after its first token", e.Total-e.FirstToken)
+	}
+	if e := (job.Candidate{}).Estimate(j, j.Tokens()); e.Total != 0 {
+		t.Errorf("unknown rates take %v", e.Total)
+	}
+}
+
+func TestTokens(t *testing.T) {
+	for _, c := range []struct{ max, mean, most int }{
+		{0, job.MeanTokens, job.LongestTokens},
+		{16, 16, 16},
+		{4096, job.MeanTokens, 4096},
+	} {
+		j := job.Job{MaxTokens: c.max}
+		if j.Tokens() != c.mean || j.MostTokens() != c.most {
+			t.Errorf("limit %d: %d and %d, want %d and %d", c.max, j.Tokens(), j.MostTokens(), c.mean, c.most)
+		}
+	}
+}
+
+func TestErrorSaysEverythingOnce(t *testing.T) {
+	err := error(&job.Error{
+		Code: job.NoBackend, Detail: "2 backends",
+		Refused: map[string]string{"ollama-npu": "unhealthy", "ollama-cpu": "draws 28.0 W"},
+		Err:     errors.New("boom"),
+	})
+	if want := "no backend: 2 backends: ollama-cpu: draws 28.0 W; ollama-npu: unhealthy: boom"; err.Error() != want {
+		t.Errorf("got %q", err)
+	}
+	if !errors.Is(err, job.NoBackend) || errors.Is(err, job.Busy) {
+		t.Error("errors.Is does not go by the code")
+	}
+}
+
+func TestSetModel(t *testing.T) {
+	for _, c := range []struct{ body, want string }{
+		{`{}`, `{"model":"m"}`},
+		{`{"prompt":"x"}`, `{"model":"m","prompt":"x"}`},
+		{` { "model" : "old" , "prompt":"a\"b" } `, ` { "model" : "m" , "prompt":"a\"b" } `},
+		{`{"model":"","Model":null}`, `{"model":"m","Model":"m"}`},
+		{`{"options":{"model":"inner"}}`, `{"model":"m","options":{"model":"inner"}}`},
+	} {
+		got, err := job.SetModel([]byte(c.body), "m")
+		if err != nil || string(got) != c.want {
+			t.Errorf("%s: got %s, %v; want %s", c.body, got, err, c.want)
+		}
+	}
+	if _, err := job.SetModel([]byte(`[1]`), "m"); err == nil {
+		t.Error("an array has no model")
+	}
+}
+
+func TestTakeOwn(t *testing.T) {
+	for _, c := range []struct{ body, rest, own string }{
+		{`{"a":1}`, `{"a":1}`, ""},
+		{`{"joulemux":{}}`, `{}`, `{}`},
+		{`{"joulemux":{"target":"cpu"},"a":1}`, `{"a":1}`, `{"target":"cpu"}`},
+		{`{"a":1, "joulemux":{}, "b":2}`, `{"a":1, "b":2}`, `{}`},
+		{`{ "a":1 , "joulemux":{} }`, `{ "a":1 }`, `{}`},
+		{`{"joulemux":1,"joulemux":2,"a":3}`, `{"a":3}`, `2`},
+		{`{"a":{"joulemux":1}}`, `{"a":{"joulemux":1}}`, ""},
+		{`{"a":1e400,"b":"\u00e9\ud800"}`, `{"a":1e400,"b":"\u00e9\ud800"}`, ""},
+	} {
+		rest, own, err := job.TakeOwn([]byte(c.body))
+		if err != nil || string(rest) != c.rest || string(own) != c.own {
+			t.Errorf("%s: got %s and %s, %v; want %s and %s", c.body, rest, own, err, c.rest, c.own)
+		}
+	}
+}
+
+func TestSplice(t *testing.T) {
+	for _, c := range []struct{ line, want string }{
+		{"{\"done\":true}\n", "{\"done\":true,\"joulemux\":{\"n\":1}}\n"},
+		{`{}`, `{"joulemux":{"n":1}}`},
+		{`{ "a" : {} } `, `{ "a" : {} ,"joulemux":{"n":1}} `},
+	} {
+		got, err := job.Splice([]byte(c.line), map[string]int{"n": 1})
+		if err != nil || string(got) != c.want {
+			t.Errorf("%q: got %q, %v; want %q", c.line, got, err, c.want)
+		}
+	}
+	if _, err := job.Splice([]byte("no object"), 1); err == nil {
+		t.Error("spliced into what is no object")
+	}
+}
+
+// FuzzEdits holds the edits to what a JSON decoder makes of their outcome.
+func FuzzEdits(f *testing.F) {
+	f.Add([]byte(`{"a":1,"joulemux":{"x":[1,2]},"model":"m"}`))
+	f.Add([]byte(` {"joulemux":0 , "joulemux":1}`))
+	f.Add([]byte(`{"":"","\"":{}}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		var before map[string]any
+		if json.Unmarshal(body, &before) != nil || before == nil {
+			return
+		}
+		rest, own, err := job.TakeOwn(body)
+		if err != nil {
+			t.Fatalf("TakeOwn of %q: %v", body, err)
+		}
+		var after map[string]any
+		if err := json.Unmarshal(rest, &after); err != nil {
+			t.Fatalf("TakeOwn of %q leaves %q: %v", body, rest, err)
+		}
+		_, had := before[job.OwnMember]
+		if had != (own != nil) {
+			t.Fatalf("TakeOwn of %q: own is %q", body, own)
+		}
+		delete(before, job.OwnMember)
+		if !reflect.DeepEqual(before, after) {
+			t.Fatalf("TakeOwn of %q leaves %q", body, rest)
+		}
+		named, err := job.SetModel(rest, "x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var request struct{ Model string }
+		if err := json.Unmarshal(named, &request); err != nil || request.Model != "x" {
+			t.Fatalf("SetModel of %q: %q, %v", rest, named, err)
+		}
+		spliced, err := job.Splice(bytes.Clone(rest), "own")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(spliced, &after); err != nil || after[job.OwnMember] != "own" {
+			t.Fatalf("Splice of %q: %q, %v", rest, spliced, err)
+		}
+	})
+}
+
+func TestSet(t *testing.T) {
+	var j job.Job
+	for key, value := range map[string]any{
+		"model": "m", "target": "npu", "class": "background", "latency_critical": true,
+		"prefer_power_efficiency": true, "cache_enabled": true, "max_latency_ms": int32(500),
+		"deadline_ms": uint64(24000), "max_power_watts": 15.5, "custom": map[string]any{"a": "b"},
+		"max_tokens": 7.0, "temperature": 0.5, "top_p": float32(0.25), "top_k": byte(40),
+		"context_length": int64(4096), "stop": []any{"a", "b"}, "system": "be brief",
+	} {
+		if err := j.Set(key, value); err != nil {
+			t.Errorf("%s = %v: %v", key, value, err)
+		}
+	}
+	want := job.Annotations{
+		Target: "npu", Class: job.Background, LatencyCritical: true, PreferPowerEfficiency: true,
+		CacheEnabled: true, MaxLatency: 500 * time.Millisecond, Deadline: 24 * time.Second,
+		MaxPower: power.Watts(15.5), Custom: map[string]string{"a": "b"},
+	}
+	if !reflect.DeepEqual(j.Annotations, want) {
+		t.Errorf("annotations are %+v", j.Annotations)
+	}
+	s := j.Content.Sampling
+	if j.MaxTokens != 7 || *s.Temperature != 0.5 || *s.TopP != 0.25 || *s.TopK != 40 || *s.ContextLength != 4096 || len(s.Stop) != 2 {
+		t.Errorf("job is %+v", j)
+	}
+}
+
+func TestSetRefuses(t *testing.T) {
+	for _, c := range []struct {
+		key   string
+		value any
+		says  string
+	}{
+		{"max_tokens", "12", "want a number, got string"},
+		{"max_tokens", 1.5, "want a whole number"},
+		{"max_tokens", -1, "from 0 to"},
+		{"max_tokens", 1e12, "from 0 to"},
+		{"max_power_watts", -3, "from 0 to"},
+		{"latency_critical", 1, "want a boolean, got int"},
+		{"class", "urgent", "neither interactive nor background"},
+		{"stop", []any{"a", 1}, "want a string"},
+		{"stop", "a", "want a list of strings"},
+		{"custom", map[string]any{"k": 1}, "k: want a string"},
+		{"max_token", 1, `did you mean "max_tokens"?`},
+		{"zzzzzzzzzz", 1, "there are cache_enabled"},
+		{"model", nil, "want a string, got <nil>"},
+	} {
+		var j job.Job
+		err := j.Set(c.key, c.value)
+		var e *job.Error
+		if !errors.As(err, &e) || e.Code != job.Invalid || e.Field != c.key || !strings.Contains(e.Detail, c.says) {
+			t.Errorf("%s = %v: %v, want it to say %q", c.key, c.value, err, c.says)
+		}
+		if !reflect.DeepEqual(j, job.Job{}) {
+			t.Errorf("%s = %v: refused, and yet changed the job", c.key, c.value)
+		}
+	}
+	var j job.Job
+	if err := j.Annotate("max_tokens", 1); err == nil {
+		t.Error("max_tokens is no annotation")
+	}
+}

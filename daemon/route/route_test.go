@@ -1,0 +1,335 @@
+package route_test
+
+import (
+	"errors"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/daemon/route"
+	"github.com/joulemux/joulemux/power"
+)
+
+// laptop is one with all four places, each with the model resident, and the
+// figures that are assumed of them.
+func laptop() []job.Candidate {
+	candidate := func(id string, class power.DeviceClass, watts float64, first time.Duration, decode float64) job.Candidate {
+		return job.Candidate{
+			ID: id, Class: class, Healthy: true, Model: &job.Model{Name: "m", Resident: true},
+			Profile: job.Profile{Draw: power.Watts(watts), FirstToken: first, Decode: decode, Prefill: 10 * decode, Quality: power.Estimated},
+		}
+	}
+	return []job.Candidate{
+		candidate("ollama-npu", power.NPU, 3, 800*time.Millisecond, 10),
+		candidate("ollama-igpu", power.IntegratedGPU, 12, 350*time.Millisecond, 22),
+		candidate("ollama-nvidia", power.NVIDIA, 55, 150*time.Millisecond, 65),
+		candidate("ollama-cpu", power.CPU, 28, 1200*time.Millisecond, 6),
+	}
+}
+
+// chat is an ordinary question, changed.
+func chat(change func(*job.Job)) job.Job {
+	j := job.Job{Kind: job.Chat, Model: "m"}
+	j.Class = job.Interactive
+	if change != nil {
+		change(&j)
+	}
+	return j
+}
+
+func critical(j *job.Job)            { j.LatencyCritical = true }
+func efficient(j *job.Job)           { j.PreferPowerEfficiency = true }
+func background(j *job.Job)          { j.Class = job.Background }
+func nvidia(j *job.Job)              { j.Target = "nvidia" }
+func fifteenWatts(j *job.Job)        { j.MaxPower = 15 * power.Watt }
+func halfASecond(j *job.Job)         { j.MaxLatency = 500 * time.Millisecond }
+func target(t string) func(*job.Job) { return func(j *job.Job) { j.Target = t } }
+
+func TestDecide(t *testing.T) {
+	for _, c := range []struct {
+		rule string
+		tier power.Tier
+		job  job.Job
+		want string
+	}{
+		{"on mains seconds are worth a discrete GPU", power.Mains, chat(nil), "ollama-nvidia"},
+		{"an unknown tier is as mains", power.TierUnknown, chat(nil), "ollama-nvidia"},
+		{"on battery it sleeps", power.Battery, chat(nil), "ollama-igpu"},
+		{"unless somebody is in a hurry", power.Battery, chat(critical), "ollama-nvidia"},
+		{"or asks for it", power.Battery, chat(nvidia), "ollama-nvidia"},
+		{"below half charge a hurry is not enough", power.Saver, chat(critical), "ollama-igpu"},
+		{"but its name is", power.Saver, chat(nvidia), "ollama-nvidia"},
+		{"on a low battery only joules count", power.Low, chat(nil), "ollama-npu"},
+		{"even then a hurry counts", power.Low, chat(critical), "ollama-igpu"},
+		{"and on a critical one", power.Critical, chat(nil), "ollama-npu"},
+		{"who wants efficiency gets it on mains", power.Mains, chat(efficient), "ollama-npu"},
+		{"nobody waits for a background job", power.Mains, chat(background), "ollama-npu"},
+		{"a hurry stands above efficiency", power.Mains, chat(func(j *job.Job) { critical(j); efficient(j) }), "ollama-nvidia"},
+		{"a short answer", power.Saver, chat(func(j *job.Job) { j.MaxTokens = 8 }), "ollama-igpu"},
+		{"a cap of 15 W excludes the 55 W GPU", power.Mains, chat(fifteenWatts), "ollama-igpu"},
+		{"a cap holds for the latency-critical too", power.Mains, chat(func(j *job.Job) { critical(j); fifteenWatts(j) }), "ollama-igpu"},
+		{"half a second excludes the slow", power.Low, chat(halfASecond), "ollama-igpu"},
+		{"a target by id", power.Mains, chat(target("ollama-cpu")), "ollama-cpu"},
+		{"a target by hardware", power.Mains, chat(target("npu")), "ollama-npu"},
+		{"an NVIDIA GPU is a discrete one", power.Mains, chat(target("dgpu")), "ollama-nvidia"},
+		{"auto is no target", power.Battery, chat(target("auto")), "ollama-igpu"},
+		{"a deadline that the cheapest would miss", power.Low, chat(func(j *job.Job) { j.Deadline = 15 * time.Second }), "ollama-igpu"},
+		{"a deadline that all would miss", power.Low, chat(func(j *job.Job) { j.Deadline = time.Second }), "ollama-npu"},
+	} {
+		d, err := route.Decide(route.DefaultRules(), c.tier, c.job, laptop())
+		if err != nil || d.Backend != c.want {
+			t.Errorf("%s: got %s (%s), %v; want %s", c.rule, d.Backend, d.Reason, err, c.want)
+		}
+	}
+}
+
+func TestReasonsAreASCIIAndSaySo(t *testing.T) {
+	for _, c := range []struct {
+		job  job.Job
+		tier power.Tier
+		want string
+	}{
+		{chat(nil), power.Battery, "least cost, 119 J + 9.9 s at 15.0 W predicted (tier battery)"},
+		{chat(critical), power.Mains, "fastest, 3.4 s predicted (latency-critical)"},
+		{chat(nil), power.Low, "fewest joules, 65.7 J predicted (tier low)"},
+		{chat(background), power.Mains, "fewest joules, 65.7 J predicted (background)"},
+		{chat(nvidia), power.Saver, "only candidate; target nvidia; least cost, 187 J + 3.4 s at 6.0 W predicted (tier saver)"},
+	} {
+		d, err := route.Decide(route.DefaultRules(), c.tier, c.job, laptop())
+		if err != nil || d.Reason != c.want {
+			t.Errorf("got %q, %v; want %q", d.Reason, err, c.want)
+		}
+		if strings.ContainsFunc(d.Reason, func(r rune) bool { return r < ' ' || r > '~' }) {
+			t.Errorf("%q does not fit in a header", d.Reason)
+		}
+	}
+}
+
+func TestDecisionTellsOfTheOthers(t *testing.T) {
+	candidates := laptop()
+	candidates[3].Healthy, candidates[3].Problem = false, "connection refused"
+	d, err := route.Decide(route.DefaultRules(), power.Battery, chat(nil), candidates)
+	if err != nil || !slices.Equal(d.Alternatives, []string{"ollama-npu"}) {
+		t.Fatalf("alternatives are %v, %v", d.Alternatives, err)
+	}
+	want := map[string]string{
+		"ollama-nvidia": "a discrete GPU runs on tier battery only latency-critical jobs, or when named",
+		"ollama-cpu":    "not healthy: connection refused",
+	}
+	if !reflect.DeepEqual(d.Refused, want) {
+		t.Errorf("refused are %v", d.Refused)
+	}
+}
+
+func TestUnlikelyToBeLoadedCostsMore(t *testing.T) {
+	candidates := laptop()
+	for i := range candidates {
+		candidates[i].Profile.LoadRate = 1e9
+		candidates[i].Model = &job.Model{Size: 8e9, Resident: candidates[i].ID == "ollama-npu"}
+	}
+	d, err := route.Decide(route.DefaultRules(), power.Saver, chat(nil), candidates)
+	if err != nil || d.Backend != "ollama-npu" {
+		t.Errorf("got %s (%s), %v; want the one that has it loaded", d.Backend, d.Reason, err)
+	}
+}
+
+func TestSuspectsAreTheLastResort(t *testing.T) {
+	candidates := laptop()
+	candidates[1].Suspect = "out of memory"
+	d, _ := route.Decide(route.DefaultRules(), power.Battery, chat(nil), candidates)
+	if d.Backend != "ollama-npu" || d.Alternatives[len(d.Alternatives)-1] != "ollama-igpu" {
+		t.Errorf("got %s before %v", d.Backend, d.Alternatives)
+	}
+}
+
+func TestAmongEqualsTheUserDecides(t *testing.T) {
+	candidates := laptop()[:2]
+	candidates[0].ID, candidates[1].ID = "a", "b"
+	candidates[1].Profile = candidates[0].Profile
+	rules := route.DefaultRules()
+	decide := func() string {
+		d, err := route.Decide(rules, power.Battery, chat(nil), candidates)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d.Backend
+	}
+	if got := decide(); got != "a" {
+		t.Errorf("without a wish got %s", got)
+	}
+	rules.DefaultBackend = "b"
+	if got := decide(); got != "b" {
+		t.Errorf("with a default backend got %s", got)
+	}
+	candidates[0].Priority = 1
+	if got := decide(); got != "a" {
+		t.Errorf("with a priority got %s", got)
+	}
+}
+
+func TestPowerUnaware(t *testing.T) {
+	rules := route.DefaultRules()
+	rules.PowerAware = false
+	for _, c := range []struct {
+		job  job.Job
+		want string
+	}{
+		{chat(nil), "ollama-igpu"},
+		{chat(critical), "ollama-nvidia"},
+		{chat(efficient), "ollama-npu"},
+		{chat(background), "ollama-npu"},
+	} {
+		if d, err := route.Decide(rules, power.Critical, c.job, laptop()); err != nil || d.Backend != c.want {
+			t.Errorf("got %s (%s), %v; want %s", d.Backend, d.Reason, err, c.want)
+		}
+	}
+}
+
+func TestLatencyNotOptimised(t *testing.T) {
+	rules := route.DefaultRules()
+	rules.OptimizeLatency = false
+	if d, _ := route.Decide(rules, power.Low, chat(critical), laptop()); d.Backend != "ollama-npu" {
+		t.Errorf("got %s (%s)", d.Backend, d.Reason)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	unhealthy, modelless, unclassified := laptop(), laptop(), laptop()[2:3]
+	for i := range unhealthy {
+		unhealthy[i].Healthy = false
+		modelless[i].Model = nil
+	}
+	unclassified[0].Class = power.Unclassified
+	for _, c := range []struct {
+		what       string
+		tier       power.Tier
+		job        job.Job
+		candidates []job.Candidate
+		code       job.Code
+		says       string
+	}{
+		{"no backend at all", power.Mains, chat(nil), nil, job.NoBackend, "none was found"},
+		{"none that is healthy", power.Mains, chat(nil), unhealthy, job.NoBackend, "not healthy"},
+		{"none with the model", power.Mains, chat(nil), modelless, job.ModelNotFound, `model: "m"`},
+		{"an unknown target", power.Mains, chat(target("tpu")), laptop(), job.BackendNotFound, "there are ollama-npu, ollama-igpu"},
+		{"a target that this machine lacks", power.Mains, chat(target("npu")), laptop()[1:], job.BackendNotFound, `"npu"`},
+		{"the GPU on a critical battery", power.Critical, chat(nvidia), laptop(), job.PowerPolicy, "does not run on tier critical"},
+		{"only the GPU on battery", power.Battery, chat(nil), laptop()[2:3], job.PowerPolicy, "only latency-critical jobs"},
+		{"a server of unknown device on battery", power.Battery, chat(nil), unclassified, job.PowerPolicy, "configure its hardware"},
+		{"a background job on a critical battery", power.Critical, chat(background), laptop(), job.PowerPolicy, "background jobs are refused"},
+		{"a cap that nothing meets", power.Mains, chat(func(j *job.Job) { j.MaxPower = power.Watt }), laptop(), job.NoBackend, "max_power_watts"},
+		{"a latency that nothing meets", power.Mains, chat(func(j *job.Job) { j.MaxLatency = time.Millisecond }), laptop(), job.NoBackend, "max_latency_ms"},
+	} {
+		_, err := route.Decide(route.DefaultRules(), c.tier, c.job, c.candidates)
+		if !errors.Is(err, c.code) || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %v; want %s that says %q", c.what, err, c.code, c.says)
+		}
+	}
+}
+
+// randomJob and randomCandidates cover every constraint and every state.
+func randomJob(r *rand.Rand) job.Job {
+	j := job.Job{Kind: job.Chat, Model: "m", PromptBytes: r.IntN(20_000), MaxTokens: r.IntN(3) * 100}
+	j.Class = []job.Class{job.Interactive, job.Background}[r.IntN(2)]
+	j.Target = []string{"", "", "", "npu", "nvidia", "b2", "auto"}[r.IntN(7)]
+	j.LatencyCritical, j.PreferPowerEfficiency = r.IntN(3) == 0, r.IntN(3) == 0
+	if r.IntN(3) == 0 {
+		j.MaxPower = power.Watts(r.Float64() * 60)
+	}
+	if r.IntN(3) == 0 {
+		j.MaxLatency = time.Duration(r.IntN(5000)) * time.Millisecond
+	}
+	if r.IntN(3) == 0 {
+		j.Deadline = time.Duration(r.IntN(60)) * time.Second
+	}
+	return j
+}
+
+func randomCandidates(r *rand.Rand) []job.Candidate {
+	classes := []power.DeviceClass{power.NPU, power.IntegratedGPU, power.NVIDIA, power.DiscreteGPU, power.CPU, power.Cloud, power.Unclassified}
+	list := make([]job.Candidate, r.IntN(6))
+	for i := range list {
+		list[i] = job.Candidate{
+			ID: "b" + string(rune('0'+i)), Class: classes[r.IntN(len(classes))], Healthy: r.IntN(4) > 0, Priority: r.IntN(2),
+			Profile: job.Profile{
+				Draw: power.Watts(r.Float64() * 80), FirstToken: time.Duration(r.IntN(2000)) * time.Millisecond,
+				Decode: 1 + r.Float64()*80, Prefill: 10 + r.Float64()*800, LoadRate: 1e9,
+			},
+		}
+		if r.IntN(5) == 0 {
+			list[i].Suspect = "failed"
+		}
+		if r.IntN(5) > 0 {
+			list[i].Model = &job.Model{Name: "m", Size: int64(r.IntN(8)) * 1e9, Resident: r.IntN(2) == 0}
+		}
+	}
+	return list
+}
+
+func TestLaws(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	rules := route.DefaultRules()
+	for range 20_000 {
+		tier, j, all := power.Tier(r.IntN(6)), randomJob(r), randomCandidates(r)
+		before := slices.Clone(all)
+		d, err := route.Decide(rules, tier, j, all)
+		if !reflect.DeepEqual(before, all) {
+			t.Fatal("the candidates were changed")
+		}
+		if again, err2 := route.Decide(rules, tier, j, all); !reflect.DeepEqual(d, again) || !reflect.DeepEqual(err, err2) {
+			t.Fatalf("the same inputs gave %+v, %v and %+v, %v", d, err, again, err2)
+		}
+		if err != nil {
+			var e *job.Error
+			if !errors.As(err, &e) {
+				t.Fatalf("%v is no *job.Error", err)
+			}
+			continue
+		}
+		if n := 1 + len(d.Alternatives) + len(d.Refused); n != len(all) {
+			t.Fatalf("of %d backends %d are accounted for: %+v", len(all), n, d)
+		}
+		for _, c := range all {
+			if c.ID == d.Backend || slices.Contains(d.Alternatives, c.ID) {
+				checkFit(t, rules.For(tier), j, c)
+			}
+		}
+		checkLoserIrrelevant(t, rules, tier, j, all, d)
+	}
+}
+
+// checkFit holds a candidate that may run j to every constraint.
+func checkFit(t *testing.T, rule route.Rule, j job.Job, c job.Candidate) {
+	t.Helper()
+	e := c.Estimate(j, j.Tokens())
+	switch {
+	case !c.Healthy:
+		t.Fatalf("unhealthy: %+v", c)
+	case c.Model == nil:
+		t.Fatalf("without the model: %+v", c)
+	case j.MaxPower > 0 && e.Draw > j.MaxPower:
+		t.Fatalf("over %v: %+v", j.MaxPower, c)
+	case j.MaxLatency > 0 && e.FirstToken > j.MaxLatency:
+		t.Fatalf("later than %v: %+v", j.MaxLatency, c)
+	case c.Class.Discrete() && rule.DiscreteGPU == route.Never:
+		t.Fatalf("a discrete GPU where none may run: %+v", c)
+	}
+}
+
+// checkLoserIrrelevant removes a loser and asks again.
+func checkLoserIrrelevant(t *testing.T, rules route.Rules, tier power.Tier, j job.Job, all []job.Candidate, d route.Decision) {
+	t.Helper()
+	for i, c := range all {
+		if c.ID == d.Backend {
+			continue
+		}
+		fewer := slices.Delete(slices.Clone(all), i, i+1)
+		if again, err := route.Decide(rules, tier, j, fewer); err != nil || again.Backend != d.Backend {
+			t.Fatalf("without %s the choice moves from %s to %s, %v", c.ID, d.Backend, again.Backend, err)
+		}
+	}
+}

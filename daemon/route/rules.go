@@ -1,0 +1,101 @@
+// Package route decides where a job runs: from the tier, the job and the
+// candidates to a decision with its reason. It is pure.
+//
+// The choice is the candidate with the least cost, which is predicted joules
+// plus w times predicted seconds, among those that meet every constraint. What
+// a second is worth, w, is the tier's. Because candidates are weighed one by
+// one and never against each other, removing a loser never changes the choice.
+package route
+
+import (
+	"fmt"
+
+	"github.com/joulemux/joulemux/power"
+)
+
+// DiscreteGPU says which jobs a tier lets run on a discrete GPU. Waking one,
+// and the seconds for which it then stays awake, can cost more than the job.
+type DiscreteGPU string
+
+// The rules for discrete GPUs.
+const (
+	Always          DiscreteGPU = "always"
+	LatencyCritical DiscreteGPU = "latency-critical" // those jobs, and named
+	Named           DiscreteGPU = "named"            // jobs whose target it is
+	Never           DiscreteGPU = "never"
+)
+
+// Background says what becomes of background jobs on a tier.
+type Background string
+
+// The rules for background jobs.
+const (
+	Run    Background = "run"
+	Wait   Background = "wait" // until the tier is better
+	Refuse Background = "refuse"
+)
+
+// Rule is what a tier asks of routing.
+type Rule struct {
+	// Worth is what a second of waiting is worth, as a power: joules that may
+	// be spent to save it.
+	Worth       power.Power
+	DiscreteGPU DiscreteGPU
+	Background  Background
+}
+
+// Rules are the user's choices about routing.
+type Rules struct {
+	Tiers map[power.Tier]Rule
+	// PowerAware false takes every tier for mains, and the default backend
+	// for everything that asks for nothing else.
+	PowerAware bool
+	// OptimizeLatency false ignores that a job is latency-critical.
+	OptimizeLatency bool
+	// DefaultBackend goes first among equals.
+	DefaultBackend string
+}
+
+// DefaultRules returns the rules in force without configuration.
+func DefaultRules() Rules {
+	return Rules{
+		Tiers: map[power.Tier]Rule{
+			power.Mains:       {100 * power.Watt, Always, Run},
+			power.Battery:     {15 * power.Watt, LatencyCritical, Run},
+			power.Saver:       {6 * power.Watt, Named, Run},
+			power.Low:         {0, Named, Wait},
+			power.Critical:    {0, Never, Refuse},
+			power.TierUnknown: {100 * power.Watt, Always, Run},
+		},
+		PowerAware:      true,
+		OptimizeLatency: true,
+		DefaultBackend:  "ollama-igpu",
+	}
+}
+
+// For returns the rule of a tier.
+func (r Rules) For(t power.Tier) Rule {
+	if !r.PowerAware {
+		t = power.Mains
+	}
+	return r.Tiers[t]
+}
+
+// ParseDiscreteGPU accepts the rules' names.
+func ParseDiscreteGPU(name string) (DiscreteGPU, error) {
+	return oneOf(DiscreteGPU(name), Always, LatencyCritical, Named, Never)
+}
+
+// ParseBackground accepts the rules' names.
+func ParseBackground(name string) (Background, error) {
+	return oneOf(Background(name), Run, Wait, Refuse)
+}
+
+func oneOf[T ~string](name T, all ...T) (T, error) {
+	for _, t := range all {
+		if t == name {
+			return t, nil
+		}
+	}
+	return "", fmt.Errorf("%q is none of %v", name, all)
+}
