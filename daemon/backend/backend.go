@@ -1,0 +1,158 @@
+// Package backend knows which backends exist, whether they are healthy, and
+// what models they hold.
+//
+// Health is learned from use and from failure, and asked for only when a job
+// wants a backend or somebody looks: at rest nothing runs here. How to talk to
+// a server is that of daemon/backend/ollama and its like; which backend is the
+// best for a job is daemon/route's.
+package backend
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/power"
+)
+
+// Spec is a backend as it is configured, or as it is looked for.
+type Spec struct {
+	// ID names the backend; "" names it after its class, once that is known.
+	ID   string
+	Name string // for people
+	Type string // the API it speaks: "ollama"
+	// Class is Unclassified if it has to be found out.
+	Class    power.DeviceClass
+	Endpoint url.URL
+	// Profile holds what the user knows better; zero fields are the class's.
+	Profile  job.Profile
+	Priority int
+	// Found specs are places where a server may or may not be: unless one
+	// answers there, there is no such backend.
+	Found bool
+}
+
+// Server is how to talk to a backend. *ollama.Server is one.
+type Server interface {
+	Streamer
+	// Probe asks what the server is and has.
+	Probe(ctx context.Context) (job.Facts, error)
+	// Do sends a request that is no job.
+	Do(req *http.Request) (*http.Response, error)
+	Close()
+}
+
+// Streamer runs jobs on one backend.
+type Streamer interface {
+	// Stream runs a job, calling begin once and emit for each piece of the
+	// answer. It returns when the job ends, ctx is done, or one of them fails.
+	Stream(ctx context.Context, j job.Job, begin func(job.Head) error, emit func(job.Chunk) error) error
+	// Ping asks for a sign of life on a fresh connection.
+	Ping(ctx context.Context) error
+}
+
+// Backend is an immutable view of one backend.
+type Backend struct {
+	Spec
+	// ID and Class are as configured, or as found out.
+	ID    string
+	Class power.DeviceClass
+	// Healthy backends answered last time. Problem says why another did not.
+	Healthy bool
+	Problem string
+	// Suspect says why jobs failed here lately although the server answers.
+	Suspect string
+	// Checked is when the server was last heard of, or not.
+	Checked time.Time
+	Facts   job.Facts
+	// Profile is complete: configured figures over the priors of the class.
+	Profile job.Profile
+
+	server Server
+}
+
+// Server returns how to talk to the backend.
+func (b Backend) Server() Server { return b.server }
+
+// Model returns the model of that name, in any spelling, or nil.
+func (b Backend) Model(name string) *job.Model {
+	for i := range b.Facts.Models {
+		if job.SameModel(b.Facts.Models[i].Name, name) {
+			return &b.Facts.Models[i]
+		}
+	}
+	return nil
+}
+
+// Candidate returns the backend as it looks to a job for that model.
+func (b Backend) Candidate(model string) job.Candidate {
+	return job.Candidate{
+		ID: b.ID, Class: b.Class, Aliases: b.aliases(),
+		Healthy: b.Healthy, Problem: b.Problem, Suspect: b.Suspect,
+		Priority: b.Priority, Model: b.Model(model), Profile: b.Profile,
+	}
+}
+
+// aliases returns the other names of a backend whose id may change when its
+// class is found out.
+func (b Backend) aliases() []string {
+	if b.Spec.ID != "" {
+		return nil
+	}
+	return []string{portID(b.Spec)}
+}
+
+// portID names a backend after its port.
+func portID(s Spec) string {
+	if port := s.Endpoint.Port(); port != "" {
+		return s.Type + "-" + port
+	}
+	return s.Type
+}
+
+// Snapshot is all backends at one moment, in the order of their specs.
+type Snapshot []Backend
+
+// Find returns the backend with that id or alias.
+func (s Snapshot) Find(id string) (Backend, bool) {
+	for _, b := range s {
+		if b.ID == id {
+			return b, true
+		}
+	}
+	for _, b := range s {
+		for _, alias := range b.aliases() {
+			if alias == id {
+				return b, true
+			}
+		}
+	}
+	return Backend{}, false
+}
+
+// Candidates returns every backend as it looks to a job for that model.
+func (s Snapshot) Candidates(model string) []job.Candidate {
+	list := make([]job.Candidate, len(s))
+	for i, b := range s {
+		list[i] = b.Candidate(model)
+	}
+	return list
+}
+
+// Models returns the names of the models that healthy backends have, each
+// once, in the order in which they are found.
+func (s Snapshot) Models() []string {
+	var names []string
+	seen := make(map[string]bool)
+	for _, b := range s {
+		for _, m := range b.Facts.Models {
+			if name := job.CanonicalModel(m.Name); b.Healthy && !seen[name] {
+				seen[name] = true
+				names = append(names, m.Name)
+			}
+		}
+	}
+	return names
+}

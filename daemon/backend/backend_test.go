@@ -1,0 +1,367 @@
+package backend_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/joulemux/joulemux/daemon/backend"
+	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/power"
+)
+
+// server is a backend's server in memory, with what it says scripted.
+type server struct {
+	backend.Streamer
+	mu     sync.Mutex
+	facts  job.Facts
+	err    error
+	delay  time.Duration
+	probes int
+}
+
+func (s *server) Probe(ctx context.Context) (job.Facts, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.probes++
+	select {
+	case <-time.After(s.delay):
+		return s.facts, s.err
+	case <-ctx.Done():
+		return job.Facts{}, ctx.Err()
+	}
+}
+
+func (s *server) say(facts job.Facts, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.facts, s.err = facts, err
+}
+
+func (s *server) probed() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.probes
+}
+
+func (s *server) Do(*http.Request) (*http.Response, error) { return nil, errors.New("not asked for") }
+func (s *server) Close()                                   {}
+
+var errRefused = errors.New("connection refused")
+
+func tiny(resident bool) job.Facts {
+	return job.Facts{Version: "0.17.4", Models: []job.Model{{Name: "tiny:latest", Size: 1e9, Resident: resident}}}
+}
+
+// rig is a set over scripted servers by port.
+type rig struct {
+	*backend.Set
+	servers map[string]*server
+	classes map[string]power.DeviceClass
+	log     *bytes.Buffer
+}
+
+func newRig(t *testing.T) *rig {
+	r := &rig{servers: map[string]*server{}, classes: map[string]power.DeviceClass{}, log: new(bytes.Buffer)}
+	for _, port := range []string{"1", "2", "3"} {
+		r.servers[port] = &server{err: errRefused}
+	}
+	r.Set = backend.New(
+		func(s backend.Spec) backend.Server { return r.servers[s.Endpoint.Port()] },
+		func(s backend.Spec, _ job.Facts) power.DeviceClass {
+			if c, ok := r.classes[s.Endpoint.Port()]; ok {
+				return c
+			}
+			return power.Unclassified
+		},
+		slog.New(slog.NewTextHandler(r.log, nil)),
+	)
+	t.Cleanup(r.Close)
+	return r
+}
+
+func spec(port string, change func(*backend.Spec)) backend.Spec {
+	s := backend.Spec{Type: "ollama", Class: power.Unclassified, Endpoint: url.URL{Scheme: "http", Host: "127.0.0.1:" + port}, Found: true}
+	if change != nil {
+		change(&s)
+	}
+	return s
+}
+
+func configured(id string, class power.DeviceClass) func(*backend.Spec) {
+	return func(s *backend.Spec) { s.ID, s.Class, s.Found = id, class, false }
+}
+
+func ids(s backend.Snapshot) (list []string) {
+	for _, b := range s {
+		health := "+"
+		if !b.Healthy {
+			health = "-"
+		}
+		list = append(list, health+b.ID)
+	}
+	return list
+}
+
+func expect(t *testing.T, got backend.Snapshot, want ...string) {
+	t.Helper()
+	if !slices.Equal(ids(got), want) {
+		t.Errorf("backends are %v, want %v", ids(got), want)
+	}
+}
+
+func TestFoundServersAreNamedAfterTheirClass(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.servers["1"].say(tiny(false), nil)
+		r.servers["3"].say(tiny(true), nil)
+		r.classes["3"] = power.CPU
+		r.Configure([]backend.Spec{spec("1", nil), spec("2", nil), spec("3", nil)})
+		expect(t, r.Look(t.Context()), "+ollama-1", "+ollama-cpu")
+
+		r.classes["1"] = power.CPU // it has loaded something since
+		time.Sleep(time.Minute)
+		now := r.Look(t.Context())
+		expect(t, now, "+ollama-cpu-1", "+ollama-cpu")
+		if b, ok := now.Find("ollama-1"); !ok || b.ID != "ollama-cpu-1" {
+			t.Errorf("the old id finds %v", b.ID)
+		}
+
+		r.classes["1"] = power.Unclassified // nothing resident tells any more
+		time.Sleep(time.Minute)
+		expect(t, r.Look(t.Context()), "+ollama-cpu-1", "+ollama-cpu")
+	})
+}
+
+func TestConfiguredBackendIsShownThoughItIsDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.Configure([]backend.Spec{spec("1", configured("ollama-npu", power.NPU)), spec("2", nil)})
+		now := r.Look(t.Context())
+		expect(t, now, "-ollama-npu")
+		if b := now[0]; b.Problem != "connection refused" || b.Profile.Draw != 3*power.Watt || b.Profile.Quality != power.Estimated {
+			t.Errorf("it is %+v", b)
+		}
+	})
+}
+
+func TestConfiguredFiguresStandOverPriors(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.Configure([]backend.Spec{spec("1", func(s *backend.Spec) {
+			configured("a", power.NVIDIA)(s)
+			s.Profile = job.Profile{Draw: 80 * power.Watt, Decode: 100}
+		})})
+		p := r.Current()[0].Profile
+		if p.Draw != 80*power.Watt || p.Decode != 100 || p.Prefill != 1000 || p.FirstToken != 150*time.Millisecond {
+			t.Errorf("profile is %+v", p)
+		}
+	})
+}
+
+func TestJoulemuxIsNoBackend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		for _, port := range []string{"1", "2"} {
+			r.servers[port].say(job.Facts{Version: "1", Instance: "abc"}, nil)
+		}
+		r.Configure([]backend.Spec{spec("1", nil), spec("2", configured("loop", power.CPU))})
+		now := r.Look(t.Context())
+		expect(t, now, "-loop")
+		if now[0].Problem != "it is a joulemux, and no backend" {
+			t.Errorf("problem is %q", now[0].Problem)
+		}
+	})
+}
+
+func TestNothingIsProbedAtRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.servers["1"].say(tiny(false), nil)
+		r.Configure([]backend.Spec{spec("1", nil), spec("2", configured("down", power.CPU))})
+		r.Look(t.Context())
+		time.Sleep(24 * time.Hour)
+		synctest.Wait()
+		if a, b := r.servers["1"].probed(), r.servers["2"].probed(); a != 1 || b != 1 {
+			t.Errorf("a day of rest made %d and %d probes, want the first look's", a, b)
+		}
+	})
+}
+
+func TestJobsProbeWithBackOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.servers["1"].say(tiny(false), nil)
+		r.Configure([]backend.Spec{spec("1", configured("up", power.CPU)), spec("2", configured("down", power.NPU))})
+		for range 600 { // ten minutes of a job a second
+			r.Wanted(t.Context())
+			time.Sleep(time.Second)
+		}
+		synctest.Wait()
+		// 600 s / 10 s, and 1+2+4+8+16+32 s, then one a minute.
+		if n := r.servers["1"].probed(); n < 55 || n > 61 {
+			t.Errorf("the healthy one was probed %d times, want about 60", n)
+		}
+		if n := r.servers["2"].probed(); n < 14 || n > 17 {
+			t.Errorf("the one that is down was probed %d times, want about 15", n)
+		}
+		r.servers["2"].say(tiny(false), nil)
+		time.Sleep(time.Minute)
+		expect(t, r.Wanted(t.Context()), "+up", "+down")
+		if log := r.log.String(); strings.Count(log, "\n") != 2 {
+			t.Errorf("ten minutes with two changes logged:\n%s", log)
+		}
+	})
+}
+
+func TestSearchIgnoresBackOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.Configure([]backend.Spec{spec("1", configured("a", power.CPU))})
+		for range 100 {
+			r.Wanted(t.Context())
+			time.Sleep(time.Second)
+		}
+		r.servers["1"].say(tiny(false), nil)
+		expect(t, r.Wanted(t.Context()), "-a")
+		expect(t, r.Search(t.Context()), "+a")
+		before := r.servers["1"].probed()
+		for range 100 {
+			r.Search(t.Context())
+		}
+		if n := r.servers["1"].probed(); n != before {
+			t.Errorf("a hundred searches at once made %d probes more", n-before)
+		}
+	})
+}
+
+func TestFrozenServerDoesNotHoldUpJobs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.servers["1"].delay = time.Hour
+		r.servers["2"].say(tiny(false), nil)
+		r.Configure([]backend.Spec{spec("1", configured("frozen", power.NPU)), spec("2", configured("b", power.CPU))})
+		start := time.Now()
+		expect(t, r.Wanted(t.Context()), "-frozen", "+b")
+		if waited := time.Since(start); waited > 200*time.Millisecond {
+			t.Errorf("a job waited %v", waited)
+		}
+		start = time.Now()
+		r.Look(t.Context())
+		if waited := time.Since(start); waited > time.Second {
+			t.Errorf("a look took %v", waited)
+		}
+		time.Sleep(5 * time.Second) // the probe gives up
+	})
+}
+
+func TestFailuresAreLearned(t *testing.T) {
+	unreachable := &job.Error{Code: job.BackendFailed, Err: errRefused}
+	bad := &job.Error{Code: job.BackendFailed, Detail: "out of memory", Answer: &job.Answer{Status: 500}}
+	for _, c := range []struct {
+		what             string
+		err              error
+		healthy, suspect bool
+	}{
+		{"unreachable", unreachable, false, false},
+		{"a bad answer", bad, true, true},
+		{"an early end", job.Errorf(job.BackendFailed, "its stream ended"), true, true},
+		{"merely busy", job.Errorf(job.Busy, "queue"), true, false},
+		{"without the model", job.Errorf(job.ModelNotFound, "m"), true, false},
+		{"given a bad request", job.Errorf(job.Invalid, "m"), true, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			r.servers["1"].say(tiny(false), nil)
+			r.Configure([]backend.Spec{spec("1", configured("a", power.CPU))})
+			r.Look(t.Context())
+			r.Failed("a", c.err)
+			b := r.Current()[0]
+			if b.Healthy != c.healthy || (b.Suspect != "") != c.suspect {
+				t.Errorf("%s: %+v", c.what, b)
+			}
+			time.Sleep(2 * time.Second)
+			if b := r.Wanted(t.Context())[0]; !b.Healthy || b.Suspect != "" {
+				t.Errorf("%s, and an answer since: %+v", c.what, b)
+			}
+		})
+	}
+}
+
+func TestServedModelsAreResident(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.servers["1"].say(tiny(false), nil)
+		r.Configure([]backend.Spec{spec("1", configured("a", power.CPU))})
+		before := r.Look(t.Context())
+		r.Served("a", "tiny", time.Second)
+		if before[0].Model("tiny").Resident {
+			t.Error("an old snapshot has changed")
+		}
+		if !r.Current()[0].Model("tiny").Resident {
+			t.Error("a model that has just answered is not resident")
+		}
+		time.Sleep(time.Hour) // unloaded, and nobody told us
+		if r.Wanted(t.Context())[0].Model("tiny").Resident {
+			t.Error("an hour later a job still believes it resident")
+		}
+	})
+}
+
+func TestMetricsAreReal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.servers["1"].say(tiny(false), nil)
+		r.Configure([]backend.Spec{spec("1", configured("a", power.CPU))})
+		r.Look(t.Context())
+		r.Served("a", "tiny", 100*time.Millisecond)
+		r.Served("a", "tiny", 300*time.Millisecond)
+		r.Failed("a", job.Errorf(job.BackendFailed, "boom"))
+		r.Failed("a", job.Errorf(job.Busy, "queue"))
+		if m := r.Metrics("a"); m != (backend.Metrics{FirstToken: 200 * time.Millisecond, PerMinute: 4, ErrorRate: 0.5}) {
+			t.Errorf("metrics are %+v", m)
+		}
+		time.Sleep(time.Minute)
+		if m := r.Metrics("a"); m.PerMinute != 0 || m.ErrorRate != 0 {
+			t.Errorf("a minute later they are %+v", m)
+		}
+	})
+}
+
+func TestReconfiguringKeepsWhatStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.servers["1"].say(tiny(true), nil)
+		r.servers["2"].say(tiny(true), nil)
+		a, b := spec("1", configured("a", power.CPU)), spec("2", configured("b", power.NPU))
+		r.Configure([]backend.Spec{a})
+		r.Look(t.Context())
+		r.Configure([]backend.Spec{b, a})
+		expect(t, r.Current(), "-b", "+a")
+		if n := r.servers["1"].probed(); n != 1 {
+			t.Errorf("a was probed %d times", n)
+		}
+		expect(t, r.Look(t.Context()), "+b", "+a")
+	})
+}
+
+func TestModelsAreListedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.servers["1"].say(job.Facts{Models: []job.Model{{Name: "b"}, {Name: "a:1b"}}}, nil)
+		r.servers["2"].say(job.Facts{Models: []job.Model{{Name: "b:latest"}, {Name: "c"}}}, nil)
+		r.Configure([]backend.Spec{spec("1", configured("x", power.CPU)), spec("2", configured("y", power.NPU))})
+		if got := r.Look(t.Context()).Models(); !slices.Equal(got, []string{"b", "a:1b", "c"}) {
+			t.Errorf("models are %v", got)
+		}
+	})
+}

@@ -1,0 +1,125 @@
+package backend
+
+import (
+	"context"
+	"time"
+
+	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/power"
+)
+
+// Patience with servers. A server on this machine answers within milliseconds
+// unless it is frozen.
+const (
+	probeTimeout = 2 * time.Second
+	// wantedPatience is what a job waits at most for news of servers; it is
+	// well below the first token of any of them.
+	wantedPatience = 150 * time.Millisecond
+	lookPatience   = time.Second
+	// lookFresh is how old facts may be for somebody who looks.
+	lookFresh = 2 * time.Second
+	// searchFresh keeps a stream of jobs that nobody can run from becoming a
+	// stream of probes.
+	searchFresh = 250 * time.Millisecond
+)
+
+// Wanted returns the backends for a job that has arrived. While jobs come in
+// quick succession it costs next to nothing; after a pause, what is due is
+// asked first, since models are unloaded and servers started behind our back.
+func (s *Set) Wanted(ctx context.Context) Snapshot {
+	now := time.Now()
+	if now.UnixMilli() < s.nextDue.Load() {
+		return s.Current()
+	}
+	return s.await(ctx, wantedPatience, func(e *entry) bool { return !now.Before(e.dueAt()) })
+}
+
+// Look returns the backends after a fresh look at each, or what is known when
+// patience ends.
+func (s *Set) Look(ctx context.Context) Snapshot {
+	return s.await(ctx, lookPatience, olderThan(lookFresh))
+}
+
+// Search returns the backends after asking also those which are down, for a
+// job that none of the others can run.
+func (s *Set) Search(ctx context.Context) Snapshot {
+	return s.await(ctx, lookPatience, olderThan(searchFresh))
+}
+
+// olderThan is due what was last heard of longer ago than that.
+func olderThan(fresh time.Duration) func(*entry) bool {
+	return func(e *entry) bool { return time.Since(e.Checked) >= fresh }
+}
+
+// await probes what is due, and waits for it as long as patience lasts.
+func (s *Set) await(ctx context.Context, patience time.Duration, due func(*entry) bool) Snapshot {
+	probes := s.probe(due)
+	if len(probes) == 0 {
+		return s.Current()
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for _, done := range probes {
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return s.Current()
+		}
+	}
+	return s.Current()
+}
+
+// probe starts probes of the entries that are due, and returns what is closed
+// when they, and those that were under way already, are over.
+func (s *Set) probe(due func(*entry) bool) (done []<-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.entries {
+		if e.probing == nil && !s.closed && due(e) {
+			e.probing = make(chan struct{})
+			s.probes.Go(func() { s.probeOne(e) })
+		}
+		if e.probing != nil {
+			done = append(done, e.probing)
+		}
+	}
+	return done
+}
+
+// probeOne asks one server, and takes in what it says.
+func (s *Set) probeOne(e *entry) {
+	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
+	defer cancel()
+	spec := e.Spec
+	facts, err := e.server.Probe(ctx)
+	class := spec.Class
+	if err == nil && class == power.Unclassified && facts.Instance == "" {
+		class = s.classify(spec, facts)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		s.downLocked(e, err)
+	} else {
+		s.upLocked(e, facts, class)
+	}
+	s.publishLocked()
+	close(e.probing) // last, for whoever waits reads what was published
+	e.probing = nil
+}
+
+// upLocked records what a server said that answered.
+func (s *Set) upLocked(e *entry, facts job.Facts, class power.DeviceClass) {
+	e.joulemux = facts.Instance != ""
+	e.Checked, e.Facts, e.answered = time.Now(), facts, true
+	if e.joulemux {
+		e.backOff()
+		e.Healthy, e.Problem = false, "it is a joulemux, and no backend"
+		return
+	}
+	e.Healthy, e.Problem, e.Suspect = true, "", ""
+	// What has been found out stays true until something else is found out.
+	if class != power.Unclassified {
+		e.Class = class
+	}
+}

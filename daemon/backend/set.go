@@ -1,0 +1,208 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/daemon/latest"
+	"github.com/joulemux/joulemux/power"
+)
+
+// Connect returns how to talk to the server of a spec, without talking to it.
+type Connect func(Spec) Server
+
+// Classify finds out on what device a server runs that says of itself what is
+// in facts. It returns Unclassified where nothing tells.
+type Classify func(Spec, job.Facts) power.DeviceClass
+
+// Set is the backends there are.
+type Set struct {
+	connect  Connect
+	classify Classify
+	log      *slog.Logger
+
+	now latest.Value[Snapshot]
+	// nextDue is when a probe falls due, in Unix milliseconds, for a job to
+	// compare with at no cost.
+	nextDue atomic.Int64
+
+	mu      sync.Mutex // guards the following, and publishing
+	entries []*entry
+	closed  bool
+	probes  sync.WaitGroup
+}
+
+// New returns a set without backends.
+func New(connect Connect, classify Classify, log *slog.Logger) *Set {
+	s := &Set{connect: connect, classify: classify, log: log}
+	s.nextDue.Store(farFuture)
+	return s
+}
+
+// farFuture is later than anything falls due.
+const farFuture = 1<<63 - 1
+
+// Current returns all backends as they are now known.
+func (s *Set) Current() Snapshot { return s.now.Current() }
+
+// Watch yields the current backends and then each newer state of them.
+func (s *Set) Watch(ctx context.Context) iter.Seq[Snapshot] { return s.now.Watch(ctx) }
+
+// Configure replaces the specs. Backends whose spec stays keep what is known of
+// them; jobs on backends that went run on.
+func (s *Set) Configure(specs []Spec) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var entries []*entry
+	kept := make(map[*entry]bool)
+	for _, spec := range specs {
+		e := s.find(spec, kept)
+		if e == nil {
+			e = &entry{Backend: Backend{Spec: spec, Class: spec.Class, server: s.connect(spec)}}
+		}
+		kept[e] = true
+		entries = append(entries, e)
+	}
+	for _, e := range s.entries {
+		if !kept[e] {
+			e.server.Close()
+		}
+	}
+	s.entries = entries
+	s.publishLocked()
+}
+
+// find returns the entry of an unchanged spec that is not taken yet.
+func (s *Set) find(spec Spec, taken map[*entry]bool) *entry {
+	for _, e := range s.entries {
+		if e.Spec == spec && !taken[e] {
+			return e
+		}
+	}
+	return nil
+}
+
+// Close ends the probes and drops all connections. Nothing is probed after.
+func (s *Set) Close() {
+	s.mu.Lock()
+	s.closed = true
+	entries := s.entries
+	s.mu.Unlock()
+	for _, e := range entries {
+		e.server.Close()
+	}
+	s.probes.Wait()
+}
+
+// publishLocked makes the entries visible.
+func (s *Set) publishLocked() {
+	s.nameLocked()
+	var snapshot Snapshot
+	due := int64(farFuture)
+	for _, e := range s.entries {
+		due = min(due, e.dueAt().UnixMilli())
+		if !e.hidden() {
+			e.Profile = profile(e.Spec.Profile, e.Class)
+			e.tell(s.log)
+			snapshot = append(snapshot, e.Backend)
+		}
+	}
+	s.nextDue.Store(due)
+	s.now.Publish(snapshot)
+}
+
+// nameLocked gives every backend an id of its own. One that has a fitting id
+// keeps it, so that ids move only when classes do.
+func (s *Set) nameLocked() {
+	used := make(map[string]bool)
+	for _, e := range s.entries {
+		if e.Spec.ID != "" {
+			e.ID = e.Spec.ID
+		}
+		if e.ID != "" && (e.named == e.Class || e.Spec.ID != "") {
+			used[e.ID] = true
+		}
+	}
+	for _, e := range s.entries {
+		if e.Spec.ID != "" || e.hidden() || e.ID != "" && e.named == e.Class {
+			continue
+		}
+		switch e.ID = e.Spec.Type + "-" + string(e.Class); {
+		case e.Class == power.Unclassified:
+			e.ID = portID(e.Spec)
+		case used[e.ID]:
+			e.ID += "-" + e.Endpoint.Port()
+		}
+		e.named = e.Class
+		used[e.ID] = true
+	}
+}
+
+// Served records that a job with that model went well on a backend.
+func (s *Set) Served(id, model string, firstToken time.Duration) {
+	s.update(id, func(e *entry) bool {
+		e.metrics.served(time.Now(), firstToken)
+		changed := e.Suspect != "" || !e.Healthy
+		e.failures, e.Suspect, e.Healthy, e.Problem = 0, "", true, ""
+		return e.loaded(model) || changed
+	})
+}
+
+// Failed records that a job failed on a backend. A server that could not be
+// reached is unhealthy until it answers again; one that answered, badly, is
+// suspect for a while; one that was merely busy, or lacked a model, is neither.
+func (s *Set) Failed(id string, err error) {
+	s.update(id, func(e *entry) bool {
+		e.metrics.failed(time.Now())
+		var failure *job.Error
+		switch {
+		case errors.Is(err, job.ModelNotFound):
+			e.Checked = time.Time{} // its list of models is out of date
+		case errors.Is(err, job.Busy), errors.Is(err, job.Invalid):
+			return false
+		case errors.As(err, &failure) && failure.Answer == nil && failure.Err != nil:
+			s.downLocked(e, failure.Err)
+		default:
+			e.backOff()
+			e.Suspect = err.Error()
+		}
+		return true
+	})
+}
+
+// update lets f change the backend with that id, and publishes the change if f
+// says that there is one.
+func (s *Set) update(id string, f func(*entry) (changed bool)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.entries {
+		if e.ID == id {
+			if f(e) {
+				s.publishLocked()
+			}
+			return
+		}
+	}
+}
+
+// Metrics returns how the backend with that id has done of late.
+func (s *Set) Metrics(id string) (m Metrics) {
+	s.update(id, func(e *entry) bool {
+		m = e.metrics.summary(time.Now())
+		return false
+	})
+	return m
+}
+
+// downLocked records that a server could not be reached.
+func (s *Set) downLocked(e *entry, err error) {
+	e.backOff()
+	e.Checked = time.Now()
+	e.Healthy, e.Problem = false, err.Error()
+}
