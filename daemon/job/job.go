@@ -51,6 +51,9 @@ type Job struct {
 	MaxTokens int
 	// Stream tells whether the answer is wanted in pieces.
 	Stream bool
+	// Tools tells that the model may call tools. Backends hold an answer back
+	// while they look for a call in it.
+	Tools bool
 	Annotations
 	// Arrived is when the request was complete. Latencies count from here.
 	Arrived time.Time

@@ -1,0 +1,84 @@
+package dispatch
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/joulemux/joulemux/daemon/backend"
+	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/daemon/route"
+)
+
+// attempt runs the job on one backend.
+func (r *run) attempt(ctx context.Context, b backend.Backend, d route.Decision) error {
+	if m := b.Model(r.job.Model); r.job.Kind == job.Embed && r.digest == "" && m != nil {
+		r.digest = m.Digest
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	start := time.Now()
+	v := keepVigil(ctx, b.Server().Ping, r.limits(b), cancel)
+	defer v.end()
+	defer cancel(nil)
+
+	var first time.Time
+	refused := false
+	begin := func(h job.Head) error {
+		first, r.begun, refused = time.Now(), true, h.Status >= 400
+		v.begun.Store(true)
+		v.pause()
+		defer v.heard()
+		return r.sink.Begin(h)
+	}
+	emit := func(c job.Chunk) error {
+		var report *Report
+		if c.Last {
+			report = r.report(d, c.Usage, first, cost(b, time.Since(start)))
+		}
+		v.pause()
+		defer v.heard()
+		return r.sink.Chunk(c, report)
+	}
+	if err := b.Server().Stream(ctx, r.job, begin, emit); err != nil {
+		r.spent = r.spent.Plus(cost(b, time.Since(start)))
+		r.blame(ctx, b, err)
+		return err
+	}
+	if !refused {
+		r.backends.Served(b.ID, r.job.Model, first.Sub(start))
+	}
+	return nil
+}
+
+// blame tells of a failure that is the backend's.
+func (r *run) blame(ctx context.Context, b backend.Backend, err error) {
+	if !worthAnother(err) {
+		return
+	}
+	r.backends.Failed(b.ID, err)
+	if !r.begun {
+		r.log.LogAttrs(ctx, slog.LevelWarn, "backend failed before the first token",
+			slog.String("job", r.job.ID), slog.String("backend", b.ID), slog.Any("err", err))
+	}
+}
+
+// leastLimit is the shortest time after which a server that gives signs of
+// life is taken for having a frozen runner.
+const leastLimit = 10 * time.Second
+
+// limits returns how long the backend may be silent: three times as long as it
+// is predicted to be.
+func (r *run) limits(b backend.Backend) limits {
+	e := b.Candidate(r.job.Model).Estimate(r.job, r.job.MostTokens())
+	first, whole := e.FirstToken-e.Load, e.Total-e.Load
+	if !r.job.Stream || r.job.Tools {
+		// The answer begins when it is complete, or when it is clear that
+		// there is no call of a tool in it.
+		first = whole
+	}
+	l := limits{headers: max(leastLimit, 3*first), stream: max(leastLimit, 3*whole)}
+	if e.Load > 0 {
+		l.headers += r.settings.LoadLimit
+	}
+	return l
+}

@@ -1,0 +1,196 @@
+// Package dispatch runs jobs. It is the only way to run one: whatever the
+// front-end, a job is admitted, routed, streamed, and charged for here.
+//
+// A job whose backend fails before the first token goes to the next candidate,
+// with every constraint kept. After the first token a failure is an error of
+// the stream: what a client has seen is never taken back, and a stream that
+// broke is never ended as if it were whole.
+package dispatch
+
+import (
+	"context"
+	"crypto/rand"
+	"iter"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/joulemux/joulemux/daemon/backend"
+	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/daemon/route"
+	"github.com/joulemux/joulemux/power"
+	"github.com/joulemux/joulemux/power/tracker"
+)
+
+// Tiers tells the tier in force. *tracker.Tracker does.
+type Tiers interface {
+	Look(ctx context.Context) tracker.Snapshot
+	Watch(ctx context.Context) iter.Seq[tracker.Snapshot]
+}
+
+// Backends tells which backends there are, and is told how they did.
+// *backend.Set does.
+type Backends interface {
+	Wanted(ctx context.Context) backend.Snapshot
+	Search(ctx context.Context) backend.Snapshot
+	Current() backend.Snapshot
+	Served(id, model string, firstToken time.Duration)
+	Failed(id string, err error)
+}
+
+// Sink takes the answer to one job. Its methods are called one at a time, by
+// whoever called Run.
+type Sink interface {
+	// Routed is called before each attempt: the second time is a fallback.
+	Routed(route.Decision)
+	// Begin is called once, when a backend begins to answer.
+	Begin(job.Head) error
+	// Chunk is called for each piece of the answer. The report is nil but
+	// with the last. An error means that the client is gone.
+	Chunk(job.Chunk, *Report) error
+}
+
+// Settings are the user's choices about dispatch.
+type Settings struct {
+	Rules route.Rules
+	// Models names, by tier, the model of a job that names none; the one of
+	// power.TierUnknown stands for tiers without one.
+	Models map[power.Tier]string
+	// MaxPrompt bounds the text of a job, in bytes.
+	MaxPrompt int
+	// LoadLimit bounds how long a model may take to become resident.
+	LoadLimit time.Duration
+}
+
+// DefaultSettings returns what is in force without configuration.
+func DefaultSettings() Settings {
+	return Settings{
+		Rules:     route.DefaultRules(),
+		MaxPrompt: 8 << 20,
+		LoadLimit: 5 * time.Minute, // Ollama's own, OLLAMA_LOAD_TIMEOUT
+	}
+}
+
+// Dispatcher runs jobs.
+type Dispatcher struct {
+	tiers    Tiers
+	backends Backends
+	log      *slog.Logger
+	settings atomic.Pointer[Settings]
+
+	waiting atomic.Int32
+
+	mu      sync.Mutex // guards the following
+	running map[*run]context.CancelCauseFunc
+	stopped bool
+}
+
+// New returns a dispatcher with those settings.
+func New(tiers Tiers, backends Backends, settings Settings, log *slog.Logger) *Dispatcher {
+	d := &Dispatcher{tiers: tiers, backends: backends, log: log, running: make(map[*run]context.CancelCauseFunc)}
+	d.settings.Store(&settings)
+	return d
+}
+
+// Configure replaces the settings. Jobs under way keep theirs.
+func (d *Dispatcher) Configure(s Settings) { d.settings.Store(&s) }
+
+// Run runs j and hands the answer to sink. It returns when the last chunk has
+// been handed over, or with why there is none: always a *job.Error.
+func (d *Dispatcher) Run(ctx context.Context, j job.Job, sink Sink) error {
+	if j.ID == "" {
+		j.ID = rand.Text()
+	}
+	if j.Class == "" {
+		j.Class = job.Interactive
+	}
+	if j.Arrived.IsZero() {
+		j.Arrived = time.Now()
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	r := &run{Dispatcher: d, settings: d.settings.Load(), job: j, sink: sink}
+	if err := d.enter(r, cancel); err != nil {
+		return err
+	}
+	defer d.leave(r)
+	if j.Deadline > 0 {
+		passed := job.Errorf(job.DeadlinePassed, "%d ms", j.Deadline.Milliseconds())
+		var stop context.CancelFunc
+		ctx, stop = context.WithDeadlineCause(ctx, j.Arrived.Add(j.Deadline), passed)
+		defer stop()
+	}
+	return r.finish(ctx, r.run(ctx))
+}
+
+// enter admits a job, unless the dispatcher has been stopped.
+func (d *Dispatcher) enter(r *run, cancel context.CancelCauseFunc) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.stopped {
+		return job.Errorf(job.Stopping, "")
+	}
+	d.running[r] = cancel
+	return nil
+}
+
+func (d *Dispatcher) leave(r *run) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.running, r)
+}
+
+// Running returns how many jobs are under way.
+func (d *Dispatcher) Running() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.running)
+}
+
+// Stop ends every job with the code Stopping, and admits no more.
+func (d *Dispatcher) Stop() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.stopped = true
+	for _, cancel := range d.running {
+		cancel(job.Errorf(job.Stopping, ""))
+	}
+}
+
+// Prospect returns where an ordinary job would go at that tier, with those
+// backends: an interactive one that names nothing.
+func (d *Dispatcher) Prospect(tier power.Tier, backends backend.Snapshot) (route.Decision, error) {
+	s := d.settings.Load()
+	j := job.Job{Kind: job.Chat}
+	j.Class = job.Interactive
+	model, err := s.model(tier, backends)
+	if err != nil {
+		// No model is loaded anywhere; any will tell where it would be.
+		if all := backends.Models(); len(all) > 0 {
+			model = all[0]
+		}
+	}
+	j.Model = model
+	return route.Decide(s.Rules, tier, j, backends.Candidates(model))
+}
+
+// model returns the model for a job that names none.
+func (s *Settings) model(tier power.Tier, backends backend.Snapshot) (string, error) {
+	for _, t := range []power.Tier{tier, power.TierUnknown} {
+		if name := s.Models[t]; name != "" {
+			return name, nil
+		}
+	}
+	for _, b := range backends {
+		for _, m := range b.Facts.Models {
+			if b.Healthy && m.Resident {
+				return m.Name, nil
+			}
+		}
+	}
+	return "", &job.Error{
+		Code: job.ModelNotFound, Field: "model",
+		Detail: "none is named, there is no default and none is loaded" + list(backends),
+	}
+}

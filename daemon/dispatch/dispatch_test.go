@@ -1,0 +1,589 @@
+package dispatch_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/joulemux/joulemux/daemon/backend"
+	"github.com/joulemux/joulemux/daemon/dispatch"
+	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/daemon/route"
+	"github.com/joulemux/joulemux/power"
+	"github.com/joulemux/joulemux/power/tracker"
+)
+
+// script is what a server does with a job.
+type script func(ctx context.Context, begin func(job.Head) error, emit func(job.Chunk) error) error
+
+// server is a backend in memory. What it does with a job is scripted.
+type server struct {
+	mu     sync.Mutex
+	models []job.Model
+	down   bool
+	frozen bool // does not answer, on any connection
+	script script
+	jobs   []job.Job
+	pings  int
+}
+
+var errRefused = errors.New("connection refused")
+
+func (s *server) Probe(ctx context.Context) (job.Facts, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.down {
+		return job.Facts{}, errRefused
+	}
+	return job.Facts{Models: s.models}, nil
+}
+
+func (s *server) Ping(ctx context.Context) error {
+	s.mu.Lock()
+	s.pings++
+	frozen := s.frozen
+	s.mu.Unlock()
+	if frozen {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return nil
+}
+
+func (s *server) Stream(ctx context.Context, j job.Job, begin func(job.Head) error, emit func(job.Chunk) error) error {
+	s.mu.Lock()
+	s.jobs = append(s.jobs, j)
+	down, script := s.down, s.script
+	s.mu.Unlock()
+	if down {
+		return &job.Error{Code: job.BackendFailed, Err: errRefused}
+	}
+	return script(ctx, begin, emit)
+}
+
+func (s *server) Do(*http.Request) (*http.Response, error) { return nil, errors.New("not asked for") }
+func (s *server) Close()                                   {}
+
+// count returns how many jobs came.
+func (s *server) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.jobs)
+}
+
+// answers is a script: a token at once, one more each second, and the end.
+func answers(tokens ...string) script {
+	return func(ctx context.Context, begin func(job.Head) error, emit func(job.Chunk) error) error {
+		if err := begin(job.Head{Status: 200}); err != nil {
+			return err
+		}
+		for _, token := range tokens {
+			if err := emit(job.Chunk{Text: token}); err != nil {
+				return err
+			}
+			select {
+			case <-time.After(time.Second):
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+		return emit(job.Chunk{Last: true, Usage: job.Usage{Tokens: len(tokens)}})
+	}
+}
+
+// fails is a script that fails before the first token.
+func fails(code job.Code, detail string) script {
+	return func(context.Context, func(job.Head) error, func(job.Chunk) error) error {
+		return job.Errorf(code, "%s", detail)
+	}
+}
+
+// silent is a script that says nothing for so long, and then answers.
+func silent(d time.Duration) script {
+	return func(ctx context.Context, begin func(job.Head) error, emit func(job.Chunk) error) error {
+		select {
+		case <-time.After(d):
+			return answers("late")(ctx, begin, emit)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// sink records what a client would see.
+type sink struct {
+	routed []string
+	begun  int
+	text   strings.Builder
+	report *dispatch.Report
+	chunk  func() error // called for each chunk, if set
+}
+
+func (s *sink) Routed(d route.Decision) { s.routed = append(s.routed, d.Backend) }
+func (s *sink) Begin(job.Head) error    { s.begun++; return nil }
+
+func (s *sink) Chunk(c job.Chunk, r *dispatch.Report) error {
+	s.text.WriteString(c.Text)
+	s.report = r
+	if s.chunk != nil {
+		return s.chunk()
+	}
+	return nil
+}
+
+// rig is a dispatcher over scripted servers, on a laptop on battery.
+type rig struct {
+	*dispatch.Dispatcher
+	tiers                  *tracker.Tracker
+	backends               *backend.Set
+	npu, igpu, nvidia, cpu *server
+}
+
+func newRig(t *testing.T, change func(*rig)) *rig {
+	t.Helper()
+	resident := []job.Model{{Name: "m", Digest: "d", Resident: true}}
+	one := func() *server { return &server{models: resident, script: answers("Hello", ", ", "world")} }
+	r := &rig{npu: one(), igpu: one(), nvidia: one(), cpu: one()}
+	if change != nil {
+		change(r)
+	}
+	servers := map[power.DeviceClass]*server{power.NPU: r.npu, power.IntegratedGPU: r.igpu, power.NVIDIA: r.nvidia, power.CPU: r.cpu}
+	log := slog.New(slog.DiscardHandler)
+	r.backends = backend.New(
+		func(s backend.Spec) backend.Server { return servers[s.Class] },
+		func(s backend.Spec, _ job.Facts) power.DeviceClass { return s.Class }, log)
+	var specs []backend.Spec
+	for _, class := range []power.DeviceClass{power.NPU, power.IntegratedGPU, power.NVIDIA, power.CPU} {
+		specs = append(specs, backend.Spec{ID: "ollama-" + string(class), Type: "ollama", Class: class, Endpoint: url.URL{Host: "127.0.0.1:1"}})
+	}
+	r.backends.Configure(specs)
+	r.backends.Look(t.Context())
+	r.tiers = tracker.New(power.DefaultPolicy(), power.PreferAuto, func() power.Supply { return power.Supply{} })
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = r.tiers.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-ended; r.backends.Close() })
+	r.supply(t, 80)
+	r.Dispatcher = dispatch.New(r.tiers, r.backends, dispatch.DefaultSettings(), log)
+	return r
+}
+
+func (r *rig) supply(t *testing.T, charge power.Charge) {
+	t.Helper()
+	s := power.Supply{Source: "upower", Battery: true, Discharging: true, Charge: charge, Warning: power.WarningNone}
+	if charge < 5 {
+		s.Warning = power.WarningCritical
+	}
+	if err := r.tiers.Supply(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func chat() job.Job { return job.Job{Kind: job.Chat, Model: "m", Stream: true} }
+
+// expect runs a job that must be answered.
+func expect(t *testing.T, r *rig, j job.Job, want ...string) *sink {
+	t.Helper()
+	s := new(sink)
+	if err := r.Run(t.Context(), j, s); err != nil {
+		t.Fatalf("got %v", err)
+	}
+	if !slices.Equal(s.routed, want) || s.begun != 1 || s.report == nil || r.Running() != 0 {
+		t.Fatalf("routed to %v, begun %d times, report %v, %d still running; want %v", s.routed, s.begun, s.report, r.Running(), want)
+	}
+	return s
+}
+
+// expectError runs a job that must fail.
+func expectError(t *testing.T, r *rig, j job.Job, code job.Code, says string) *sink {
+	t.Helper()
+	s := new(sink)
+	err := r.Run(t.Context(), j, s)
+	var e *job.Error
+	if !errors.As(err, &e) || e.Code != code || !strings.Contains(err.Error(), says) || s.report != nil || r.Running() != 0 {
+		t.Fatalf("got %v, report %v; want %q that says %q", err, s.report, code, says)
+	}
+	return s
+}
+
+// scenario runs a test in a bubble on a rig.
+func scenario(t *testing.T, change func(*rig), f func(*testing.T, *rig)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) { f(t, newRig(t, change)) })
+}
+
+func TestAnswer(t *testing.T) {
+	scenario(t, nil, func(t *testing.T, r *rig) {
+		s := expect(t, r, chat(), "ollama-igpu")
+		if s.text.String() != "Hello, world" {
+			t.Errorf("text is %q", s.text.String())
+		}
+		rep := s.report
+		if rep.Total != 3*time.Second || rep.FirstToken != 0 || rep.Usage.Tokens != 3 || rep.Decision.Tier != power.Battery || rep.TierReason != power.ReasonDischarging {
+			t.Errorf("report is %+v", rep)
+		}
+		if want := (power.Cost{Energy: 36 * power.Joule, Quality: power.Estimated, Source: "12.0 W assumed x 3.00 s"}); rep.Cost != want {
+			t.Errorf("cost is %+v", rep.Cost)
+		}
+		if m := r.backends.Metrics("ollama-igpu"); m.PerMinute != 1 || m.ErrorRate != 0 {
+			t.Errorf("metrics are %+v", m)
+		}
+	})
+}
+
+func TestFallsBackBeforeTheFirstToken(t *testing.T) {
+	for _, c := range []struct {
+		what   string
+		damage func(*server)
+	}{
+		{"a refused connection", func(s *server) {
+			s.script = func(context.Context, func(job.Head) error, func(job.Chunk) error) error {
+				return &job.Error{Code: job.BackendFailed, Err: errRefused}
+			}
+		}},
+		{"a bad answer", func(s *server) { s.script = fails(job.BackendFailed, "500") }},
+		{"a busy server", func(s *server) { s.script = fails(job.Busy, "429") }},
+		{"a model that is gone", func(s *server) { s.script = fails(job.ModelNotFound, "404") }},
+		{"a frozen server", func(s *server) { s.frozen, s.script = true, silent(time.Hour) }},
+		{"a frozen runner", func(s *server) { s.script = silent(time.Hour) }},
+	} {
+		scenario(t, func(r *rig) { c.damage(r.igpu) }, func(t *testing.T, r *rig) {
+			s := expect(t, r, chat(), "ollama-igpu", "ollama-npu")
+			if s.text.String() != "Hello, world" || len(s.report.Failures) != 1 || s.report.Failures[0].Backend != "ollama-igpu" {
+				t.Errorf("%s: %q, %+v", c.what, s.text.String(), s.report)
+			}
+			if want := "ollama-npu"; s.report.Decision.Backend != want {
+				t.Errorf("%s: report names %s", c.what, s.report.Decision.Backend)
+			}
+		})
+	}
+}
+
+func TestFrozenServerCostsThreeSeconds(t *testing.T) {
+	scenario(t, func(r *rig) { r.igpu.frozen, r.igpu.script = true, silent(time.Hour) }, func(t *testing.T, r *rig) {
+		s := expect(t, r, chat(), "ollama-igpu", "ollama-npu")
+		if s.report.FirstToken != 3*time.Second {
+			t.Errorf("the first token came after %v", s.report.FirstToken)
+		}
+		// 12 W for 3 s, and 3 W for 3 s.
+		if s.report.Cost.Energy != 45*power.Joule {
+			t.Errorf("cost is %+v", s.report.Cost)
+		}
+		if b := r.backends.Current()[1]; b.Healthy {
+			t.Error("the frozen server is still healthy")
+		}
+	})
+}
+
+func TestFrozenRunnerIsBounded(t *testing.T) {
+	scenario(t, func(r *rig) { r.igpu.script = silent(time.Hour) }, func(t *testing.T, r *rig) {
+		s := expect(t, r, chat(), "ollama-igpu", "ollama-npu")
+		if s.report.FirstToken != 10*time.Second {
+			t.Errorf("the first token came after %v", s.report.FirstToken)
+		}
+		if b := r.backends.Current()[1]; !b.Healthy || b.Suspect == "" {
+			t.Errorf("the server with the frozen runner is %+v", b)
+		}
+	})
+}
+
+func TestSilenceIsNoFailure(t *testing.T) {
+	for _, c := range []struct {
+		what    string
+		job     job.Job
+		silence time.Duration
+		change  func(*server)
+	}{
+		{"a while before the first token", chat(), 9 * time.Second, func(*server) {}},
+		// (350 ms + 1000 tokens at 22/s) x 3 = 137 s
+		{"a whole answer in one piece", job.Job{Kind: job.Chat, Model: "m"}, 130 * time.Second, func(*server) {}},
+		{"an answer held back for tools", job.Job{Kind: job.Chat, Model: "m", Stream: true, Tools: true}, 130 * time.Second, func(*server) {}},
+		// 40 kB of prompt are 10 000 tokens at 220/s, x 3 = 136 s
+		{"a long prompt", job.Job{Kind: job.Chat, Model: "m", Stream: true, PromptBytes: 40_000}, 130 * time.Second, func(*server) {}},
+		{"a cold load", chat(), 299 * time.Second, func(s *server) { s.models = []job.Model{{Name: "m", Digest: "d", Size: 1e6}} }},
+	} {
+		scenario(t, func(r *rig) { c.change(r.igpu); r.igpu.script = silent(c.silence) }, func(t *testing.T, r *rig) {
+			c.job.Target = "igpu"
+			expect(t, r, c.job, "ollama-igpu")
+			r.igpu.mu.Lock()
+			defer r.igpu.mu.Unlock()
+			if n := r.igpu.pings; n == 0 || n > 14 {
+				t.Errorf("%s: %d pings", c.what, n)
+			}
+		})
+	}
+}
+
+func TestSlowReaderIsNoSilence(t *testing.T) {
+	scenario(t, nil, func(t *testing.T, r *rig) {
+		s := &sink{chunk: func() error { time.Sleep(10 * time.Minute); return nil }}
+		if err := r.Run(t.Context(), chat(), s); err != nil {
+			t.Errorf("got %v", err)
+		}
+		if r.igpu.pings != 0 {
+			t.Errorf("the server was asked for %d signs of life while the client read", r.igpu.pings)
+		}
+	})
+}
+
+func TestNothingIsTakenBackAfterTheFirstToken(t *testing.T) {
+	token := func(begin func(job.Head) error, emit func(job.Chunk) error) {
+		_ = begin(job.Head{Status: 200})
+		_ = emit(job.Chunk{Text: "Hel"})
+	}
+	for _, c := range []struct {
+		what, says string
+		frozen     bool
+		script     script
+	}{
+		{"a death", "its stream ended", false, func(_ context.Context, begin func(job.Head) error, emit func(job.Chunk) error) error {
+			token(begin, emit)
+			return job.Errorf(job.BackendFailed, "its stream ended")
+		}},
+		{"a runner that freezes", "silent about the job", false, func(ctx context.Context, begin func(job.Head) error, emit func(job.Chunk) error) error {
+			token(begin, emit)
+			<-ctx.Done()
+			return context.Cause(ctx)
+		}},
+		{"a server that freezes", "no sign of life", true, func(ctx context.Context, begin func(job.Head) error, emit func(job.Chunk) error) error {
+			token(begin, emit)
+			<-ctx.Done()
+			return context.Cause(ctx)
+		}},
+	} {
+		scenario(t, func(r *rig) { r.igpu.script, r.igpu.frozen = c.script, c.frozen }, func(t *testing.T, r *rig) {
+			s := expectError(t, r, chat(), job.BackendFailed, c.says)
+			if !slices.Equal(s.routed, []string{"ollama-igpu"}) || s.text.String() != "Hel" {
+				t.Errorf("%s: routed to %v, text %q", c.what, s.routed, s.text.String())
+			}
+		})
+	}
+}
+
+func TestConstraintsHoldInFallback(t *testing.T) {
+	scenario(t, func(r *rig) {
+		r.igpu.script = fails(job.BackendFailed, "500")
+		r.npu.script = fails(job.BackendFailed, "500")
+	}, func(t *testing.T, r *rig) {
+		j := chat()
+		j.MaxPower = 15 * power.Watt
+		s := expectError(t, r, j, job.BackendFailed, "every candidate failed")
+		if !slices.Equal(s.routed, []string{"ollama-igpu", "ollama-npu"}) {
+			t.Errorf("under a cap of 15 W it went to %v", s.routed)
+		}
+		if r.nvidia.count()+r.cpu.count() != 0 {
+			t.Error("a backend over the cap got the job")
+		}
+	})
+}
+
+func TestOnlyCandidateFailsInItsOwnWords(t *testing.T) {
+	answer := &job.Answer{Status: 500, Body: []byte(`{"error":"out of memory"}`)}
+	scenario(t, func(r *rig) {
+		r.igpu.script = func(context.Context, func(job.Head) error, func(job.Chunk) error) error {
+			return &job.Error{Code: job.BackendFailed, Detail: "out of memory", Answer: answer}
+		}
+	}, func(t *testing.T, r *rig) {
+		j := chat()
+		j.Target = "igpu"
+		err := r.Run(t.Context(), j, new(sink))
+		var e *job.Error
+		if !errors.As(err, &e) || e.Answer != answer || e.Detail != "ollama-igpu: out of memory" {
+			t.Errorf("got %+v", err)
+		}
+	})
+}
+
+func TestAllBusy(t *testing.T) {
+	busy := fails(job.Busy, "queue full")
+	scenario(t, func(r *rig) {
+		r.npu.script, r.igpu.script, r.nvidia.script, r.cpu.script = busy, busy, busy, busy
+	}, func(t *testing.T, r *rig) {
+		expectError(t, r, chat(), job.Busy, "queue full")
+	})
+}
+
+func TestEmbeddingsFallBackOnlyToTheSameWeights(t *testing.T) {
+	scenario(t, func(r *rig) {
+		r.igpu.script = fails(job.BackendFailed, "500")
+		r.npu.models = []job.Model{{Name: "m", Digest: "other", Resident: true}}
+	}, func(t *testing.T, r *rig) {
+		expect(t, r, job.Job{Kind: job.Embed, Model: "m"}, "ollama-igpu", "ollama-cpu")
+	})
+}
+
+func TestModelIsChosenForWhoNamesNone(t *testing.T) {
+	scenario(t, nil, func(t *testing.T, r *rig) {
+		j := chat()
+		j.Model = ""
+		expect(t, r, j, "ollama-igpu")
+		if got := r.igpu.jobs[0]; got.Model != "m" || !got.Chosen {
+			t.Errorf("a resident model: %q, chosen %v", got.Model, got.Chosen)
+		}
+		s := dispatch.DefaultSettings()
+		s.Models = map[power.Tier]string{power.TierUnknown: "m:latest", power.Battery: "M"}
+		r.Configure(s)
+		expect(t, r, j, "ollama-igpu")
+		if got := r.igpu.jobs[1]; got.Model != "M" {
+			t.Errorf("the tier's default: %q", got.Model)
+		}
+		r.supply(t, 40)
+		expect(t, r, j, "ollama-igpu")
+		if got := r.igpu.jobs[2]; got.Model != "m:latest" {
+			t.Errorf("the general default: %q", got.Model)
+		}
+	})
+}
+
+func TestModelNotFoundListsWhatThereIs(t *testing.T) {
+	scenario(t, nil, func(t *testing.T, r *rig) {
+		j := chat()
+		j.Model = "nosuch"
+		expectError(t, r, j, job.ModelNotFound, `"nosuch"; there are m`)
+	})
+	scenario(t, func(r *rig) {
+		for _, s := range []*server{r.npu, r.igpu, r.nvidia, r.cpu} {
+			s.models = []job.Model{{Name: "a"}, {Name: "b"}}
+		}
+	}, func(t *testing.T, r *rig) {
+		j := chat()
+		j.Model = ""
+		expectError(t, r, j, job.ModelNotFound, "there are a, b")
+	})
+}
+
+func TestBackendThatComesLaterIsTakenIn(t *testing.T) {
+	scenario(t, func(r *rig) {
+		for _, s := range []*server{r.npu, r.igpu, r.nvidia, r.cpu} {
+			s.down = true
+		}
+	}, func(t *testing.T, r *rig) {
+		expectError(t, r, chat(), job.NoBackend, "connection refused")
+		time.Sleep(time.Second)
+		r.cpu.mu.Lock()
+		r.cpu.down = false
+		r.cpu.mu.Unlock()
+		expect(t, r, chat(), "ollama-cpu")
+	})
+}
+
+func TestDeadline(t *testing.T) {
+	scenario(t, nil, func(t *testing.T, r *rig) {
+		j := chat()
+		j.Deadline = 1500 * time.Millisecond
+		start := time.Now()
+		s := expectError(t, r, j, job.DeadlinePassed, "1500 ms")
+		if s.text.String() != "Hello, " || time.Since(start) != j.Deadline {
+			t.Errorf("after %v: %q", time.Since(start), s.text.String())
+		}
+	})
+}
+
+func TestClientThatLeavesCancelsTheBackend(t *testing.T) {
+	scenario(t, nil, func(t *testing.T, r *rig) {
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(1500*time.Millisecond, cancel)
+		start := time.Now()
+		err := r.Run(ctx, chat(), new(sink))
+		if !errors.Is(err, job.Cancelled) || time.Since(start) != 1500*time.Millisecond {
+			t.Errorf("after %v: %v", time.Since(start), err)
+		}
+		if m := r.backends.Metrics("ollama-igpu"); m.ErrorRate != 0 || !r.backends.Current()[1].Healthy {
+			t.Error("the backend is blamed for the client's leaving")
+		}
+	})
+}
+
+func TestUndeliverableAnswerEndsTheJob(t *testing.T) {
+	scenario(t, nil, func(t *testing.T, r *rig) {
+		broken := errors.New("broken pipe")
+		err := r.Run(t.Context(), chat(), &sink{chunk: func() error { return broken }})
+		if !errors.Is(err, job.Cancelled) || !errors.Is(err, broken) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestStopEndsEveryJob(t *testing.T) {
+	scenario(t, nil, func(t *testing.T, r *rig) {
+		errs := make(chan error)
+		for range 3 {
+			go func() { errs <- r.Run(t.Context(), chat(), new(sink)) }()
+		}
+		synctest.Wait()
+		if n := r.Running(); n != 3 {
+			t.Errorf("%d jobs are running", n)
+		}
+		r.Stop()
+		for range 3 {
+			if err := <-errs; !errors.Is(err, job.Stopping) {
+				t.Errorf("got %v", err)
+			}
+		}
+		expectError(t, r, chat(), job.Stopping, "")
+	})
+}
+
+func TestBackgroundJobsWaitForABetterTier(t *testing.T) {
+	scenario(t, nil, func(t *testing.T, r *rig) {
+		r.supply(t, 15)
+		j := chat()
+		j.Class = job.Background
+		s, done := new(sink), make(chan error)
+		go func() { done <- r.Run(t.Context(), j, s) }()
+		synctest.Wait()
+		if len(s.routed) != 0 {
+			t.Fatal("a background job runs on a low battery")
+		}
+		r.supply(t, 60)
+		time.Sleep(time.Minute)
+		if err := <-done; err != nil || !slices.Equal(s.routed, []string{"ollama-npu"}) {
+			t.Errorf("got %v, %v", s.routed, err)
+		}
+
+		r.supply(t, 15)
+		go func() { done <- r.Run(t.Context(), j, new(sink)) }()
+		synctest.Wait()
+		r.supply(t, 3)
+		if err := <-done; !errors.Is(err, job.PowerPolicy) {
+			t.Errorf("when the battery became critical: %v", err)
+		}
+	})
+}
+
+func TestPromptTooLarge(t *testing.T) {
+	scenario(t, nil, func(t *testing.T, r *rig) {
+		j := chat()
+		j.PromptBytes = 8<<20 + 1
+		expectError(t, r, j, job.PromptTooLarge, "the limit is 8388608")
+	})
+}
+
+func TestTierThatChangesDoesNotMoveWork(t *testing.T) {
+	scenario(t, nil, func(t *testing.T, r *rig) {
+		time.AfterFunc(time.Second, func() { r.supply(t, 3) })
+		expect(t, r, chat(), "ollama-igpu")
+		expect(t, r, chat(), "ollama-npu")
+	})
+}
+
+func TestProspect(t *testing.T) {
+	scenario(t, nil, func(t *testing.T, r *rig) {
+		for tier, want := range map[power.Tier]string{power.Mains: "ollama-nvidia", power.Battery: "ollama-igpu", power.Low: "ollama-npu"} {
+			if d, err := r.Prospect(tier, r.backends.Current()); err != nil || d.Backend != want {
+				t.Errorf("on %v: %s, %v; want %s", tier, d.Backend, err, want)
+			}
+		}
+		if _, err := r.Prospect(power.Mains, nil); !errors.Is(err, job.NoBackend) {
+			t.Errorf("without backends: %v", err)
+		}
+	})
+}

@@ -1,0 +1,57 @@
+package dispatch
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/joulemux/joulemux/daemon/backend"
+	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/daemon/route"
+	"github.com/joulemux/joulemux/power"
+)
+
+// Report is what there is to say of a job that was answered.
+type Report struct {
+	ID         string
+	Model      string
+	Decision   route.Decision
+	TierReason power.Reason
+	Usage      job.Usage
+	// FirstToken and Total count from the job's arrival.
+	FirstToken, Total time.Duration
+	// Cost includes what failed attempts took.
+	Cost power.Cost
+	// Failures are the attempts before the one that answered.
+	Failures []Failure
+}
+
+// report returns the report of a job that d answers, with its last chunk.
+func (r *run) report(d route.Decision, u job.Usage, first time.Time, c power.Cost) *Report {
+	return &Report{
+		ID: r.job.ID, Model: r.job.Model, Decision: d, TierReason: r.now.Reason, Usage: u,
+		FirstToken: first.Sub(r.job.Arrived), Total: time.Since(r.job.Arrived),
+		Cost: r.spent.Plus(c), Failures: r.failures,
+	}
+}
+
+// TokensPerSecond returns the rate at which the backend wrote the answer, by
+// its own count and clock, or zero if it told neither.
+func (r Report) TokensPerSecond() float64 {
+	if r.Usage.Decode <= 0 {
+		return 0
+	}
+	return float64(r.Usage.Tokens) / r.Usage.Decode.Seconds()
+}
+
+// cost is what a backend takes to work for so long: until something is
+// measured, its draw times the time.
+func cost(b backend.Backend, d time.Duration) power.Cost {
+	p := b.Profile
+	if p.Quality == power.None {
+		return power.Cost{Quality: power.None, Source: "remote"}
+	}
+	return power.Cost{
+		Energy: p.Draw.For(d), Quality: power.Estimated,
+		Source: fmt.Sprintf("%v assumed x %.2f s", p.Draw, d.Seconds()),
+	}
+}

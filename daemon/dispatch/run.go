@@ -1,0 +1,187 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/joulemux/joulemux/daemon/backend"
+	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/daemon/route"
+	"github.com/joulemux/joulemux/power"
+	"github.com/joulemux/joulemux/power/tracker"
+)
+
+// run is one job under way.
+type run struct {
+	*Dispatcher
+	settings *Settings
+	job      job.Job
+	sink     Sink
+
+	now      tracker.Snapshot // the tier that the job is decided by
+	digest   string           // of the model, for embeddings
+	failures []Failure
+	spent    power.Cost // by attempts that failed
+	begun    bool
+}
+
+// Failure is an attempt that did not answer.
+type Failure struct {
+	Backend string
+	Err     error
+}
+
+// run takes the job from admission to its end.
+func (r *run) run(ctx context.Context) error {
+	if most := r.settings.MaxPrompt; most > 0 && r.job.PromptBytes > most {
+		return job.Errorf(job.PromptTooLarge, "%d bytes of text, the limit is %d", r.job.PromptBytes, most)
+	}
+	if err := r.admit(ctx); err != nil {
+		return err
+	}
+	backends := r.backends.Wanted(ctx)
+	for searched := false; ; {
+		d, err := r.decide(ctx, backends)
+		switch {
+		case err == nil:
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case len(r.failures) > 0:
+			return r.failed()
+		case searched:
+			return err
+		default:
+			backends, searched = r.backends.Search(ctx), true
+			continue
+		}
+		b, _ := backends.Find(d.Backend)
+		r.sink.Routed(d)
+		err = r.attempt(ctx, b, d)
+		if err == nil || r.begun || !worthAnother(err) {
+			return err
+		}
+		r.failures = append(r.failures, Failure{d.Backend, err})
+		backends = r.backends.Current()
+	}
+}
+
+// maxWaiting bounds how many background jobs wait for a better tier.
+const maxWaiting = 256
+
+// admit returns when the tier lets the job run. Only background jobs wait.
+func (r *run) admit(ctx context.Context) error {
+	r.now = r.tiers.Look(ctx)
+	if !r.mustWait() {
+		return nil
+	}
+	defer r.waiting.Add(-1)
+	if r.waiting.Add(1) > maxWaiting {
+		return job.Errorf(job.Busy, "%d background jobs already wait for a better tier than %v", maxWaiting, r.now.Tier)
+	}
+	for r.now = range r.tiers.Watch(ctx) {
+		if !r.mustWait() {
+			return nil
+		}
+	}
+	return context.Cause(ctx)
+}
+
+func (r *run) mustWait() bool {
+	return r.job.Class == job.Background && r.settings.Rules.For(r.now.Tier).Background == route.Wait
+}
+
+// decide chooses among the backends that have not failed the job yet.
+func (r *run) decide(ctx context.Context, backends backend.Snapshot) (route.Decision, error) {
+	if len(r.failures) > 0 {
+		r.now = r.tiers.Look(ctx) // a fallback is decided by the tier of its own moment
+	}
+	if r.job.Model == "" {
+		model, err := r.settings.model(r.now.Tier, backends)
+		if err != nil {
+			return route.Decision{}, err
+		}
+		r.job.Model, r.job.Chosen = model, true
+	}
+	d, err := route.Decide(r.settings.Rules, r.now.Tier, r.job, r.candidates(backends))
+	if e := (*job.Error)(nil); errors.As(err, &e) && e.Code == job.ModelNotFound {
+		e.Detail += list(backends)
+	}
+	return d, err
+}
+
+// candidates returns the backends as they look to the job, with those that
+// failed it left out.
+func (r *run) candidates(backends backend.Snapshot) []job.Candidate {
+	candidates := backends.Candidates(r.job.Model)
+	for i := range candidates {
+		c := &candidates[i]
+		for _, f := range r.failures {
+			if f.Backend == c.ID {
+				c.Healthy, c.Problem = false, f.Err.Error()
+			}
+		}
+		// Vectors of different weights cannot be compared, even if the models
+		// have the same name.
+		if r.digest != "" && c.Model != nil && c.Model.Digest != r.digest {
+			c.Model = nil
+		}
+	}
+	return candidates
+}
+
+// list says which models there are.
+func list(backends backend.Snapshot) string {
+	models := backends.Models()
+	if len(models) == 0 {
+		return "; no backend has any"
+	}
+	return "; there are " + strings.Join(models, ", ")
+}
+
+// worthAnother reports whether another backend might do better.
+func worthAnother(err error) bool {
+	return errors.Is(err, job.BackendFailed) || errors.Is(err, job.Busy) || errors.Is(err, job.ModelNotFound)
+}
+
+// failed returns the error of a job that every candidate has failed. If there
+// was only one, its own words are the best there are.
+func (r *run) failed() error {
+	last := r.failures[len(r.failures)-1].Err
+	var e *job.Error
+	if len(r.failures) == 1 && errors.As(last, &e) {
+		one := *e
+		one.Detail = r.failures[0].Backend + ": " + one.Detail
+		return &one
+	}
+	all := &job.Error{Code: job.BackendFailed, Detail: "every candidate failed", Refused: make(map[string]string)}
+	busy := true
+	for _, f := range r.failures {
+		all.Refused[f.Backend] = f.Err.Error()
+		busy = busy && errors.Is(f.Err, job.Busy)
+	}
+	if busy {
+		all.Code = job.Busy
+	}
+	return all
+}
+
+// finish turns whatever ended the job into a *job.Error, and logs it.
+func (r *run) finish(ctx context.Context, err error) error {
+	var e *job.Error
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &e):
+	case errors.Is(err, context.Canceled), ctx.Err() != nil:
+		e = &job.Error{Code: job.Cancelled, Detail: "the client is gone"}
+	default:
+		// Neither ours nor the context's: the sink could not take a chunk.
+		e = &job.Error{Code: job.Cancelled, Detail: "the answer cannot be delivered", Err: err}
+	}
+	r.log.LogAttrs(ctx, slog.LevelInfo, "job failed",
+		slog.String("job", r.job.ID), slog.String("code", string(e.Code)), slog.Any("err", e), slog.Duration("after", time.Since(r.job.Arrived)))
+	return e
+}

@@ -1,0 +1,114 @@
+package dispatch
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/joulemux/joulemux/daemon/job"
+)
+
+// When silence becomes suspicious. Ollama sends headers with the first token,
+// so silence alone is no failure: a server is asked for a sign of life after
+// firstPing, which it must give within pingPatience, and then ever less often.
+const (
+	firstPing    = 2 * time.Second
+	pingPatience = time.Second
+	lastPing     = 30 * time.Second
+)
+
+// limits are how long a server may be silent although it gives signs of life:
+// before its answer begins, and between pieces of it.
+type limits struct{ headers, stream time.Duration }
+
+// vigil watches an attempt for silence, and cancels it with what it finds. A
+// job that is never silent for long costs it one timer.
+type vigil struct {
+	ping   func(context.Context) error
+	cancel context.CancelCauseFunc
+	limits limits
+
+	// heardAt is when the server was last heard of, in Unix nanoseconds, or
+	// zero while the client is being waited for, which is no silence.
+	heardAt atomic.Int64
+	begun   atomic.Bool
+	timer   *time.Timer
+	over    chan struct{}
+}
+
+// keepVigil begins to watch. End it.
+func keepVigil(ctx context.Context, ping func(context.Context) error, l limits, cancel context.CancelCauseFunc) *vigil {
+	v := &vigil{ping: ping, cancel: cancel, limits: l, over: make(chan struct{})}
+	v.heard()
+	v.timer = time.AfterFunc(firstPing, func() {
+		defer close(v.over)
+		v.watch(ctx)
+	})
+	return v
+}
+
+// end stops watching. The context must have been cancelled, or the watch will
+// be waited for.
+func (v *vigil) end() {
+	if !v.timer.Stop() {
+		<-v.over
+	}
+}
+
+// heard is called when the server is waited for again.
+func (v *vigil) heard() { v.heardAt.Store(time.Now().UnixNano()) }
+
+// pause is called when the client is waited for.
+func (v *vigil) pause() { v.heardAt.Store(0) }
+
+// quiet returns how long the server has been silent.
+func (v *vigil) quiet() time.Duration {
+	at := v.heardAt.Load()
+	if at == 0 {
+		return 0
+	}
+	return time.Duration(time.Now().UnixNano() - at)
+}
+
+// limit returns how long it may be.
+func (v *vigil) limit() time.Duration {
+	if v.begun.Load() {
+		return v.limits.stream
+	}
+	return v.limits.headers
+}
+
+// watch asks the silent server for signs of life until ctx is done.
+func (v *vigil) watch(ctx context.Context) {
+	for next := firstPing; ; {
+		quiet := v.quiet()
+		switch {
+		case quiet < firstPing:
+			next = firstPing // it has spoken since
+		case quiet >= v.limit():
+			v.cancel(job.Errorf(job.BackendFailed, "answers, but has been silent about the job for %.0f s", quiet.Seconds()))
+			return
+		case quiet >= next:
+			if err := v.signOfLife(ctx); err != nil {
+				v.cancel(err)
+				return
+			}
+			next = min(2*next, next+lastPing)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(min(next, v.limit()) - v.quiet()):
+		}
+	}
+}
+
+// signOfLife asks the server whether it still accepts and answers requests.
+func (v *vigil) signOfLife(ctx context.Context) error {
+	ping, cancel := context.WithTimeout(ctx, pingPatience)
+	defer cancel()
+	if err := v.ping(ping); err != nil && ctx.Err() == nil {
+		return &job.Error{Code: job.BackendFailed, Detail: "gives no sign of life", Err: err}
+	}
+	return nil
+}
