@@ -2,7 +2,11 @@ module github.com/joulemux/joulemux
 
 go 1.26
 
-require github.com/ollama/ollama v0.17.4
+require (
+	github.com/fsnotify/fsnotify v1.10.1
+	github.com/ollama/ollama v0.17.4
+	go.yaml.in/yaml/v4 v4.0.0
+)
 
 require (
 	github.com/bahlo/generic-list-go v0.2.0 // indirect

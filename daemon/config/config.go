@@ -1,0 +1,148 @@
+// Package config reads the configuration file: its defaults, its form, its
+// faults, and its changes.
+//
+// It yields one plain value, complete and valid, and knows nothing of the
+// parts that daemon configures with it.
+package config
+
+import (
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/joulemux/joulemux/power"
+)
+
+// Config is everything that a user can choose. It is not changed once made.
+type Config struct {
+	Server   Server
+	Backends []Backend
+	// Ports are where servers are looked for on this machine.
+	Ports   []int
+	Routing Routing
+	// Models names, by tier, the model of a job that names none; the one of
+	// power.TierUnknown stands for tiers without one.
+	Models map[power.Tier]string
+	Policy power.Policy
+	Tiers  map[power.Tier]Tier
+	Limits Limits
+	// LogLevel is "debug", "info", "warn" or "error".
+	LogLevel string
+	// Notes are remarks about what was understood and has no effect.
+	Notes []string
+}
+
+// Server says where to listen, and to whom.
+type Server struct {
+	// Socket is the path of the Unix socket; "" is the usual one.
+	Socket string
+	// Host is a loopback address; HTTPPort 0 opens no TCP listener.
+	Host     string
+	HTTPPort int
+	// Origins are allowed beside those of this machine's own pages and apps.
+	Origins []string
+	// AllowAdmin permits clients to pull, create, copy, push and delete models.
+	AllowAdmin bool
+}
+
+// Backend is one that the user configured. Zero figures are not known.
+type Backend struct {
+	ID, Name, Type string
+	Hardware       power.DeviceClass
+	Endpoint       url.URL
+	Power          power.Power
+	Latency        time.Duration
+	TokensPerSec   float64
+	Priority       int
+}
+
+// Routing holds the user's choices about routing.
+type Routing struct {
+	DefaultBackend      string
+	PowerAware          bool
+	AutoOptimizeLatency bool
+}
+
+// Tier holds what may be chosen of a tier; empty fields are as by default.
+type Tier struct {
+	SecondWorth *power.Power
+	DiscreteGPU string
+	Background  string
+}
+
+// Limits bound what clients and backends may ask of the daemon.
+type Limits struct {
+	Body, Prompt int // in bytes
+	Load         time.Duration
+}
+
+// Default returns the configuration in force without a file.
+func Default() Config {
+	return Config{
+		Server:   Server{Host: "127.0.0.1", HTTPPort: 8080},
+		Ports:    []int{11434, 11435, 11436, 11437},
+		Routing:  Routing{DefaultBackend: "ollama-igpu", PowerAware: true, AutoOptimizeLatency: true},
+		Models:   map[power.Tier]string{},
+		Policy:   power.DefaultPolicy(),
+		Tiers:    map[power.Tier]Tier{},
+		Limits:   Limits{Body: 64 << 20, Prompt: 8 << 20, Load: 5 * time.Minute},
+		LogLevel: "info",
+	}
+}
+
+// DefaultPath returns where the file is looked for:
+// $XDG_CONFIG_HOME/joulemux/config.yaml.
+func DefaultPath() (string, error) {
+	dir, err := os.UserConfigDir()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(dir, "joulemux", "config.yaml"), nil
+}
+
+// maxFile is far more than anybody writes.
+const maxFile = 1 << 20
+
+// Load reads the file at path. One that does not exist is a file with nothing
+// in it. The error of a file with faults is of type Faults.
+func Load(path string) (Config, error) {
+	f, err := os.Open(path)
+	if os.IsNotExist(err) {
+		return Default(), nil
+	}
+	if err != nil {
+		return Config{}, err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err == nil && !info.Mode().IsRegular() {
+		return Config{}, fmt.Errorf("%s is no regular file, but %s", path, kind(info.Mode()))
+	}
+	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return Config{}, err
+	}
+	if len(text) > maxFile {
+		return Config{}, fmt.Errorf("%s is longer than %d bytes", path, maxFile)
+	}
+	c, err := Parse(text)
+	if err != nil {
+		return Config{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return c, nil
+}
+
+func kind(m os.FileMode) string {
+	switch {
+	case m.IsDir():
+		return "a directory"
+	case m&os.ModeNamedPipe != 0:
+		return "a pipe"
+	case m&os.ModeSocket != 0:
+		return "a socket"
+	default:
+		return "a device"
+	}
+}

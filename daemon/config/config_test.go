@@ -1,0 +1,281 @@
+package config_test
+
+import (
+	"errors"
+	"net/url"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/joulemux/joulemux/daemon/config"
+	"github.com/joulemux/joulemux/power"
+)
+
+func TestNothingIsTheDefault(t *testing.T) {
+	for _, text := range []string{"", "# nothing\n", "{}", "server:\nrouting: ~\n", "---\n"} {
+		c, err := config.Parse([]byte(text))
+		if err != nil || !reflect.DeepEqual(c, config.Default()) {
+			t.Errorf("%q: %+v, %v", text, c, err)
+		}
+	}
+}
+
+// earlier is in the words of the first design of this system.
+const earlier = `
+server:
+  grpc_port: 50051
+  http_port: 9090
+backends:
+  - id: "ollama-npu"
+    type: "ollama"
+    name: "NPU"
+    hardware: "npu"
+    enabled: true
+    endpoint: "http://localhost:11434"
+    characteristics:
+      power_watts: 3.5
+      avg_latency_ms: 800
+      max_tokens_per_second: 10
+      priority: 1
+  - id: "ollama-nvidia"
+    type: "ollama"
+    hardware: "nvidia"
+    endpoint: "http://localhost:11436/"
+    characteristics: {power_watts: 55.0, avg_latency_ms: 150, priority: 10}
+  - id: "openai"
+    type: "openai"
+    hardware: "cloud"
+    enabled: false
+routing:
+  default_backend: "ollama-npu"
+  power_aware: false
+  auto_optimize_latency: false
+monitoring:
+  enabled: true
+  prometheus_port: 9090
+  log_level: "debug"
+`
+
+func TestEarlierVocabularyIsUnderstood(t *testing.T) {
+	c, err := config.Parse([]byte(earlier))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := config.Default()
+	want.Server.HTTPPort = 9090
+	want.Backends = []config.Backend{
+		{ID: "ollama-npu", Name: "NPU", Type: "ollama", Hardware: power.NPU, Endpoint: url.URL{Scheme: "http", Host: "localhost:11434"},
+			Power: power.Watts(3.5), Latency: 800 * time.Millisecond, TokensPerSec: 10, Priority: 1},
+		{ID: "ollama-nvidia", Type: "ollama", Hardware: power.NVIDIA, Endpoint: url.URL{Scheme: "http", Host: "localhost:11436"},
+			Power: 55 * power.Watt, Latency: 150 * time.Millisecond, Priority: 10},
+	}
+	want.Ports = nil // who says which servers there are gets no others
+	want.Routing = config.Routing{DefaultBackend: "ollama-npu"}
+	want.LogLevel = "debug"
+	want.Notes = []string{
+		"line 3: server.grpc_port: understood, but this version does not serve gRPC",
+		"line 32: monitoring.prometheus_port: understood, but this version does not serve metrics",
+	}
+	if !reflect.DeepEqual(c, want) {
+		t.Errorf("got  %+v\nwant %+v", c, want)
+	}
+}
+
+func TestEverythingElse(t *testing.T) {
+	c, err := config.Parse([]byte(`
+server: {socket: /tmp/s, host: "::1", origins: ["https://a.example"], allow_admin: true}
+discover: {ports: [1234]}
+models:
+  default: {battery: small, other: large}
+thresholds: {saver_percent: 60, low_percent: 30.5, critical_percent: 10, recovery_percent: 5, steady_line_seconds: 1.5, steady_charge_seconds: 60}
+tiers:
+  saver: {second_worth_watts: 0, dgpu: never, background: wait}
+limits: {body_mib: 1, prompt_mib: 0.5, load_seconds: 60}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	zero := power.Power(0)
+	want := config.Default()
+	want.Server = config.Server{Socket: "/tmp/s", Host: "::1", HTTPPort: 8080, Origins: []string{"https://a.example"}, AllowAdmin: true}
+	want.Ports = []int{1234}
+	want.Models = map[power.Tier]string{power.Battery: "small", power.TierUnknown: "large"}
+	want.Policy = power.Policy{Saver: 60, Low: 30.5, Critical: 10, Recovery: 5, SteadyLine: 1500 * time.Millisecond, SteadyCharge: time.Minute}
+	want.Tiers = map[power.Tier]config.Tier{power.Saver: {SecondWorth: &zero, DiscreteGPU: "never", Background: "wait"}}
+	want.Limits = config.Limits{Body: 1 << 20, Prompt: 1 << 19, Load: time.Minute}
+	if !reflect.DeepEqual(c, want) {
+		t.Errorf("got  %+v\nwant %+v", c, want)
+	}
+}
+
+func TestFaults(t *testing.T) {
+	for _, c := range []struct{ text, want string }{
+		{"servr: {}", `line 1: servr: no such key; did you mean "server"?`},
+		{"routing:\n  power_awear: true", `line 2: routing.power_awear: no such key; did you mean "power_aware"?`},
+		{"limits: {zzzzzzzzz: 1}", `line 1: limits.zzzzzzzzz: no such key; there are body_mib, load_seconds, prompt_mib`},
+		{"server: {http_port: eighty}", `line 1: server.http_port: want a number, got "eighty"`},
+		{"server: {http_port: 80.5}", `line 1: server.http_port: want a whole number, got 80.5`},
+		{"server: {http_port: 70000}", `line 1: server.http_port: want a number from 0 to 65535, got 70000`},
+		{"server: {host: 0.0.0.0}", `line 1: server.host: "0.0.0.0" is not a loopback address; joulemux serves this machine alone`},
+		{"server: [1]", `line 1: server: want keys and values, got a list`},
+		{"server: {}\nserver: {}", `line 2: server: is there twice, first on line 1`},
+		{"routing: {power_aware: maybe}", `line 1: routing.power_aware: want true or false, got "maybe"`},
+		{"backends: {}", `line 1: backends: want a list, got keys and values`},
+		{"backends: [{endpoint: \"http://a:1\"}]", `line 1: backends[0]: a backend needs an id`},
+		{"backends: [{id: a}]", `line 1: backends[0]: a backend needs an endpoint, such as http://127.0.0.1:11434`},
+		{"backends: [{id: a b, endpoint: \"http://a:1\"}]", `line 1: backends[0]: the id "a b" has other characters than letters, digits, '-', '_' and '.'`},
+		{"backends:\n- {id: a, endpoint: \"http://a:1\"}\n- {id: a, endpoint: \"http://a:2\"}", `line 3: backends[1]: the id "a" is taken by the backend on line 2`},
+		{"backends: [{id: a, endpoint: \"ftp://a:1\"}]", `line 1: backends[0].endpoint: want http://HOST:PORT, https://HOST:PORT or unix:///PATH, got "ftp://a:1"`},
+		{"backends: [{id: a, endpoint: \"http://a:1\", hardware: tpu}]", `line 1: backends[0].hardware: hardware "tpu" is none of npu, igpu, nvidia, dgpu, cpu, cloud`},
+		{"backends: [{id: a, endpoint: \"http://a:1\", type: openai}]", `line 1: backends[0].type: this version speaks only "ollama"; set enabled to false to keep the entry`},
+		{"backends: [{id: a, endpoint: \"http://a:1\"}]\nrouting: {default_backend: b}", `line 2: routing.default_backend: no backend "b" is configured; did you mean "a"?`},
+		{"thresholds: {low_percent: 60}", `line 1: thresholds: want critical_percent <= low_percent <= saver_percent, got 5, 60 and 50`},
+		{"tiers: {battery: {dgpu: sometimes}}", `line 1: tiers.battery.dgpu: want one of always, latency-critical, named, never, got "sometimes"`},
+		{"discover: {ports: [1, 1]}", `line 1: discover.ports[1]: port 1 is there twice`},
+		{"monitoring: {log_level: loud}", `line 1: monitoring.log_level: want one of debug, info, warn, error, got "loud"`},
+		{"[]", `line 1: want keys and values, got a list`},
+		{"a\n---\nb", `more than one YAML document`},
+	} {
+		_, err := config.Parse([]byte(c.text))
+		if err == nil || err.Error() != c.want {
+			t.Errorf("%q:\n got %v\nwant %s", c.text, err, c.want)
+		}
+	}
+}
+
+func TestAllFaultsAtOnce(t *testing.T) {
+	_, err := config.Parse([]byte("monitoring: {log_level: 3}\nserver:\n  http_port: x\n  hsot: y\nrouting: {power_aware: 1}\n"))
+	var faults config.Faults
+	if !errors.As(err, &faults) || len(faults) != 4 {
+		t.Fatalf("got %v", err)
+	}
+	for i, line := range []int{1, 3, 4, 5} {
+		if faults[i].Line != line {
+			t.Errorf("fault %d is on line %d, want %d", i, faults[i].Line, line)
+		}
+	}
+}
+
+func TestBrokenYAML(t *testing.T) {
+	for _, text := range []string{"a: [", "\ta: 1", "a: b: c", "\xff\xfe\x00", "&a [*a"} {
+		if _, err := config.Parse([]byte(text)); err == nil || !strings.Contains(err.Error(), "YAML") {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+func TestLoad(t *testing.T) {
+	dir := t.TempDir()
+	if c, err := config.Load(filepath.Join(dir, "none.yaml")); err != nil || !reflect.DeepEqual(c, config.Default()) {
+		t.Errorf("a file that does not exist: %v", err)
+	}
+	if _, err := config.Load(dir); err == nil || !strings.Contains(err.Error(), "a directory") {
+		t.Errorf("a directory: %v", err)
+	}
+	path := filepath.Join(dir, "config.yaml")
+	write(t, path, "srever: 1")
+	if _, err := config.Load(path); err == nil || !strings.HasPrefix(err.Error(), path+": line 1: srever") {
+		t.Errorf("a fault: %v", err)
+	}
+	write(t, path, strings.Repeat("#", 2<<20))
+	if _, err := config.Load(path); err == nil || !strings.Contains(err.Error(), "longer than") {
+		t.Errorf("a huge file: %v", err)
+	}
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestWatch(t *testing.T) {
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	must(os.Mkdir(at("etc"), 0o700))
+	path := at("etc/joulemux/config.yaml")
+	changes := make(chan struct{}, 100)
+	watching := make(chan error, 1)
+	go func() { watching <- config.Watch(t.Context(), path, func() { changes <- struct{}{} }) }()
+	// The watch is on when a change is seen; until then it is made again.
+	for n := 0; ; n++ {
+		write(t, at("etc/noise"), "x")
+		_ = os.RemoveAll(at("etc/joulemux"))
+		must(os.Mkdir(at("etc/joulemux"), 0o700))
+		write(t, path, strings.Repeat("#", n))
+		select {
+		case <-changes:
+		case <-time.After(300 * time.Millisecond):
+			continue
+		}
+		break
+	}
+	for _, c := range []struct {
+		what string
+		do   func()
+	}{
+		{"written in place", func() { write(t, path, "# in place") }},
+		{"replaced, as editors do", func() { write(t, path+".new", "# replaced"); must(os.Rename(path+".new", path)) }},
+		{"removed", func() { must(os.Remove(path)) }},
+		{"made a link to a dotfile", func() {
+			must(os.Mkdir(at("dotfiles"), 0o700))
+			write(t, at("dotfiles/joulemux.yaml"), "# linked")
+			must(os.Symlink(at("dotfiles/joulemux.yaml"), path))
+		}},
+		{"the dotfile is written", func() { write(t, at("dotfiles/joulemux.yaml"), "# linked, and written") }},
+		{"the dotfile is replaced", func() {
+			write(t, at("dotfiles/new"), "# linked, and replaced, too")
+			must(os.Rename(at("dotfiles/new"), at("dotfiles/joulemux.yaml")))
+		}},
+		{"the folder becomes a link", func() {
+			must(os.Mkdir(at("real"), 0o700))
+			write(t, at("real/config.yaml"), "# in a linked folder")
+			must(os.RemoveAll(at("etc/joulemux")))
+			must(os.Symlink(at("real"), at("etc/joulemux")))
+		}},
+		{"the link of the folder is changed", func() {
+			must(os.Mkdir(at("other"), 0o700))
+			write(t, at("other/config.yaml"), "# in another linked folder")
+			must(os.Symlink(at("other"), at("etc/new")))
+			must(os.Rename(at("etc/new"), at("etc/joulemux")))
+		}},
+	} {
+		for len(changes) > 0 {
+			<-changes
+		}
+		c.do()
+		select {
+		case <-changes:
+		case err := <-watching:
+			t.Fatalf("%s: the watch ended: %v", c.what, err)
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s: no change was seen", c.what)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(earlier))
+	f.Add([]byte("backends: [&a {id: x}, *a]\n<<: {server: 1}"))
+	f.Add([]byte("models: {default: {battery: [1]}}"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		c, err := config.Parse(text)
+		var faults config.Faults
+		switch {
+		case err == nil && c.LogLevel == "":
+			t.Error("a configuration that is not complete")
+		case err != nil && (!errors.As(err, &faults) || len(faults) == 0):
+			t.Errorf("%v is of type %T", err, err)
+		}
+	})
+}

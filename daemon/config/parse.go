@@ -1,0 +1,343 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"slices"
+	"time"
+
+	"go.yaml.in/yaml/v4"
+
+	"github.com/joulemux/joulemux/power"
+)
+
+// Parse reads a configuration from text. The error is of type Faults, and
+// holds all of them at once.
+func Parse(text []byte) (Config, error) {
+	c := Default()
+	var document yaml.Node
+	d := yaml.NewDecoder(bytes.NewReader(text))
+	if err := d.Decode(&document); err != nil && !errors.Is(err, io.EOF) {
+		return Config{}, Faults{{Text: "not YAML: " + err.Error()}}
+	}
+	if err := d.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		return Config{}, Faults{{Text: "more than one YAML document"}}
+	}
+	var faults Faults
+	if len(document.Content) > 0 {
+		p := parser{Config: &c}
+		p.file(section{document.Content[0], "", &faults})
+	}
+	if len(faults) > 0 {
+		return Config{}, faults.sorted()
+	}
+	return c, nil
+}
+
+// parser fills in a configuration.
+type parser struct {
+	*Config
+	// configured are the ids of all backends, with the section of each.
+	configured map[string]section
+	// wanted is where the default backend was named, if it was.
+	wanted *section
+	// ports tells that the user said where to look for servers.
+	ports bool
+}
+
+// note records that something is understood and has no effect.
+func (p *parser) note(s section, text string) {
+	p.Notes = append(p.Notes, fmt.Sprintf("line %d: %s: %s", s.node.Line, s.key, text))
+}
+
+func (p *parser) file(s section) {
+	s.mapping(fields{
+		"server":     p.server,
+		"backends":   p.backends,
+		"discover":   p.discover,
+		"routing":    p.routing,
+		"models":     p.models,
+		"thresholds": p.thresholds,
+		"tiers":      p.tiers,
+		"limits":     p.limits,
+		"monitoring": p.monitoring,
+	})
+	p.validate(s)
+}
+
+// validate checks what takes more than one value to see.
+func (p *parser) validate(s section) {
+	if t := p.Policy; !(t.Critical <= t.Low && t.Low <= t.Saver) {
+		at := section{s.node, "thresholds", s.faults}
+		at.fault("want critical_percent <= low_percent <= saver_percent, got %v, %v and %v", float64(t.Critical), float64(t.Low), float64(t.Saver))
+	}
+	if len(p.configured) > 0 && !p.ports {
+		// Who says which servers there are does not want others found.
+		p.Ports = nil
+	}
+	if p.wanted != nil && len(p.configured) > 0 && len(p.Ports) == 0 {
+		if _, ok := p.configured[p.Routing.DefaultBackend]; !ok {
+			known := make(fields)
+			for id := range p.configured {
+				known[id] = nil
+			}
+			p.wanted.fault("no backend %q is configured%s", p.Routing.DefaultBackend, suggestion(p.Routing.DefaultBackend, known))
+		}
+	}
+}
+
+func (p *parser) server(s section) {
+	s.mapping(fields{
+		"socket":      func(s section) { s.text(&p.Server.Socket) },
+		"host":        p.host,
+		"http_port":   func(s section) { s.integer(&p.Server.HTTPPort, 0, 65535) },
+		"grpc_port":   p.grpcPort,
+		"allow_admin": func(s section) { s.flag(&p.Server.AllowAdmin) },
+		"origins": func(s section) {
+			s.list(func(s section) {
+				var origin string
+				s.text(&origin)
+				p.Server.Origins = append(p.Server.Origins, origin)
+			})
+		},
+	})
+}
+
+func (p *parser) host(s section) {
+	s.text(&p.Server.Host)
+	if p.Server.Host == "localhost" {
+		p.Server.Host = "127.0.0.1"
+	}
+	if ip := net.ParseIP(p.Server.Host); ip == nil || !ip.IsLoopback() {
+		s.fault("%q is not a loopback address; joulemux serves this machine alone", p.Server.Host)
+	}
+}
+
+func (p *parser) grpcPort(s section) {
+	var port int
+	s.integer(&port, 0, 65535)
+	if port != 0 {
+		p.note(s, "understood, but this version does not serve gRPC")
+	}
+}
+
+func (p *parser) backends(s section) {
+	p.configured = make(map[string]section)
+	s.list(p.backend)
+}
+
+func (p *parser) backend(s section) {
+	b := Backend{Type: "ollama"}
+	enabled, endpoint, kind := true, section{}, section{}
+	s.mapping(fields{
+		"id":              func(s section) { s.text(&b.ID) },
+		"name":            func(s section) { s.text(&b.Name) },
+		"type":            func(s section) { kind = s; s.text(&b.Type) },
+		"hardware":        func(s section) { hardware(s, &b.Hardware) },
+		"enabled":         func(s section) { s.flag(&enabled) },
+		"endpoint":        func(s section) { endpoint = s; parseEndpoint(s, &b.Endpoint) },
+		"characteristics": func(s section) { characteristics(s, &b) },
+	})
+	if first, twice := p.configured[b.ID]; twice && b.ID != "" {
+		s.fault("the id %q is taken by the backend on line %d", b.ID, first.node.Line)
+	}
+	p.configured[b.ID] = s
+	switch {
+	case b.ID == "":
+		s.fault("a backend needs an id")
+	case !validID(b.ID):
+		s.fault("the id %q has other characters than letters, digits, '-', '_' and '.'", b.ID)
+	}
+	if !enabled {
+		return
+	}
+	if endpoint.node == nil {
+		s.fault("a backend needs an endpoint, such as http://127.0.0.1:11434")
+	}
+	if b.Type != "ollama" {
+		kind.fault("this version speaks only %q; set enabled to false to keep the entry", "ollama")
+	}
+	if b.Hardware == "" {
+		b.Hardware = power.Unclassified
+	}
+	p.Backends = append(p.Backends, b)
+}
+
+// validID reports whether an id can stand in headers, paths and on a shell's
+// command line.
+func validID(id string) bool {
+	for _, r := range id {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '-', r == '_', r == '.':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+func hardware(s section, to *power.DeviceClass) {
+	var word string
+	s.text(&word)
+	class, err := power.ParseDeviceClass(word)
+	if err != nil {
+		s.fault("%v", err)
+	}
+	*to = class
+}
+
+func parseEndpoint(s section, to *url.URL) {
+	var text string
+	s.text(&text)
+	u, err := url.Parse(text)
+	switch {
+	case err != nil:
+		s.fault("%v", err)
+	case u.Scheme == "unix" && u.Path != "" && u.Host == "":
+		*to = *u
+	case (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && (u.Path == "" || u.Path == "/"):
+		*to = url.URL{Scheme: u.Scheme, Host: u.Host}
+	default:
+		s.fault("want http://HOST:PORT, https://HOST:PORT or unix:///PATH, got %q", text)
+	}
+}
+
+func characteristics(s section, b *Backend) {
+	var watts, milliseconds float64
+	s.mapping(fields{
+		"power_watts":           func(s section) { s.number(&watts, 0, 10_000) },
+		"avg_latency_ms":        func(s section) { s.number(&milliseconds, 0, 1e7) },
+		"max_tokens_per_second": func(s section) { s.number(&b.TokensPerSec, 0, 1e6) },
+		"priority":              func(s section) { s.integer(&b.Priority, -1_000_000, 1_000_000) },
+	})
+	b.Power = power.Watts(watts)
+	b.Latency = time.Duration(milliseconds * float64(time.Millisecond))
+}
+
+func (p *parser) discover(s section) {
+	s.mapping(fields{
+		"ports": func(s section) {
+			p.ports, p.Ports = true, nil
+			s.list(func(s section) {
+				port := 0
+				s.integer(&port, 1, 65535)
+				if slices.Contains(p.Ports, port) {
+					s.fault("port %d is there twice", port)
+				}
+				p.Ports = append(p.Ports, port)
+			})
+		},
+	})
+}
+
+func (p *parser) routing(s section) {
+	s.mapping(fields{
+		"default_backend":       func(s section) { p.wanted = &s; s.text(&p.Routing.DefaultBackend) },
+		"power_aware":           func(s section) { s.flag(&p.Routing.PowerAware) },
+		"auto_optimize_latency": func(s section) { s.flag(&p.Routing.AutoOptimizeLatency) },
+	})
+}
+
+// models reads the default model: one for all tiers, or one by tier.
+func (p *parser) models(s section) {
+	s.mapping(fields{"default": func(s section) {
+		set := func(t power.Tier) func(section) {
+			return func(s section) {
+				var name string
+				s.text(&name)
+				p.Models[t] = name
+			}
+		}
+		if s.resolved().Kind != yaml.MappingNode {
+			set(power.TierUnknown)(s)
+			return
+		}
+		byTier := fields{"other": set(power.TierUnknown)}
+		for _, t := range power.Tiers()[1:] {
+			byTier[t.String()] = set(t)
+		}
+		s.mapping(byTier)
+	}})
+}
+
+func (p *parser) thresholds(s section) {
+	percent := func(to *power.Charge) func(section) {
+		return func(s section) { s.number((*float64)(to), 0, 100) }
+	}
+	seconds := func(to *time.Duration) func(section) {
+		return func(s section) { readSeconds(s, to, 0, 3600) }
+	}
+	s.mapping(fields{
+		"saver_percent":         percent(&p.Policy.Saver),
+		"low_percent":           percent(&p.Policy.Low),
+		"critical_percent":      percent(&p.Policy.Critical),
+		"recovery_percent":      percent(&p.Policy.Recovery),
+		"steady_line_seconds":   seconds(&p.Policy.SteadyLine),
+		"steady_charge_seconds": seconds(&p.Policy.SteadyCharge),
+	})
+}
+
+func readSeconds(s section, to *time.Duration, least, most float64) {
+	n := to.Seconds()
+	s.number(&n, least, most)
+	*to = time.Duration(n * float64(time.Second))
+}
+
+func (p *parser) tiers(s section) {
+	byTier := make(fields)
+	for _, t := range power.Tiers() {
+		byTier[t.String()] = func(s section) {
+			var tier Tier
+			s.mapping(fields{
+				"second_worth_watts": func(s section) {
+					var watts float64
+					s.number(&watts, 0, 1e6)
+					worth := power.Watts(watts)
+					tier.SecondWorth = &worth
+				},
+				"dgpu":       func(s section) { s.oneOf(&tier.DiscreteGPU, "always", "latency-critical", "named", "never") },
+				"background": func(s section) { s.oneOf(&tier.Background, "run", "wait", "refuse") },
+			})
+			p.Tiers[t] = tier
+		}
+	}
+	s.mapping(byTier)
+}
+
+func (p *parser) limits(s section) {
+	mebibytes := func(to *int) func(section) {
+		return func(s section) {
+			n := float64(*to) / (1 << 20)
+			s.number(&n, 0.001, 4096)
+			*to = int(n * (1 << 20))
+		}
+	}
+	s.mapping(fields{
+		"body_mib":     mebibytes(&p.Limits.Body),
+		"prompt_mib":   mebibytes(&p.Limits.Prompt),
+		"load_seconds": func(s section) { readSeconds(s, &p.Limits.Load, 1, 86_400) },
+	})
+}
+
+// monitoring reads what people know from an earlier system. Of it only the
+// log's level has an effect here.
+func (p *parser) monitoring(s section) {
+	var flag bool
+	var port int
+	s.mapping(fields{
+		"enabled":   func(s section) { s.flag(&flag) },
+		"log_level": func(s section) { s.oneOf(&p.LogLevel, "debug", "info", "warn", "error") },
+		"prometheus_port": func(s section) {
+			s.integer(&port, 0, 65535)
+			p.note(s, "understood, but this version does not serve metrics")
+		},
+		"trace_requests": func(s section) {
+			s.flag(&flag)
+			p.note(s, "understood, but requests are not traced; log_level debug logs every job")
+		},
+	})
+}
