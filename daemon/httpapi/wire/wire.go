@@ -1,0 +1,198 @@
+// Package wire is the JSON of joulemux's own HTTP API, under /joulemux/v1/, and
+// of /health and /backends. It is what the server writes and the client reads.
+//
+//	GET  /joulemux/v1/status            Status; with ?watch one line for each change
+//	GET  /joulemux/v1/backends          Backends, as /backends
+//	GET  /joulemux/v1/models            Models
+//	POST /joulemux/v1/generate          Generate → a line for each Event
+//	POST /joulemux/v1/chat              Chat → a line for each Event
+//	POST /joulemux/v1/hold              Hold → Held at once; the hold lasts as long as the response
+//	GET, PUT /joulemux/v1/policy        Policy
+//
+// What fails before an answer begins has an HTTP status that says so and an
+// Error as its body. Durations are in milliseconds, and figures carry their
+// unit in their name.
+package wire
+
+import "time"
+
+// Status is what there is to know at one moment.
+type Status struct {
+	Version    string    `json:"version"`
+	Tier       string    `json:"tier"`
+	TierReason string    `json:"tier_reason"`
+	Since      time.Time `json:"since"`
+	Supply     Supply    `json:"supply"`
+	// Profile is the power profile, "" if no daemon keeps one.
+	Profile string `json:"profile"`
+	Policy  string `json:"policy"`
+	Holds   []Held `json:"holds"`
+	// ActiveBackend is where an ordinary job would go now, "" if nowhere, and
+	// ActiveReason says why.
+	ActiveBackend string `json:"active_backend"`
+	ActiveReason  string `json:"active_reason"`
+	// Running is how many jobs are under way.
+	Running int `json:"running"`
+	// DrawWatts is what the machine takes from its battery, if it says so.
+	DrawWatts *float64  `json:"draw_watts,omitempty"`
+	Backends  []Backend `json:"backends"`
+}
+
+// Supply is how the machine is powered.
+type Supply struct {
+	Source        string  `json:"source"` // "upower", "sysfs" or ""
+	Battery       bool    `json:"battery"`
+	Discharging   bool    `json:"discharging"`
+	ChargePercent float64 `json:"charge_percent"`
+	Text          string  `json:"text"` // for people
+}
+
+// Backends is the list of backends.
+type Backends struct {
+	Backends []Backend `json:"backends"`
+}
+
+// Backend is compute.v1's BackendInfo.
+type Backend struct {
+	ID           string       `json:"id"`
+	Type         string       `json:"type"`
+	Name         string       `json:"name"`
+	Hardware     string       `json:"hardware"`
+	Status       BackendState `json:"status"`
+	Capabilities Capabilities `json:"capabilities"`
+	Metrics      Metrics      `json:"metrics"`
+}
+
+// BackendState is compute.v1's BackendStatus. State is "healthy" or
+// "unhealthy", and Message says why.
+type BackendState struct {
+	State         string `json:"state"`
+	Message       string `json:"message"`
+	LastCheckUnix int64  `json:"last_check_unix"`
+}
+
+// Capabilities is compute.v1's BackendCapabilities.
+type Capabilities struct {
+	Generate   bool     `json:"generate"`
+	Embed      bool     `json:"embed"`
+	Stream     bool     `json:"stream"`
+	Models     []string `json:"models"`
+	MaxContext int32    `json:"max_context"` // 0 if not known
+}
+
+// Metrics is compute.v1's BackendMetrics. PowerWatts is an assumption unless
+// PowerQuality says otherwise.
+type Metrics struct {
+	AvgLatencyMs      int32    `json:"avg_latency_ms"`
+	RequestsPerMinute int32    `json:"requests_per_minute"`
+	ErrorRate         float64  `json:"error_rate"`
+	PowerWatts        float64  `json:"power_watts"`
+	PowerQuality      string   `json:"power_quality"`
+	LoadedModels      []string `json:"loaded_models"`
+}
+
+// Health is compute.v1's HealthCheckResponse. Status is "healthy", "degraded"
+// or "unhealthy"; no backend at all is unhealthy.
+type Health struct {
+	Status        string            `json:"status"`
+	BackendHealth map[string]string `json:"backend_health"`
+	TimestampUnix int64             `json:"timestamp_unix"`
+}
+
+// Models is the list of models over all backends.
+type Models struct {
+	Models []Model `json:"models"`
+}
+
+// Model is a model by name, with the backends that have it.
+type Model struct {
+	Name      string   `json:"name"`
+	SizeBytes int64    `json:"size_bytes"`
+	Backends  []string `json:"backends"`
+	// Resident lists the backends where it is loaded.
+	Resident []string `json:"resident"`
+}
+
+// Generate asks for the continuation of a prompt. The options are named as the
+// fields of compute.v1's JobAnnotations and GenerationOptions; model, system,
+// class and deadline_ms are options too.
+type Generate struct {
+	Prompt  string         `json:"prompt"`
+	Options map[string]any `json:"options,omitempty"`
+}
+
+// Chat asks for the next turn of a conversation.
+type Chat struct {
+	Messages []Message      `json:"messages"`
+	Options  map[string]any `json:"options,omitempty"`
+}
+
+// Message is one turn. Role is "system", "user", "assistant" or "tool".
+type Message struct {
+	Role    string `json:"role"`
+	Content string `json:"content"`
+}
+
+// Event is one line of an answer; one of its members is set. A stream is
+// complete if its last line is End or Error.
+type Event struct {
+	// Routed says where the job goes, and comes again on a fallback: the
+	// fields of a decision.
+	Routed map[string]any `json:"routed,omitempty"`
+	// Text is the next piece of the answer.
+	Text string `json:"text,omitempty"`
+	// End says what the job took: the fields of a report.
+	End map[string]any `json:"end,omitempty"`
+	// Error says why there is no more.
+	Error *Error `json:"error,omitempty"`
+}
+
+// Hold asks to keep the tier at least as careful as Tier.
+type Hold struct {
+	Tier   string `json:"tier"`
+	Reason string `json:"reason"`
+}
+
+// Held is a hold in force. A line with Released set says that it has ended
+// though its holder has not ended it.
+type Held struct {
+	Cookie   uint32    `json:"cookie"`
+	Tier     string    `json:"tier"`
+	Reason   string    `json:"reason"`
+	Holder   string    `json:"holder"`
+	Since    time.Time `json:"since"`
+	Released bool      `json:"released,omitempty"`
+}
+
+// Policy is what the user has chosen for good: "auto", "saver", "balanced" or
+// "performance".
+type Policy struct {
+	Policy string `json:"policy"`
+}
+
+// Error is a failure. Ollama's clients read its text from the member error.
+type Error struct {
+	Text string `json:"error"`
+	// Code is one of the Code constants.
+	Code string `json:"code"`
+	// Field names what of the request is at fault.
+	Field string `json:"field,omitempty"`
+	// Refused says of each backend why it was not taken.
+	Refused map[string]string `json:"refused,omitempty"`
+}
+
+// The codes.
+const (
+	CodeInvalid         = "invalid"
+	CodePromptTooLarge  = "prompt_too_large"
+	CodeModelNotFound   = "model_not_found"
+	CodeBackendNotFound = "backend_not_found"
+	CodeNoBackend       = "no_backend"
+	CodePowerPolicy     = "power_policy"
+	CodeBusy            = "busy"
+	CodeCancelled       = "cancelled"
+	CodeDeadlinePassed  = "deadline_passed"
+	CodeBackendFailed   = "backend_failed"
+	CodeForbidden       = "forbidden"
+	CodeStopping        = "stopping"
+)
