@@ -1,0 +1,110 @@
+// Package upower tells what UPower says of how the machine is powered.
+//
+// It knows what UPower's properties mean and where they mislead. It opens no
+// bus: whoever runs the bus.Monitor that it is given to calls it. What a
+// supply is good for is decided elsewhere.
+package upower
+
+import (
+	"context"
+	"math"
+	"sync/atomic"
+
+	"github.com/joulemux/joulemux/dbus/bus"
+	"github.com/joulemux/joulemux/power"
+)
+
+// source is how supplies name us.
+const source = "upower"
+
+// Watcher turns UPower's properties into supplies.
+type Watcher struct {
+	report func(context.Context, power.Supply)
+
+	// What follows belongs to whoever runs the monitor.
+	told   bool
+	supply power.Supply // What was reported last, if told.
+	charge float64      // The last one that was a number.
+
+	draw atomic.Int64 // A power.Power; 0 if unknown.
+}
+
+// New returns a watcher that calls report with each supply that differs from
+// the one before. An unknown supply says that UPower is not there.
+func New(report func(context.Context, power.Supply)) *Watcher {
+	return &Watcher{report: report, charge: math.NaN()}
+}
+
+// Service is what the monitor has to watch. Of UPower's many devices only the
+// composite one is of interest: the others republish twice a minute.
+func (w *Watcher) Service() bus.Service {
+	return bus.Service{
+		Name:  "org.freedesktop.UPower",
+		Start: true, // Where no desktop uses it, nobody else starts it.
+		Objects: []bus.Object{
+			{
+				Path:      "/org/freedesktop/UPower",
+				Interface: "org.freedesktop.UPower",
+				Wanted:    []string{"OnBattery"},
+			},
+			{
+				Path:      "/org/freedesktop/UPower/devices/DisplayDevice",
+				Interface: "org.freedesktop.UPower.Device",
+				Wanted:    []string{"Type", "IsPresent", "State", "Percentage", "WarningLevel", "EnergyRate"},
+			},
+		},
+		Changed: w.changed,
+	}
+}
+
+// Draw returns what the batteries give, and whether that is known: while they
+// give, and UPower knows how much. It changes with every report of a fuel
+// gauge, about which nobody is told.
+func (w *Watcher) Draw() (power.Power, bool) {
+	draw := power.Power(w.draw.Load())
+	return draw, draw > 0
+}
+
+// changed takes the manager and the display device, or nil if there is no
+// UPower.
+func (w *Watcher) changed(ctx context.Context, objects []bus.Mirror) {
+	supply, draw := power.Supply{}, power.Power(0)
+	if objects == nil {
+		w.charge = math.NaN()
+	} else {
+		supply, draw = w.read(objects[0], objects[1])
+	}
+	w.draw.Store(int64(draw))
+	if w.told && supply == w.supply {
+		return
+	}
+	w.told, w.supply = true, supply
+	w.report(ctx, supply)
+}
+
+// read returns the supply, and the draw from it.
+func (w *Watcher) read(manager, device bus.Mirror) (power.Supply, power.Power) {
+	kind, ok1 := bus.Value[uint32](device, "Type")
+	present, ok2 := bus.Value[bool](device, "IsPresent")
+	if !ok1 || !ok2 {
+		return power.Supply{}, 0
+	}
+	if !present || kind != typeBattery && kind != typeUPS {
+		return power.Supply{Source: source}, 0
+	}
+	w.charge = charge(device, w.charge)
+	if math.IsNaN(w.charge) {
+		return power.Supply{}, 0
+	}
+	supply := power.Supply{
+		Source:      source,
+		Battery:     true,
+		Discharging: discharging(manager, device),
+		Charge:      power.Charge(w.charge),
+		Warning:     warning(device),
+	}
+	if !supply.Discharging {
+		return supply, 0
+	}
+	return supply, draw(device)
+}
