@@ -1,0 +1,150 @@
+package packaging_test
+
+import (
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestPackagersInstallIntoATree(t *testing.T) {
+	tree := t.TempDir()
+	run(t, nil, "make", "install", "PREFIX=/usr", "DESTDIR="+tree)
+	expectFiles(t, tree+"/usr", contents(t, "lib/systemd/user"))
+
+	text, err := os.ReadFile(tree + "/usr/lib/systemd/user/joulemuxd.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	unit := string(text)
+	for _, line := range []string{"ExecStart=/usr/bin/joulemuxd\n", "ExecReload=/usr/bin/joulemuxd --check\n"} {
+		if !strings.Contains(unit, line) {
+			t.Errorf("the unit has no %q", line)
+		}
+	}
+	if strings.Contains(unit, tree) || strings.Contains(unit, "@BINDIR@") {
+		t.Errorf("the unit is not for /usr:\n%s", unit)
+	}
+}
+
+func TestUsersInstallIntoTheirHome(t *testing.T) {
+	home := t.TempDir()
+	prefix := home + "/.local"
+	env := append(goFolders(t), "HOME="+home, "XDG_RUNTIME_DIR="+t.TempDir())
+	run(t, env, "make", "install", "PREFIX="+prefix)
+	expectFiles(t, prefix, contents(t, "share/systemd/user"))
+
+	units, err := filepath.Glob(prefix + "/share/systemd/user/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	verify := append([]string{"systemd-analyze", "--user", "verify"}, units...)
+	if out := run(t, env, verify...); out != "" { // What it warns of is no failure to it.
+		t.Errorf("systemd-analyze verify: %s", out)
+	}
+	run(t, env, prefix+"/bin/joulemuxd", "--check")
+	run(t, env, prefix+"/bin/joulemux", "version")
+
+	run(t, env, "make", "uninstall", "PREFIX="+prefix)
+	expectFiles(t, prefix, nil)
+}
+
+func TestPrefixThatUnitsCannotHoldIsRefused(t *testing.T) {
+	for _, prefix := range []string{"relative", "~/.local", "/with space", "/with,comma", "/with%percent"} {
+		cmd := exec.CommandContext(t.Context(), "./install")
+		cmd.Env = append(os.Environ(), "PREFIX="+prefix, "DESTDIR="+t.TempDir())
+		if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "PREFIX") {
+			t.Errorf("%s: %v, %s", prefix, err, out)
+		}
+	}
+}
+
+// contents returns what is installed, with the units in their folder.
+func contents(t *testing.T, units string) []string {
+	t.Helper()
+	files := []string{
+		"bin/joulemux",
+		"bin/joulemuxd",
+		"share/bash-completion/completions/joulemux",
+		"share/dbus-1/services/io.github.joulemux.Inference1.service",
+		"share/dbus-1/services/io.github.joulemux.Router1.service",
+		"share/doc/joulemux/LICENSE",
+		"share/doc/joulemux/README.md",
+		"share/fish/vendor_completions.d/joulemux.fish",
+		"share/zsh/site-functions/_joulemux",
+		units + "/joulemux-http.socket",
+		units + "/joulemux.socket",
+		units + "/joulemuxd.service",
+	}
+	interfaces, err := filepath.Glob("../dbus/*.xml")
+	if err != nil || len(interfaces) == 0 {
+		t.Fatalf("%d interfaces, %v", len(interfaces), err)
+	}
+	for _, xml := range interfaces {
+		files = append(files, "share/dbus-1/interfaces/"+filepath.Base(xml))
+	}
+	slices.Sort(files)
+	return files
+}
+
+// expectFiles checks which files are in a folder, and that anybody may read
+// them, and run those in bin.
+func expectFiles(t *testing.T, dir string, want []string) {
+	t.Helper()
+	var got []string
+	err := fs.WalkDir(os.DirFS(dir), ".", func(name string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		got = append(got, name)
+		mode := fs.FileMode(0o644)
+		if strings.HasPrefix(name, "bin/") {
+			mode = 0o755
+		}
+		info, err := e.Info()
+		if err == nil && (info.Mode() != mode || info.Size() == 0) {
+			t.Errorf("%s has %d bytes and is %v, want %v", name, info.Size(), info.Mode(), mode)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		t.Errorf("in %s are\n\t%s\nwant\n\t%s", dir, strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
+	}
+}
+
+// run runs a command at the root of the source tree, with an environment that
+// no make around us has set, and returns what it had to say.
+func run(t *testing.T, env []string, args ...string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
+	cmd.Dir = ".."
+	for _, v := range os.Environ() {
+		name, _, _ := strings.Cut(v, "=")
+		if !slices.Contains([]string{"MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PREFIX", "DESTDIR"}, name) {
+			cmd.Env = append(cmd.Env, v)
+		}
+	}
+	cmd.Env = append(cmd.Env, env...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// goFolders says where the go command keeps things, for when HOME is another.
+func goFolders(t *testing.T) []string {
+	t.Helper()
+	var env []string
+	for _, name := range []string{"GOCACHE", "GOMODCACHE", "GOPATH"} {
+		env = append(env, name+"="+strings.TrimSpace(run(t, nil, "go", "env", name)))
+	}
+	return env
+}
