@@ -1,0 +1,154 @@
+package dbus
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	godbus "github.com/godbus/dbus/v5"
+
+	"github.com/joulemux/joulemux/daemon/backend"
+	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/dbus/bus"
+)
+
+// patientFor is for how long a job in one piece may run unless its caller says
+// otherwise: callers stop waiting after 25 seconds, and do not tell us.
+const patientFor = 24 * time.Second
+
+// inference is what is served on the connection for applications.
+type inference struct {
+	*FrontEnd
+	conn     *godbus.Conn
+	tree     *bus.Tree
+	iface    *bus.Interface // Inference1
+	callers  bus.Callers
+	requests *requests
+}
+
+// inferenceState is the properties of Inference1.
+type inferenceState struct {
+	Version   string
+	Available bool
+}
+
+func newInference(f *FrontEnd) (*inference, error) {
+	i := &inference{FrontEnd: f}
+	i.requests = newRequests(&i.callers, f.limits.jobs)
+	var err error
+	i.iface, err = implement(InferenceName+".xml", bus.Code{
+		Methods: map[string]any{
+			"Generate": i.generate, "GenerateTo": i.generateTo, "Embed": i.embed, "ListModels": i.listModels,
+		},
+		State: bus.StateOf(func(ctx context.Context, _ godbus.ObjectPath) (inferenceState, bool) {
+			return f.view(f.Tiers.Look(ctx), f.Backends.Look(ctx)).inference, true
+		}),
+	})
+	if err != nil {
+		return nil, err
+	}
+	request, err := implement("io.github.joulemux.Request1.xml", bus.Code{Methods: map[string]any{"Cancel": i.requests.cancel}})
+	if err != nil {
+		return nil, err
+	}
+	i.tree, err = bus.NewTree(f.Log, errorOf, map[godbus.ObjectPath][]*bus.Interface{inferencePath: {i.iface}}, bus.Branch{
+		Path: requestsPath, Interfaces: []*bus.Interface{request}, Names: i.requests.names,
+	})
+	return i, err
+}
+
+const requestsPath = inferencePath + "/request"
+
+// generate is Inference1.Generate.
+func (i *inference) generate(ctx context.Context, c bus.Call, prompt string, options map[string]godbus.Variant) (string, map[string]godbus.Variant, error) {
+	if prompt == "" {
+		return "", nil, job.InvalidField("prompt", "is empty")
+	}
+	j, err := newJob(job.Generate, job.Content{Prompt: prompt}, options)
+	if err != nil {
+		return "", nil, err
+	}
+	a, err := i.whole(ctx, c, j)
+	if err != nil {
+		return "", nil, err
+	}
+	return bus.Text(a.text.String()), variants(a.fields()), nil
+}
+
+// embed is Inference1.Embed.
+func (i *inference) embed(ctx context.Context, c bus.Call, input []string, options map[string]godbus.Variant) ([][]float64, map[string]godbus.Variant, error) {
+	if len(input) == 0 {
+		return nil, nil, job.InvalidField("input", "there is none")
+	}
+	j, err := newJob(job.Embed, job.Content{Input: input}, options)
+	if err != nil {
+		return nil, nil, err
+	}
+	a, err := i.whole(ctx, c, j)
+	if err != nil {
+		return nil, nil, err
+	}
+	return a.vectors, variants(a.fields()), nil
+}
+
+// whole runs a job whose answer is wanted in one piece.
+func (i *inference) whole(ctx context.Context, c bus.Call, j job.Job) (*answer, error) {
+	if j.Deadline == 0 {
+		j.Deadline = patientFor
+	}
+	ctx, r, err := i.requests.begin(ctx, c, j)
+	if err != nil {
+		return nil, err
+	}
+	defer r.end()
+	a := &answer{most: i.limits.text}
+	return a, reason(ctx, i.Runner.Run(ctx, j, a))
+}
+
+// listModels is Inference1.ListModels.
+func (i *inference) listModels(ctx context.Context, _ bus.Call) ([]map[string]godbus.Variant, error) {
+	list := []map[string]godbus.Variant{}
+	for _, m := range models(i.Backends.Look(ctx)) {
+		list = append(list, map[string]godbus.Variant{
+			"name":     godbus.MakeVariant(bus.Text(m.name)),
+			"size":     godbus.MakeVariant(uint64(max(m.size, 0))),
+			"backends": godbus.MakeVariant(texts(m.backends)),
+			"resident": godbus.MakeVariant(texts(m.resident)),
+		})
+	}
+	return list, nil
+}
+
+// model is a model with the backends that have it.
+type model struct {
+	name               string
+	size               int64
+	backends, resident []string
+}
+
+// models lists those of all healthy backends, by name.
+func models(backends backend.Snapshot) []*model {
+	all := make(map[string]*model)
+	for _, b := range backends {
+		for _, m := range b.Facts.Models {
+			if !b.Healthy {
+				continue
+			}
+			key := strings.ToLower(job.CanonicalModel(m.Name))
+			if all[key] == nil {
+				all[key] = &model{name: m.Name, size: m.Size}
+			}
+			all[key].backends = append(all[key].backends, b.ID)
+			if m.Resident {
+				all[key].resident = append(all[key].resident, b.ID)
+			}
+		}
+	}
+	list := make([]*model, 0, len(all))
+	for _, key := range slices.Sorted(maps.Keys(all)) {
+		list = append(list, all[key])
+	}
+	return list
+}

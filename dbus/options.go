@@ -1,0 +1,88 @@
+package dbus
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	godbus "github.com/godbus/dbus/v5"
+
+	"github.com/joulemux/joulemux/daemon/job"
+)
+
+// newJob returns a job with that content and those options.
+func newJob(kind job.Kind, content job.Content, options map[string]godbus.Variant) (job.Job, error) {
+	j := job.Job{Kind: kind, Content: content, Stream: kind != job.Embed, Arrived: time.Now()}
+	for _, key := range slices.Sorted(maps.Keys(options)) {
+		if err := j.Set(key, plain(options[key])); err != nil {
+			return j, err
+		}
+	}
+	j.PromptBytes = j.Content.Bytes()
+	return j, nil
+}
+
+// plain returns a value of the bus without the variants around and in it.
+func plain(v any) any {
+	switch v := v.(type) {
+	case godbus.Variant:
+		return plain(v.Value())
+	case []godbus.Variant:
+		list := make([]any, len(v))
+		for i, e := range v {
+			list[i] = plain(e)
+		}
+		return list
+	case map[string]godbus.Variant:
+		all := make(map[string]any, len(v))
+		for key, e := range v {
+			all[key] = plain(e)
+		}
+		return all
+	default:
+		return v
+	}
+}
+
+// roles are those that a message can have.
+var roles = []string{"system", "user", "assistant", "tool"}
+
+// conversation returns messages of the bus as those of a job.
+func conversation(messages []map[string]godbus.Variant) ([]job.Message, error) {
+	if len(messages) == 0 {
+		return nil, job.InvalidField("messages", "there are none")
+	}
+	all := make([]job.Message, len(messages))
+	for i, m := range messages {
+		for _, key := range slices.Sorted(maps.Keys(m)) {
+			if key != "role" && key != "content" {
+				return nil, job.InvalidField(fmt.Sprintf("messages[%d].%s", i, key), "a message has role and content alone")
+			}
+		}
+		var err error
+		if all[i].Role, err = part(m, i, "role"); err != nil {
+			return nil, err
+		}
+		if all[i].Content, err = part(m, i, "content"); err != nil {
+			return nil, err
+		}
+		if !slices.Contains(roles, all[i].Role) {
+			return nil, job.InvalidField(fmt.Sprintf("messages[%d].role", i), "%q is none of %q", all[i].Role, roles)
+		}
+	}
+	return all, nil
+}
+
+// part returns one part of message i.
+func part(m map[string]godbus.Variant, i int, key string) (string, error) {
+	v, ok := m[key]
+	if !ok {
+		return "", job.InvalidField(fmt.Sprintf("messages[%d].%s", i, key), "is missing")
+	}
+	s, ok := plain(v).(string)
+	if !ok {
+		return "", job.InvalidField(fmt.Sprintf("messages[%d].%s", i, key), "want a string (s), got %s", v.Signature())
+	}
+	return s, nil
+}
