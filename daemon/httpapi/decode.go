@@ -1,0 +1,189 @@
+package httpapi
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/joulemux/joulemux/daemon/job"
+)
+
+// bodyTimeout is how long a client may take to send its request's body.
+const bodyTimeout = time.Minute
+
+// readBody reads a body as JSON needs it: in UTF-8, and not too long.
+func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout))
+	defer func() { _ = control.SetReadDeadline(time.Time{}) }()
+	limited := http.MaxBytesReader(w, r.Body, int64(s.settings.Load().MaxBody))
+	var b bytes.Buffer
+	if n := r.ContentLength; n > 0 && n <= int64(s.settings.Load().MaxBody) {
+		b.Grow(int(min(n, maxAhead)) + bytes.MinRead)
+	}
+	if _, err := b.ReadFrom(limited); err != nil {
+		return nil, err
+	}
+	if body := b.Bytes(); !utf8.Valid(body) {
+		return nil, job.Errorf(job.Invalid, "the body is not UTF-8 at byte %d", invalidAt(body))
+	}
+	return b.Bytes(), nil
+}
+
+// maxAhead is what is set aside for a body before any of it is there.
+const maxAhead = 1 << 20
+
+// invalidAt returns where text ceases to be UTF-8.
+func invalidAt(text []byte) int {
+	for at := 0; at < len(text); {
+		r, size := utf8.DecodeRune(text[at:])
+		if r == utf8.RuneError && size == 1 {
+			return at
+		}
+		at += size
+	}
+	return len(text)
+}
+
+// decode reads a JSON object, and says where it goes wrong.
+func decode(body []byte, into any) error {
+	err := json.Unmarshal(body, into)
+	var syntax *json.SyntaxError
+	var kind *json.UnmarshalTypeError
+	switch {
+	case err == nil:
+		return nil
+	case len(bytes.TrimSpace(body)) == 0:
+		return job.Errorf(job.Invalid, "the body is empty; want a JSON object")
+	case errors.As(err, &syntax):
+		return job.Errorf(job.Invalid, "the body is no JSON at byte %d: %v", syntax.Offset, syntax)
+	case errors.As(err, &kind):
+		return job.InvalidField(kind.Field, "want %v, got %s at byte %d", kind.Type, kind.Value, kind.Offset)
+	default:
+		return &job.Error{Code: job.Invalid, Err: err}
+	}
+}
+
+// request is what matters to us in a request of Ollama's dialect. All else is
+// the backend's to judge.
+type request struct {
+	Model   string
+	Name    string // older name of Model
+	Prompt  string
+	System  string
+	Suffix  string
+	Stream  *bool
+	Options struct {
+		NumPredict *float64 `json:"num_predict"`
+	}
+	Messages  []struct{ Content string }
+	Input     input
+	Tools     json.RawMessage
+	Images    []json.RawMessage
+	KeepAlive json.RawMessage `json:"keep_alive"`
+	Joulemux  map[string]any
+}
+
+// input is a text or a list of texts, of which the length matters.
+type input int
+
+// UnmarshalJSON counts the bytes of text. Lists of numbers are tokens already.
+func (n *input) UnmarshalJSON(b []byte) error {
+	var one string
+	if json.Unmarshal(b, &one) == nil {
+		*n = input(len(one))
+		return nil
+	}
+	var many []any
+	if err := json.Unmarshal(b, &many); err != nil {
+		return err
+	}
+	for _, v := range many {
+		if text, ok := v.(string); ok {
+			*n += input(len(text))
+		}
+	}
+	return nil
+}
+
+// bytes returns how much text the model has to read.
+func (q *request) bytes() int {
+	n := len(q.Prompt) + len(q.System) + len(q.Suffix) + int(q.Input)
+	for _, m := range q.Messages {
+		n += len(m.Content)
+	}
+	return n
+}
+
+// ollamaJob makes a job of a request of Ollama's dialect.
+func ollamaJob(kind job.Kind, path string, body []byte) (j job.Job, q *request, err error) {
+	q = new(request)
+	if err := decode(body, q); err != nil {
+		return job.Job{}, nil, err
+	}
+	if bytes.Contains(body, []byte(job.OwnMember)) {
+		if body, _, err = job.TakeOwn(body); err != nil {
+			return job.Job{}, nil, &job.Error{Code: job.Invalid, Err: err}
+		}
+	}
+	j = job.Job{
+		Kind: kind, Model: q.Model,
+		Original:    &job.Original{Dialect: job.Ollama, Path: path, Body: body},
+		PromptBytes: q.bytes(),
+		Stream:      kind != job.Embed && (q.Stream == nil || *q.Stream),
+		Tools:       len(q.Tools) > 0 && string(q.Tools) != "null" && string(q.Tools) != "[]",
+	}
+	if j.Model == "" {
+		j.Model = q.Name
+	}
+	if n := q.Options.NumPredict; n != nil && *n > 0 {
+		j.MaxTokens = int(min(*n, maxTokens))
+	}
+	for key, value := range q.Joulemux {
+		if err := j.Annotate(key, value); err != nil {
+			return job.Job{}, nil, within(job.OwnMember, err)
+		}
+	}
+	return j, q, nil
+}
+
+// maxTokens is what int32 holds, which is what the wires have for counts.
+const maxTokens = 1<<31 - 1
+
+// within says in which member the field at fault is.
+func within(member string, err error) error {
+	var e *job.Error
+	if errors.As(err, &e) {
+		inner := *e
+		inner.Field = member + "." + e.Field
+		return &inner
+	}
+	return fmt.Errorf("%s: %w", member, err)
+}
+
+// drain reads what is left of an answer that nobody wants, so that its
+// connection can be used again.
+func drain(body io.ReadCloser) {
+	_, _ = io.CopyN(io.Discard, body, 64<<10)
+	_ = body.Close()
+}
+
+// decodeStrictly is decode for our own API, where a member that we do not know
+// is a mistake.
+func decodeStrictly(body []byte, into any) error {
+	if err := decode(body, into); err != nil {
+		return err
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		return job.Errorf(job.Invalid, "%s", strings.TrimPrefix(err.Error(), "json: "))
+	}
+	return nil
+}

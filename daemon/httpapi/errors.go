@@ -1,0 +1,126 @@
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+
+	"github.com/joulemux/joulemux/daemon/httpapi/wire"
+	"github.com/joulemux/joulemux/daemon/job"
+)
+
+// statusOf returns the status and the word for a job's failure. It is the one
+// table of them.
+func statusOf(c job.Code) (status int, code string) {
+	switch c {
+	case job.Invalid:
+		return http.StatusBadRequest, wire.CodeInvalid
+	case job.PromptTooLarge:
+		return http.StatusRequestEntityTooLarge, wire.CodePromptTooLarge
+	case job.ModelNotFound:
+		return http.StatusNotFound, wire.CodeModelNotFound
+	case job.BackendNotFound:
+		return http.StatusNotFound, wire.CodeBackendNotFound
+	case job.NoBackend:
+		return http.StatusServiceUnavailable, wire.CodeNoBackend
+	case job.PowerPolicy:
+		return http.StatusConflict, wire.CodePowerPolicy
+	case job.Busy:
+		return http.StatusTooManyRequests, wire.CodeBusy
+	case job.Cancelled:
+		return statusClientClosed, wire.CodeCancelled
+	case job.DeadlinePassed:
+		return http.StatusGatewayTimeout, wire.CodeDeadlinePassed
+	case job.Forbidden:
+		return http.StatusForbidden, wire.CodeForbidden
+	case job.Stopping:
+		return http.StatusServiceUnavailable, wire.CodeStopping
+	case job.BackendFailed:
+		return http.StatusBadGateway, wire.CodeBackendFailed
+	default:
+		return http.StatusInternalServerError, wire.CodeBackendFailed
+	}
+}
+
+// statusClientClosed is nginx's for a client that is gone; it is seen in logs
+// and tests alone.
+const statusClientClosed = 499
+
+// asJobError returns err as the error it is, or as one of the wire's own.
+func asJobError(err error) *job.Error {
+	var e *job.Error
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &e):
+		return e
+	case errors.As(err, &large):
+		return job.Errorf(job.PromptTooLarge, "the body is longer than %d bytes", large.Limit)
+	case errors.Is(err, context.Canceled):
+		return job.Errorf(job.Cancelled, "the client is gone")
+	default:
+		return &job.Error{Code: job.Invalid, Err: err}
+	}
+}
+
+// describe returns a failure as our JSON.
+func describe(err error) *wire.Error {
+	e := asJobError(err)
+	_, code := statusOf(e.Code)
+	return &wire.Error{Text: e.Error(), Code: code, Field: e.Field, Refused: e.Refused}
+}
+
+// fail answers with an error; in the backend's own words, if those are what
+// failed the job.
+func fail(w http.ResponseWriter, err error) {
+	e := asJobError(err)
+	status, _ := statusOf(e.Code)
+	if a := e.Answer; a != nil {
+		w.Header().Set("Content-Type", a.ContentType)
+		w.Header().Set("X-Joulemux-Error", header(e.Error()))
+		w.WriteHeader(a.Status)
+		_, _ = w.Write(a.Body)
+		return
+	}
+	if status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", "5")
+	}
+	reply(w, status, describe(e))
+}
+
+// reply writes a JSON answer with a status.
+func reply(w http.ResponseWriter, status int, v any) {
+	body := encode(v)
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(status)
+	_, _ = w.Write(body)
+}
+
+// encode returns v as a line of JSON. What is encoded here are our own types,
+// whose members can all be; and text stays as it is, for people to read.
+func encode(v any) []byte {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return []byte(`{"error":"the answer cannot be encoded"}` + "\n")
+	}
+	return b.Bytes()
+}
+
+// header makes text fit for a header: printable ASCII, on one line.
+func header(text string) string {
+	const most = 1024
+	b := make([]byte, 0, min(len(text), most))
+	for i := 0; i < len(text) && len(b) < most; i++ {
+		if c := text[i]; c >= ' ' && c <= '~' {
+			b = append(b, c)
+		} else if c < 0x80 || c >= 0xC0 { // one mark for each rune
+			b = append(b, '?')
+		}
+	}
+	return string(b)
+}

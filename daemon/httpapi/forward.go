@@ -1,0 +1,119 @@
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/joulemux/joulemux/daemon/backend"
+	"github.com/joulemux/joulemux/daemon/job"
+)
+
+// serverOf is a backend to send requests that are no jobs.
+type serverOf struct {
+	id     string
+	server backend.Server
+}
+
+// send sends a client's request with another body.
+func (b serverOf) send(r *http.Request, body []byte) (*http.Response, error) {
+	out := r.Clone(r.Context())
+	out.Body, out.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	return b.server.Do(out)
+}
+
+// forward answers a request with a backend's answer.
+func (s *Server) forward(w http.ResponseWriter, r *http.Request, b serverOf, body []byte) {
+	resp, err := b.send(r, body)
+	if err != nil {
+		fail(w, &job.Error{Code: job.BackendFailed, Detail: b.id, Err: err})
+		return
+	}
+	pass(w, b.id, resp)
+}
+
+// pass copies a backend's answer as it comes; a part of it ends as broken.
+func pass(w http.ResponseWriter, id string, resp *http.Response) {
+	defer resp.Body.Close()
+	h := w.Header()
+	h.Set("X-Backend-Used", id)
+	h.Set("Content-Type", resp.Header.Get("Content-Type"))
+	if resp.ContentLength >= 0 {
+		h.Set("Content-Length", strconv.FormatInt(resp.ContentLength, 10))
+	}
+	w.WriteHeader(resp.StatusCode)
+	control := http.NewResponseController(w)
+	buf := make([]byte, 16<<10)
+	for {
+		n, err := resp.Body.Read(buf)
+		if n > 0 {
+			_ = control.SetWriteDeadline(time.Now().Add(stalled))
+			if _, err := w.Write(buf[:n]); err != nil {
+				return
+			}
+			_ = control.Flush()
+		}
+		if err == io.EOF {
+			_ = control.SetWriteDeadline(time.Time{})
+			return
+		}
+		if err != nil {
+			panic(http.ErrAbortHandler)
+		}
+	}
+}
+
+// listTimeout is how long one server may take to list what it has.
+const listTimeout = 2 * time.Second
+
+// maxList is the longest listing that is read.
+const maxList = 16 << 20
+
+// collect asks every healthy backend for a list, and returns their entries,
+// each as the backend wrote it, in the order of the backends.
+func (s *Server) collect(r *http.Request, path string) [][]json.RawMessage {
+	backends := s.Backends.Look(r.Context())
+	lists := make([][]json.RawMessage, len(backends))
+	var all sync.WaitGroup
+	for i, b := range backends {
+		if !b.Healthy {
+			continue
+		}
+		all.Go(func() {
+			list, err := entries(r.Context(), b.Server(), path)
+			if err != nil {
+				s.Log.Warn("backend gives no list", "backend", b.ID, "path", path, "err", err)
+			}
+			lists[i] = list
+		})
+	}
+	all.Wait()
+	return lists
+}
+
+// entries asks one server for a list of models.
+func entries(ctx context.Context, server backend.Server, path string) ([]json.RawMessage, error) {
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := server.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxList))
+	if err != nil {
+		return nil, err
+	}
+	var list struct{ Models []json.RawMessage }
+	err = json.Unmarshal(body, &list)
+	return list.Models, err
+}

@@ -1,0 +1,111 @@
+package httpapi
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/daemon/route"
+)
+
+// annotate takes in what the headers of a request say of the job. An
+// unreadable value is an error that names the header.
+func annotate(j *job.Job, h http.Header) error {
+	for _, known := range requestHeaders {
+		values := h[known.name]
+		if len(values) == 0 {
+			continue
+		}
+		value, err := known.parse(strings.TrimSpace(values[0]))
+		if err == nil && known.option != "" {
+			err = j.Annotate(known.option, value)
+		}
+		if err != nil {
+			return &job.Error{Code: job.Invalid, Field: known.name, Detail: detail(err)}
+		}
+	}
+	if id := h.Get("X-Request-ID"); id != "" {
+		if err := validID(id); err != nil {
+			return &job.Error{Code: job.Invalid, Field: "X-Request-ID", Detail: err.Error()}
+		}
+		j.ID = id
+	}
+	return nil
+}
+
+// detail returns what an error says beyond its code and field.
+func detail(err error) string {
+	if e := asJobError(err); e.Detail != "" {
+		return e.Detail
+	}
+	return err.Error()
+}
+
+// requestHeaders are those of compute.v1's HTTP side, in the form in which
+// net/http keeps names, with the annotation that each of them is.
+var requestHeaders = []struct {
+	name, option string
+	parse        func(string) (any, error)
+}{
+	{"X-Target-Backend", "target", asText},
+	{"X-Latency-Critical", "latency_critical", asFlag},
+	{"X-Power-Efficient", "prefer_power_efficiency", asFlag},
+	{"X-Max-Latency-Ms", "max_latency_ms", asNumber},
+	{"X-Max-Power-Watts", "max_power_watts", asNumber},
+	{"X-Cache-Enabled", "cache_enabled", asFlag},
+	{"X-Priority", "class", asClass},
+	{"X-Deadline-Ms", "deadline_ms", asNumber},
+}
+
+func asText(s string) (any, error) { return s, nil }
+
+func asFlag(s string) (any, error) {
+	switch strings.ToLower(s) {
+	case "true", "1", "yes", "on":
+		return true, nil
+	case "false", "0", "no", "off":
+		return false, nil
+	default:
+		return nil, fmt.Errorf("want true or false, got %q", s)
+	}
+}
+
+func asNumber(s string) (any, error) {
+	n, err := strconv.ParseFloat(s, 64)
+	if err != nil {
+		return nil, fmt.Errorf("want a number, got %q", s)
+	}
+	return n, nil
+}
+
+func asClass(s string) (any, error) { return strings.ToLower(s), nil }
+
+// validID accepts what can stand in a header and in a log.
+func validID(id string) error {
+	const most = 128
+	if len(id) > most {
+		return fmt.Errorf("longer than %d bytes", most)
+	}
+	for _, c := range []byte(id) {
+		if c <= ' ' || c > '~' {
+			return fmt.Errorf("%q has other characters than printable ASCII", id)
+		}
+	}
+	return nil
+}
+
+// setRoute tells in headers where a job went, by the names in the form in
+// which net/http keeps them.
+func setRoute(h http.Header, id string, d route.Decision) {
+	h["X-Backend-Used"] = []string{d.Backend}
+	h["X-Routing-Reason"] = []string{header(d.Reason)}
+	h["X-Estimated-Power-Watts"] = []string{strconv.FormatFloat(d.Estimate.Draw.Watts(), 'f', -1, 64)}
+	h["X-Estimated-Latency-Ms"] = []string{strconv.FormatInt(d.Estimate.FirstToken.Milliseconds(), 10)}
+	if len(d.Alternatives) > 0 {
+		h["X-Alternatives"] = []string{strings.Join(d.Alternatives, ", ")}
+	}
+	h["X-Request-Id"] = []string{id}
+	h["X-Tier"] = []string{d.Tier.String()}
+}

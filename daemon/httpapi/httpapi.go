@@ -1,0 +1,164 @@
+// Package httpapi is the HTTP front-end, on a Unix socket and on loopback TCP:
+// Ollama's API at the root, joulemux's own JSON under /joulemux/v1/ (described
+// in package wire), and /health, /backends and /version.
+//
+// It turns requests into jobs and answers into responses, and decides who may
+// ask; it never chooses a backend, nor talks to one about a job. What a client
+// wrote in Ollama's dialect reaches the backend byte for byte, and so does the
+// answer the client.
+package httpapi
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"iter"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"sync/atomic"
+
+	"github.com/joulemux/joulemux/daemon/backend"
+	"github.com/joulemux/joulemux/daemon/dispatch"
+	"github.com/joulemux/joulemux/daemon/httpapi/wire"
+	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/daemon/route"
+	"github.com/joulemux/joulemux/power"
+	"github.com/joulemux/joulemux/power/tracker"
+)
+
+// Runner runs jobs, and tells where one would run. *dispatch.Dispatcher does.
+type Runner interface {
+	Run(ctx context.Context, j job.Job, sink dispatch.Sink) error
+	Prospect(tier power.Tier, backends backend.Snapshot) (route.Decision, error)
+	Running() int
+}
+
+// Tiers tells the tier in force, and takes wishes about it. *tracker.Tracker does.
+type Tiers interface {
+	Look(ctx context.Context) tracker.Snapshot
+	Watch(ctx context.Context) iter.Seq[tracker.Snapshot]
+	Hold(ctx context.Context, h power.Hold) (cookie uint32, err error)
+	Release(ctx context.Context, cookie uint32, holder string) error
+	Prefer(ctx context.Context, p power.Preference) error
+}
+
+// Backends tells which backends there are. *backend.Set does.
+type Backends interface {
+	Look(ctx context.Context) backend.Snapshot
+	Watch(ctx context.Context) iter.Seq[backend.Snapshot]
+	Metrics(id string) backend.Metrics
+}
+
+// Parts is what the front-end stands on.
+type Parts struct {
+	Runner   Runner
+	Tiers    Tiers
+	Backends Backends
+	// UID tells the user behind a loopback connection.
+	UID func(local, remote netip.AddrPort) (uid int, known bool)
+	// Draw tells what the machine takes from its battery.
+	Draw    func() (power.Power, bool)
+	Version string
+	Log     *slog.Logger
+}
+
+// Settings are the user's choices about this front-end.
+type Settings struct {
+	// MaxBody bounds a request's body, in bytes.
+	MaxBody int
+	// Origins are allowed beside those of this machine's own pages and apps;
+	// "*" in one stands for anything.
+	Origins []string
+	// AllowAdmin permits clients to pull, create, copy, push and delete models.
+	AllowAdmin bool
+}
+
+// Server answers requests.
+type Server struct {
+	Parts
+	settings atomic.Pointer[Settings]
+	// instance marks our answers, so that no joulemux takes us for a backend.
+	instance []string
+	mux      *http.ServeMux
+}
+
+// New returns a server with those settings.
+func New(p Parts, settings Settings) *Server {
+	s := &Server{Parts: p, instance: []string{rand.Text()}, mux: http.NewServeMux()}
+	s.Configure(settings)
+	for pattern, handle := range map[string]http.HandlerFunc{
+		"GET /{$}": s.greet,
+
+		"POST /api/generate":   s.job(job.Generate),
+		"POST /api/chat":       s.job(job.Chat),
+		"POST /api/embed":      s.job(job.Embed),
+		"POST /api/embeddings": s.job(job.Embed),
+		"GET /api/tags":        s.tags,
+		"GET /api/ps":          s.ps,
+		"POST /api/show":       s.show,
+		"GET /api/version":     s.ollamaVersion,
+
+		"GET /health":   s.health,
+		"GET /healthz":  s.alive,
+		"GET /readyz":   s.ready,
+		"GET /version":  s.version,
+		"GET /backends": s.backends,
+
+		"GET /joulemux/v1/status":    s.status,
+		"GET /joulemux/v1/backends":  s.backends,
+		"GET /joulemux/v1/models":    s.models,
+		"POST /joulemux/v1/generate": s.nativeGenerate,
+		"POST /joulemux/v1/chat":     s.nativeChat,
+		"POST /joulemux/v1/hold":     s.hold,
+		"GET /joulemux/v1/policy":    s.policy,
+		"PUT /joulemux/v1/policy":    s.setPolicy,
+	} {
+		s.mux.HandleFunc(pattern, handle)
+	}
+	for _, pattern := range administration {
+		s.mux.HandleFunc(pattern, s.administer)
+	}
+	return s
+}
+
+// Configure replaces the settings for requests to come.
+func (s *Server) Configure(settings Settings) { s.settings.Store(&settings) }
+
+// ServeHTTP answers a request that came by whatever listener.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header()["X-Joulemux-Instance"] = s.instance // ollama.InstanceHeader, without copying it for each answer
+	if err := s.admit(w, r); err != nil {
+		fail(w, err)
+		return
+	}
+	if r.Method == http.MethodOptions {
+		w.WriteHeader(http.StatusNoContent) // a browser asks before it asks
+		return
+	}
+	handler, pattern := s.mux.Handler(r)
+	if pattern == "" && !s.elsewhere(r) {
+		reply(w, http.StatusNotFound, &wire.Error{Text: fmt.Sprintf("there is no %s here", r.URL.Path), Code: wire.CodeInvalid})
+		return
+	}
+	handler.ServeHTTP(w, r)
+}
+
+// elsewhere reports whether the path exists for another method, which the
+// multiplexer's handler then says.
+func (s *Server) elsewhere(r *http.Request) bool {
+	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
+		other := *r
+		other.Method = method
+		if _, pattern := s.mux.Handler(&other); pattern != "" {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Server) greet(w http.ResponseWriter, _ *http.Request) {
+	// What Ollama says; there are clients that look for it.
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = w.Write([]byte("Ollama is running"))
+}

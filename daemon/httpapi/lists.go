@@ -1,0 +1,163 @@
+package httpapi
+
+import (
+	"cmp"
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/joulemux/joulemux/daemon/backend"
+	"github.com/joulemux/joulemux/daemon/job"
+)
+
+// tags lists the models of all backends, each once, as the first backend that
+// has it describes it.
+func (s *Server) tags(w http.ResponseWriter, r *http.Request) {
+	seen := make(map[string]bool)
+	merged := []json.RawMessage{}
+	for _, list := range s.collect(r, "/api/tags") {
+		for _, entry := range list {
+			if name := job.CanonicalModel(named(entry)); !seen[name] {
+				seen[name] = true
+				merged = append(merged, entry)
+			}
+		}
+	}
+	reply(w, http.StatusOK, map[string]any{"models": merged})
+}
+
+// ps lists what is resident, on whichever backends it is.
+func (s *Server) ps(w http.ResponseWriter, r *http.Request) {
+	all := []json.RawMessage{}
+	for _, list := range s.collect(r, "/api/ps") {
+		all = append(all, list...)
+	}
+	reply(w, http.StatusOK, map[string]any{"models": all})
+}
+
+// named returns the name of the model that an entry describes.
+func named(entry json.RawMessage) string {
+	var m struct{ Model, Name string }
+	_ = json.Unmarshal(entry, &m) // an entry without a name is nobody's double
+	return cmp.Or(m.Model, m.Name)
+}
+
+// show forwards a question about a model to a backend that has it.
+func (s *Server) show(w http.ResponseWriter, r *http.Request) {
+	body, err := s.readBody(w, r)
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	var q struct{ Model, Name string }
+	if err := decode(body, &q); err != nil {
+		fail(w, err)
+		return
+	}
+	name := cmp.Or(q.Model, q.Name)
+	if name == "" {
+		fail(w, job.InvalidField("model", "name the model to show"))
+		return
+	}
+	for _, b := range s.Backends.Look(r.Context()) {
+		if b.Healthy && b.Model(name) != nil {
+			s.forward(w, r, serverOf{b.ID, b.Server()}, body)
+			return
+		}
+	}
+	fail(w, job.Errorf(job.ModelNotFound, "model '%s' not found", name))
+}
+
+// ollamaVersion answers with the lowest version of all healthy backends, since
+// any of them may serve what the client asks next.
+func (s *Server) ollamaVersion(w http.ResponseWriter, r *http.Request) {
+	lowest := ""
+	for _, b := range s.Backends.Look(r.Context()) {
+		if v := b.Facts.Version; b.Healthy && v != "" && (lowest == "" || olderVersion(v, lowest)) {
+			lowest = v
+		}
+	}
+	if lowest == "" {
+		fail(w, job.Errorf(job.NoBackend, "none is healthy"))
+		return
+	}
+	reply(w, http.StatusOK, map[string]string{"version": lowest})
+}
+
+// olderVersion compares versions such as 0.9.6 and 0.17.4-rc1 by their numbers.
+func olderVersion(a, b string) bool {
+	for {
+		var x, y string
+		x, a, _ = strings.Cut(a, ".")
+		y, b, _ = strings.Cut(b, ".")
+		if c := cmp.Compare(leadingNumber(x), leadingNumber(y)); c != 0 || a == "" || b == "" {
+			return c < 0
+		}
+	}
+}
+
+func leadingNumber(s string) int {
+	end := 0
+	for end < len(s) && s[end] >= '0' && s[end] <= '9' {
+		end++
+	}
+	n, _ := strconv.Atoi(s[:end])
+	return n
+}
+
+// administration are the endpoints that change what models there are.
+var administration = []string{
+	"POST /api/pull", "POST /api/push", "POST /api/create", "POST /api/copy", "DELETE /api/delete",
+	"POST /api/blobs/{digest}", "HEAD /api/blobs/{digest}",
+}
+
+// administer forwards a change of models to one backend, if that is allowed.
+func (s *Server) administer(w http.ResponseWriter, r *http.Request) {
+	if !s.settings.Load().AllowAdmin {
+		fail(w, job.Errorf(job.Forbidden, "joulemux does not change models: ask the backend itself, or set server.allow_admin in the configuration"))
+		return
+	}
+	b, err := s.administered(r)
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	resp, err := b.server.Do(r)
+	if err != nil {
+		fail(w, &job.Error{Code: job.BackendFailed, Detail: b.id, Err: err})
+		return
+	}
+	pass(w, b.id, resp)
+}
+
+// administered returns the backend that a header names, or where ordinary jobs
+// go.
+func (s *Server) administered(r *http.Request) (serverOf, error) {
+	backends := s.Backends.Look(r.Context())
+	id := r.Header.Get("X-Target-Backend")
+	if id == "" {
+		if d, err := s.Runner.Prospect(s.Tiers.Look(r.Context()).Tier, backends); err == nil {
+			id = d.Backend
+		}
+	}
+	if b, ok := backends.Find(id); ok {
+		return serverOf{b.ID, b.Server()}, nil
+	}
+	if b, ok := firstHealthy(backends); ok && id == "" {
+		return serverOf{b.ID, b.Server()}, nil
+	}
+	if id == "" {
+		return serverOf{}, job.Errorf(job.NoBackend, "none is healthy")
+	}
+	return serverOf{}, &job.Error{Code: job.BackendNotFound, Field: "X-Target-Backend", Detail: id}
+}
+
+func firstHealthy(backends backend.Snapshot) (backend.Backend, bool) {
+	for _, b := range backends {
+		if b.Healthy {
+			return b, true
+		}
+	}
+	return backend.Backend{}, false
+}

@@ -1,0 +1,227 @@
+package httpapi
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/joulemux/joulemux/daemon/dispatch"
+	"github.com/joulemux/joulemux/daemon/httpapi/wire"
+	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/daemon/route"
+	"github.com/joulemux/joulemux/power"
+	"github.com/joulemux/joulemux/power/tracker"
+)
+
+// lines writes a stream of JSON objects, a line each, as they come.
+type lines struct {
+	w       http.ResponseWriter
+	control *http.ResponseController
+	begun   bool
+}
+
+func newLines(w http.ResponseWriter) *lines {
+	return &lines{w: w, control: http.NewResponseController(w)}
+}
+
+func (l *lines) write(v any) error {
+	if !l.begun {
+		l.begun = true
+		l.w.Header().Set("Content-Type", "application/x-ndjson")
+		l.w.WriteHeader(http.StatusOK)
+	}
+	if err := l.control.SetWriteDeadline(time.Now().Add(stalled)); err != nil {
+		return err
+	}
+	if _, err := l.w.Write(encode(v)); err != nil {
+		return err
+	}
+	return l.control.Flush()
+}
+
+// read decodes a request of our own API, in which unknown members are errors.
+func (s *Server) read(w http.ResponseWriter, r *http.Request, into any) bool {
+	body, err := s.readBody(w, r)
+	if err == nil {
+		err = decodeStrictly(body, into)
+	}
+	if err != nil {
+		fail(w, err)
+		return false
+	}
+	return true
+}
+
+func (s *Server) nativeGenerate(w http.ResponseWriter, r *http.Request) {
+	var q wire.Generate
+	if !s.read(w, r, &q) {
+		return
+	}
+	if q.Prompt == "" {
+		fail(w, job.InvalidField("prompt", "it is empty"))
+		return
+	}
+	s.native(w, r, job.Job{Kind: job.Generate, Content: job.Content{Prompt: q.Prompt}}, q.Options)
+}
+
+func (s *Server) nativeChat(w http.ResponseWriter, r *http.Request) {
+	var q wire.Chat
+	if !s.read(w, r, &q) {
+		return
+	}
+	j := job.Job{Kind: job.Chat}
+	for i, m := range q.Messages {
+		if !slices.Contains([]string{"system", "user", "assistant", "tool"}, m.Role) {
+			fail(w, job.InvalidField(fmt.Sprintf("messages[%d].role", i), "%q is none of system, user, assistant, tool", m.Role))
+			return
+		}
+		j.Content.Messages = append(j.Content.Messages, job.Message(m))
+	}
+	if len(j.Content.Messages) == 0 {
+		fail(w, job.InvalidField("messages", "there are none"))
+		return
+	}
+	s.native(w, r, j, q.Options)
+}
+
+// native runs a job that came in no backend's dialect.
+func (s *Server) native(w http.ResponseWriter, r *http.Request, j job.Job, options map[string]any) {
+	for key, value := range options {
+		if err := j.Set(key, value); err != nil {
+			fail(w, within("options", err))
+			return
+		}
+	}
+	if err := annotate(&j, r.Header); err != nil {
+		fail(w, err)
+		return
+	}
+	if j.ID == "" {
+		j.ID = rand.Text()
+	}
+	j.Stream, j.PromptBytes, j.Arrived = true, j.Content.Bytes(), time.Now()
+	out := &events{lines: newLines(w), id: j.ID}
+	err := s.Runner.Run(r.Context(), j, out)
+	switch {
+	case err == nil:
+	case !out.begun:
+		w.Header().Set("X-Request-ID", j.ID)
+		fail(w, ourWords(err))
+		return
+	default:
+		_ = out.write(wire.Event{Error: describe(err)})
+	}
+	_ = out.control.SetWriteDeadline(time.Time{})
+}
+
+// ourWords leaves out a backend's own answer: this API has one form of error.
+func ourWords(err error) error {
+	e := *asJobError(err)
+	e.Answer = nil
+	return &e
+}
+
+// events writes an answer as our own events.
+type events struct {
+	*lines
+	id  string
+	err error
+}
+
+// Routed tells the client where its job goes, before anything is there.
+func (e *events) Routed(d route.Decision) {
+	if !e.begun {
+		setRoute(e.w.Header(), e.id, d)
+	}
+	e.err = e.write(wire.Event{Routed: d.Fields()})
+}
+
+// Begin reports whether the client is still there.
+func (e *events) Begin(job.Head) error { return e.err }
+
+// Chunk writes the text, and what the job took.
+func (e *events) Chunk(c job.Chunk, r *dispatch.Report) error {
+	if c.Text != "" {
+		if err := e.write(wire.Event{Text: c.Text}); err != nil {
+			return err
+		}
+	}
+	if r == nil {
+		return nil
+	}
+	return e.write(wire.Event{End: r.Fields()})
+}
+
+// hold keeps a hold as long as the client stays.
+func (s *Server) hold(w http.ResponseWriter, r *http.Request) {
+	var q wire.Hold
+	if !s.read(w, r, &q) {
+		return
+	}
+	tier, err := power.ParseTier(q.Tier)
+	if err != nil || tier == power.TierUnknown {
+		fail(w, job.InvalidField("tier", "%q is none of mains, battery, saver, low, critical", q.Tier))
+		return
+	}
+	who := holder(r.Context())
+	cookie, err := s.Tiers.Hold(r.Context(), power.Hold{Tier: tier, Reason: q.Reason, Holder: who})
+	if errors.Is(err, tracker.ErrTooManyHolds) {
+		fail(w, &job.Error{Code: job.Busy, Err: err})
+		return
+	}
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), time.Second)
+		defer cancel()
+		_ = s.Tiers.Release(ctx, cookie, who) // it may have ended already
+	}()
+	s.keep(newLines(w), r, cookie)
+}
+
+// keep tells of a hold, and then waits for its end or the client's.
+func (s *Server) keep(out *lines, r *http.Request, cookie uint32) {
+	told := false
+	var last wire.Held
+	for now := range s.Tiers.Watch(r.Context()) {
+		i := slices.IndexFunc(now.Holds, func(h power.Hold) bool { return h.Cookie == cookie })
+		if i < 0 {
+			last.Released = true
+			_ = out.write(last)
+			return
+		}
+		if !told {
+			last, told = held(now.Holds[i]), true
+			if out.write(last) != nil {
+				return
+			}
+		}
+	}
+}
+
+func (s *Server) policy(w http.ResponseWriter, r *http.Request) {
+	reply(w, http.StatusOK, wire.Policy{Policy: string(s.Tiers.Look(r.Context()).Preference)})
+}
+
+func (s *Server) setPolicy(w http.ResponseWriter, r *http.Request) {
+	var q wire.Policy
+	if !s.read(w, r, &q) {
+		return
+	}
+	p, err := power.ParsePreference(q.Policy)
+	if err != nil {
+		fail(w, job.InvalidField("policy", "%v", err))
+		return
+	}
+	if err := s.Tiers.Prefer(r.Context(), p); err != nil {
+		reply(w, http.StatusInternalServerError, &wire.Error{Text: err.Error(), Code: wire.CodeBackendFailed})
+		return
+	}
+	reply(w, http.StatusOK, wire.Policy{Policy: string(p)})
+}

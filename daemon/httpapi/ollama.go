@@ -1,0 +1,177 @@
+package httpapi
+
+import (
+	"bytes"
+	"crypto/rand"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/joulemux/joulemux/daemon/dispatch"
+	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/daemon/route"
+)
+
+// stalled is how long a client may leave a piece of its answer unread. Until
+// then it holds up the backend, which is what it should do.
+const stalled = 30 * time.Second
+
+// job returns the handler of an endpoint that runs jobs.
+func (s *Server) job(kind job.Kind) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		body, err := s.readBody(w, r)
+		if err != nil {
+			fail(w, err)
+			return
+		}
+		j, q, err := ollamaJob(kind, r.URL.Path, body)
+		if err == nil {
+			err = annotate(&j, r.Header)
+		}
+		if err != nil {
+			fail(w, err)
+			return
+		}
+		if q.unloads(kind) {
+			s.unload(w, r, j)
+			return
+		}
+		if j.ID == "" {
+			j.ID = rand.Text()
+		}
+		j.Arrived = time.Now()
+		out := &answer{w: w, control: http.NewResponseController(w), job: &j, report: q.Joulemux != nil}
+		out.end(s.Runner.Run(r.Context(), j, out))
+	}
+}
+
+// answer writes a backend's answer to a client, as it came.
+type answer struct {
+	w       http.ResponseWriter
+	control *http.ResponseController
+	job     *job.Job
+	// report adds our own member to the answer: clients that sent one want it.
+	report bool
+
+	decision route.Decision
+	begun    bool
+	lines    bool
+	// whole collects an undivided answer that has to be added to.
+	whole []byte
+}
+
+// Routed keeps the decision for the headers.
+func (a *answer) Routed(d route.Decision) { a.decision = d }
+
+// Begin writes the head.
+func (a *answer) Begin(head job.Head) error {
+	a.begun = true
+	h := a.w.Header()
+	setRoute(h, a.job.ID, a.decision)
+	if head.ContentType != "" {
+		h["Content-Type"] = []string{head.ContentType}
+	}
+	a.lines = a.job.Stream && head.Status < http.StatusBadRequest
+	a.report = a.report && head.Status < http.StatusBadRequest
+	if head.Length >= 0 && !a.report {
+		h["Content-Length"] = []string{strconv.FormatInt(head.Length, 10)}
+	}
+	a.w.WriteHeader(head.Status)
+	return nil
+}
+
+// Chunk writes a piece.
+func (a *answer) Chunk(c job.Chunk, r *dispatch.Report) error {
+	raw := c.Raw
+	if a.report {
+		switch {
+		case !a.lines:
+			a.whole = append(a.whole, raw...)
+			if !c.Last {
+				return nil
+			}
+			raw = a.whole
+			fallthrough
+		case c.Last:
+			spliced, err := job.Splice(raw, r.Fields())
+			if err == nil {
+				raw = spliced
+			}
+		}
+	}
+	if err := a.control.SetWriteDeadline(time.Now().Add(stalled)); err != nil {
+		return err
+	}
+	if _, err := a.w.Write(raw); err != nil {
+		return err
+	}
+	if a.lines || a.job.Stream {
+		return a.control.Flush()
+	}
+	return nil
+}
+
+// end ends the answer; one that broke ends as broken.
+func (a *answer) end(err error) {
+	switch {
+	case err == nil:
+		// The connection may carry more requests, which have their own time.
+		_ = a.control.SetWriteDeadline(time.Time{})
+	case !a.begun:
+		a.w.Header().Set("X-Request-ID", a.job.ID)
+		fail(a.w, err)
+	default:
+		if e := asJobError(err); a.lines && !e.Told {
+			_, _ = a.w.Write(encode(describe(err)))
+			_ = a.control.Flush()
+		}
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// unloads reports whether a request only tells a server to let go of a model.
+func (q *request) unloads(kind job.Kind) bool {
+	if kind == job.Embed || q.Prompt != "" || len(q.Messages) > 0 || len(q.Images) > 0 {
+		return false
+	}
+	switch string(bytes.TrimSpace(q.KeepAlive)) {
+	case `0`, `0.0`, `"0"`, `"0s"`, `"0m"`, `"0h"`, `"0ms"`:
+		return true
+	default:
+		return false
+	}
+}
+
+// unload has every server that holds the model let go of it, and answers with
+// the answer of one of them.
+func (s *Server) unload(w http.ResponseWriter, r *http.Request, j job.Job) {
+	if j.Model == "" {
+		fail(w, job.InvalidField("model", "name the model to unload"))
+		return
+	}
+	var with, holding []serverOf
+	for _, b := range s.Backends.Look(r.Context()) {
+		if m := b.Model(j.Model); m != nil && b.Healthy {
+			with = append(with, serverOf{b.ID, b.Server()})
+			if m.Resident {
+				holding = append(holding, serverOf{b.ID, b.Server()})
+			}
+		}
+	}
+	if len(with) == 0 {
+		fail(w, job.Errorf(job.ModelNotFound, "%s", j.Model))
+		return
+	}
+	if len(holding) == 0 {
+		holding = with[:1]
+	}
+	for _, b := range holding[1:] {
+		resp, err := b.send(r, j.Original.Body)
+		if err != nil {
+			s.Log.Warn("model not unloaded", "backend", b.id, "err", err)
+			continue
+		}
+		drain(resp.Body)
+	}
+	s.forward(w, r, holding[0], j.Original.Body)
+}
