@@ -1,0 +1,178 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/joulemux/joulemux/daemon/httpapi/wire"
+)
+
+// failure is why a command did not do what it should: an error of the daemon,
+// or one of our own in the same form.
+type failure struct {
+	record wire.Error
+	// told says that --json has written the record already.
+	told bool
+}
+
+// The codes of failures that only a client has.
+const (
+	codeFailed      = "failed"
+	codeUnreachable = "daemon_unreachable"
+	codeBroken      = "answer_broken"
+	codeInterrupted = "interrupted"
+)
+
+func (f *failure) Error() string { return f.record.Text }
+
+func failuref(code, format string, args ...any) *failure {
+	return &failure{record: wire.Error{Code: code, Text: fmt.Sprintf(format, args...)}}
+}
+
+// asFailure returns err as a failure. How a held command ended is none.
+func asFailure(err error) error {
+	var f *failure
+	var status commandStatus
+	switch {
+	case err == nil, errors.As(err, &status):
+		return err
+	case errors.As(err, &f):
+		return f
+	case errors.Is(err, context.Canceled):
+		return failuref(codeInterrupted, "interrupted")
+	default:
+		return failuref(codeFailed, "%v", err)
+	}
+}
+
+// report tells how a command ended, and returns the exit code.
+func (a *app) report(err error) int {
+	var f *failure
+	var status commandStatus
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &status):
+		return int(status)
+	case !errors.As(err, &f): // It is cobra's, about the command line.
+		f = failuref(wire.CodeInvalid, "%v", err)
+	}
+	a.complain(f)
+	return f.exitCode()
+}
+
+// complain says what went wrong: one line, and one for each backend that
+// refused the job.
+func (a *app) complain(f *failure) {
+	if a.json && !f.told {
+		_ = a.record(wire.Event{Error: &f.record})
+		f.told = true
+	}
+	if a.json && a.records == a.err {
+		return // Both would be in one stream.
+	}
+	fmt.Fprintln(a.err, "joulemux:", f.headline())
+	for _, id := range slices.Sorted(maps.Keys(f.record.Refused)) {
+		fmt.Fprintf(a.err, "    %s: %s\n", plain(id), plain(f.record.Refused[id]))
+	}
+}
+
+// headline is the text without the refusals. The daemon lists them there too,
+// for clients that read nothing else.
+func (f *failure) headline() string {
+	text := f.record.Text
+	for id, why := range f.record.Refused {
+		for _, separator := range []string{": ", "; "} {
+			text = strings.ReplaceAll(text, separator+id+": "+why, "")
+		}
+	}
+	return plain(text)
+}
+
+// exitCode is the only place where a failure becomes an exit code.
+func (f *failure) exitCode() int {
+	switch f.record.Code {
+	case wire.CodeInvalid, wire.CodePromptTooLarge:
+		return 2
+	case codeUnreachable, wire.CodeStopping:
+		return 3
+	case wire.CodeModelNotFound:
+		return 4
+	case wire.CodePowerPolicy:
+		return 5
+	case wire.CodeNoBackend, wire.CodeBackendNotFound:
+		return 6
+	case wire.CodeBusy:
+		return 7
+	case wire.CodeDeadlinePassed:
+		return 8
+	case codeInterrupted:
+		return 130
+	default:
+		return 1
+	}
+}
+
+func exitCodesTopic() *cobra.Command {
+	return &cobra.Command{
+		Use:   "exit-codes",
+		Short: "What the exit codes mean",
+		Long: `The exit codes of joulemux:
+
+    0    it worked
+    1    it failed: the backend did, the answer broke off, the job was
+         cancelled by somebody else, or the daemon does not allow it
+    2    the command line or the request is wrong
+    3    the daemon cannot be reached, or is stopping
+    4    no backend has the model
+    5    the power policy of this tier forbids it
+    6    no backend can take it, or there is none of the name given to --target
+    7    it is too busy
+    8    the deadline has passed
+    130  Ctrl-C
+
+"joulemux hold" exits as the command does that it runs, with 128 and the
+number of the signal if one ended it, 126 if it cannot be run, and 127 if it
+is not there.`,
+	}
+}
+
+func jsonTopic() *cobra.Command {
+	return &cobra.Command{
+		Use:   "json",
+		Short: "What --json writes",
+		Long: `With --json every command writes JSON to standard output, one object per
+line, and none of what it else says for people.
+
+    generate, chat   a line for each event of an answer, as it comes:
+                     {"routed":{...}}, again if another backend takes over;
+                     {"text":"..."} for each piece of the answer;
+                     {"end":{...}} with what it took
+    status           the daemon's status, with the members text, alt, class,
+                     tooltip and percentage for status bars; with --follow
+                     a line for each change
+    backends         {"backends":[...]}
+    models           {"models":[...]}
+    policy           {"policy":"..."}
+    version          {"version":"..."}
+    hold             {"cookie":1,"tier":"...",...} when the hold is taken, and
+                     again with "released":true if the user ends it. Standard
+                     output is the command's, so this is on standard error.
+
+What fails ends with the line
+
+    {"error":{"error":"in words","code":"power_policy","refused":{"id":"why"}}}
+
+whose code is one of the daemon's: invalid, prompt_too_large, model_not_found,
+backend_not_found, no_backend, power_policy, busy, cancelled, deadline_passed,
+backend_failed, forbidden, stopping; or one of the client's own:
+daemon_unreachable, answer_broken, interrupted, failed. An answer is whole only
+if its last line is an end. Clients should ignore members they do not know.`,
+	}
+}

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// binary is the program under test, built once.
+var binary string
+
+func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
+
+func buildAndRun(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "joulemux-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	binary = filepath.Join(dir, "joulemux")
+	if out, err := exec.Command("go", "build", "-race", "-o", binary, ".").CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", out, err)
+		return 1
+	}
+	return m.Run()
+}
+
+// deadline is for what ought to come at once.
+const deadline = 30 * time.Second
+
+// written collects what a program writes.
+type written struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+	more chan struct{} // closed by the next write
+}
+
+func newWritten() *written { return &written{more: make(chan struct{})} }
+
+func (w *written) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	close(w.more)
+	w.more = make(chan struct{})
+	return w.text.Write(p)
+}
+
+func (w *written) now() (string, <-chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.text.String(), w.more
+}
+
+func (w *written) String() string {
+	text, _ := w.now()
+	return text
+}
+
+// await waits until text has been written.
+func (w *written) await(t *testing.T, text string) {
+	t.Helper()
+	late := time.After(deadline)
+	for {
+		now, more := w.now()
+		if strings.Contains(now, text) {
+			return
+		}
+		select {
+		case <-more:
+		case <-late:
+			t.Fatalf("%q was not written, but %q", text, now)
+		}
+	}
+}
+
+// program is a joulemux that runs.
+type program struct {
+	*exec.Cmd
+	out, err *written
+	done     chan struct{}
+}
+
+// start starts joulemux, talking to the daemon on socket, outside of any
+// terminal that the tests may have.
+func start(t *testing.T, socket string, stdin io.Reader, args ...string) *program {
+	t.Helper()
+	p := &program{Cmd: exec.Command(binary, args...), out: newWritten(), err: newWritten(), done: make(chan struct{})}
+	p.Env = environment(socket)
+	p.Stdin, p.Stdout, p.Stderr = stdin, p.out, p.err
+	p.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	p.launch(t)
+	return p
+}
+
+// environment is that of a program that talks to the daemon on socket. The race
+// detector would have it sleep for a second at its end.
+func environment(socket string) []string {
+	return append(os.Environ(), "JOULEMUX_SOCKET="+socket, "GORACE=atexit_sleep_ms=0")
+}
+
+func (p *program) launch(t *testing.T) {
+	t.Helper()
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(p.done)
+		_ = p.Wait()
+	}()
+	t.Cleanup(func() {
+		_ = p.Process.Kill()
+		<-p.done
+	})
+}
+
+// exit waits for the program's end, and returns its exit code.
+func (p *program) exit(t *testing.T) int {
+	t.Helper()
+	select {
+	case <-p.done:
+	case <-time.After(deadline):
+		t.Fatalf("it does not end; it wrote %q and %q", p.out, p.err)
+	}
+	if strings.Contains(p.err.String(), "DATA RACE") {
+		t.Errorf("%s", p.err)
+	}
+	return p.ProcessState.ExitCode()
+}
+
+func (p *program) interrupt(t *testing.T) {
+	t.Helper()
+	if err := p.Process.Signal(os.Interrupt); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		t.Fatal(err)
+	}
+}
+
+// run runs joulemux to its end.
+func run(t *testing.T, socket string, stdin io.Reader, args ...string) (out, err string, code int) {
+	t.Helper()
+	p := start(t, socket, stdin, args...)
+	code = p.exit(t)
+	return p.out.String(), p.err.String(), code
+}
+
+func TestHelpNeedsNoDaemon(t *testing.T) {
+	for _, c := range []struct{ args, says string }{
+		{"help exit-codes", "130  Ctrl-C"},
+		{"help json", "answer_broken"},
+		{"status --help", "custom/joulemux"},
+		{"version", "joulemux "},
+		{"version --json", `{"version":"`},
+		{"--version", "joulemux version"},
+		{"completion bash", "__start_joulemux"},
+		{"__complete policy s", "saver"},
+		{"__complete generate --class b", "background"},
+		{"", "Available Commands"},
+	} {
+		out, err, code := run(t, "/nowhere", nil, strings.Fields(c.args)...)
+		if code != 0 || !strings.Contains(out, c.says) {
+			t.Errorf("joulemux %s exits with %d and says %q, %q", c.args, code, out, err)
+		}
+	}
+}

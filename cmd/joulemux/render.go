@@ -1,0 +1,160 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/joulemux/joulemux/daemon/httpapi/wire"
+)
+
+// table writes rows in aligned columns. Whatever a cell holds stays in it.
+type table struct{ w *tabwriter.Writer }
+
+func newTable(w io.Writer) table { return table{tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)} }
+
+func (t table) row(cells ...string) {
+	for i, cell := range cells {
+		cells[i] = plain(cell)
+	}
+	fmt.Fprintln(t.w, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
+}
+
+func (t table) flush() error { return t.w.Flush() }
+
+// writeStatus writes a status for people.
+func writeStatus(w io.Writer, s wire.Status) error {
+	t := newTable(w)
+	for _, detail := range details(s) {
+		what, said, _ := strings.Cut(detail, ": ")
+		t.row(what, said)
+	}
+	t.row("daemon", s.Version)
+	if err := t.flush(); err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintln(w); err != nil {
+		return err
+	}
+	return writeBackends(w, s.Backends)
+}
+
+// details says everything of a status but the backends, each as "what: …".
+func details(s wire.Status) []string {
+	list := []string{
+		"tier: " + s.Tier + ", " + s.TierReason + since(s.Since),
+		"supply: " + cmp.Or(s.Supply.Text, "not known"),
+		"profile: " + cmp.Or(s.Profile, "none"),
+		"policy: " + s.Policy,
+	}
+	for _, h := range s.Holds {
+		list = append(list, fmt.Sprintf("hold: %s by %s: %s%s", h.Tier, h.Holder, cmp.Or(h.Reason, "no reason given"), since(h.Since)))
+	}
+	list = append(list, "active: "+active(s), fmt.Sprintf("running: %s", counted(s.Running, "job")))
+	if s.DrawWatts != nil {
+		list = append(list, fmt.Sprintf("draw: %.1f W", *s.DrawWatts))
+	}
+	return list
+}
+
+func since(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return ", since " + t.Local().Format("2006-01-02 15:04:05")
+}
+
+func active(s wire.Status) string {
+	text := cmp.Or(s.ActiveBackend, "no backend")
+	if s.ActiveReason != "" {
+		text += ", " + s.ActiveReason
+	}
+	return text
+}
+
+// counted is a number of things, as in "no jobs", "1 job", "2 jobs".
+func counted(n int, thing string) string {
+	switch n {
+	case 0:
+		return "no " + thing + "s"
+	case 1:
+		return "1 " + thing
+	default:
+		return fmt.Sprintf("%d %ss", n, thing)
+	}
+}
+
+// summary is a status in a line.
+func summary(s wire.Status) string {
+	parts := []string{"tier " + s.Tier + ", " + s.TierReason, active(s)}
+	if s.Supply.Battery {
+		parts = append(parts, fmt.Sprintf("%.0f %%", s.Supply.ChargePercent))
+	}
+	if s.Policy != "auto" {
+		parts = append(parts, "policy "+s.Policy)
+	}
+	if len(s.Holds) > 0 {
+		parts = append(parts, counted(len(s.Holds), "hold"))
+	}
+	if s.Running > 0 {
+		parts = append(parts, counted(s.Running, "job"))
+	}
+	return plain(strings.Join(parts, "; "))
+}
+
+// writeBackends writes a line for each backend.
+func writeBackends(w io.Writer, backends []wire.Backend) error {
+	if len(backends) == 0 {
+		_, err := fmt.Fprintln(w, "no backend is configured, and none was found")
+		return err
+	}
+	t := newTable(w)
+	t.row("BACKEND", "HARDWARE", "STATE", "MODELS", "LOADED", "POWER", "LATENCY", "PER MINUTE", "ERRORS", "")
+	for _, b := range backends {
+		m := b.Metrics
+		t.row(b.ID, b.Hardware, b.Status.State,
+			fmt.Sprint(len(b.Capabilities.Models)), cmp.Or(strings.Join(m.LoadedModels, ", "), "-"),
+			draw(m), fmt.Sprintf("%d ms", m.AvgLatencyMs), fmt.Sprint(m.RequestsPerMinute),
+			fmt.Sprintf("%.0f %%", 100*m.ErrorRate), b.Status.Message)
+	}
+	return t.flush()
+}
+
+// draw is a power with its quality: alone it would pass for a measurement.
+func draw(m wire.Metrics) string {
+	if m.PowerQuality == "unknown" || m.PowerQuality == "none" {
+		return m.PowerQuality
+	}
+	return fmt.Sprintf("%.1f W %s", m.PowerWatts, m.PowerQuality)
+}
+
+// writeModels writes a line for each model.
+func writeModels(w io.Writer, models []wire.Model) error {
+	if len(models) == 0 {
+		_, err := fmt.Fprintln(w, "no backend has a model")
+		return err
+	}
+	t := newTable(w)
+	t.row("MODEL", "SIZE", "BACKENDS", "LOADED ON")
+	for _, m := range models {
+		t.row(m.Name, size(m.SizeBytes), strings.Join(m.Backends, ", "), cmp.Or(strings.Join(m.Resident, ", "), "-"))
+	}
+	return t.flush()
+}
+
+// size is a number of bytes as models are counted: in decimal units.
+func size(bytes int64) string {
+	switch b := float64(bytes); {
+	case b >= 1e9:
+		return fmt.Sprintf("%.1f GB", b/1e9)
+	case b >= 1e6:
+		return fmt.Sprintf("%.0f MB", b/1e6)
+	case b > 0:
+		return fmt.Sprintf("%.0f kB", b/1e3)
+	default:
+		return "-"
+	}
+}

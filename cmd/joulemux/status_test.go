@@ -1,0 +1,162 @@
+package main
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/joulemux/joulemux/daemon/httpapi/wire"
+)
+
+const backendsJSON = `[{"id":"ollama-igpu","type":"ollama","name":"iGPU","hardware":"igpu",` +
+	`"status":{"state":"healthy","message":"","last_check_unix":1760000000},` +
+	`"capabilities":{"generate":true,"embed":true,"stream":true,"models":["a","b"],"max_context":0},` +
+	`"metrics":{"avg_latency_ms":350,"requests_per_minute":2,"error_rate":0.25,"power_watts":12,"power_quality":"estimated","loaded_models":["a"]}},` +
+	`{"id":"ollama-nvidia","type":"ollama","name":"","hardware":"nvidia",` +
+	`"status":{"state":"unhealthy","message":"connection\trefused","last_check_unix":1760000000},` +
+	`"capabilities":{"generate":true,"embed":true,"stream":true,"models":[],"max_context":0},` +
+	`"metrics":{"avg_latency_ms":0,"requests_per_minute":0,"error_rate":1,"power_watts":0,"power_quality":"unknown","loaded_models":[]}}]`
+
+// statusJSON is a status at a charge, with more members at its end.
+func statusJSON(charge, more string) string {
+	return `{"version":"1.2.3","tier":"battery","tier_reason":"discharging","since":"2026-05-06T07:08:09Z",` +
+		`"supply":{"source":"upower","battery":true,"discharging":true,"charge_percent":` + charge + `,"text":"` + charge + ` %, discharging"},` +
+		`"profile":"","policy":"auto","holds":[],"active_backend":"ollama-igpu","active_reason":"least cost & <fast>",` +
+		`"running":0` + more + `,"backends":` + backendsJSON + "}\n"
+}
+
+const held = `,"holds":[{"cookie":7,"tier":"battery","reason":"","holder":":1.42","since":"2026-05-06T07:08:09Z"}]`
+
+func TestStatusForPeople(t *testing.T) {
+	t.Setenv("TZ", "UTC")
+	r := replay(t, answers{"GET status": says(statusJSON("62", held+`,"draw_watts":6.42`))})
+	const want = `tier     battery, discharging, since 2026-05-06 07:08:09
+supply   62 %, discharging
+profile  none
+policy   auto
+hold     battery by :1.42: no reason given, since 2026-05-06 07:08:09
+active   ollama-igpu, least cost & <fast>
+running  no jobs
+draw     6.4 W
+daemon   1.2.3
+
+BACKEND        HARDWARE  STATE      MODELS  LOADED  POWER             LATENCY  PER MINUTE  ERRORS
+ollama-igpu    igpu      healthy    2       a       12.0 W estimated  350 ms   2           25 %
+ollama-nvidia  nvidia    unhealthy  0       -       unknown           0 ms     0           100 %  connection refused
+`
+	if out, err, code := run(t, r.socket, nil, "status"); out != want || code != 0 {
+		t.Errorf("it writes\n%s\nand not\n%s\nsays %q and exits with %d", out, want, err, code)
+	}
+}
+
+func TestStatusWithNothingToShow(t *testing.T) {
+	r := replay(t, answers{"GET status": says(`{"tier":"unknown","tier_reason":"no supply can be read","policy":"auto"}`)})
+	out, _, code := run(t, r.socket, nil, "status")
+	for _, want := range []string{"tier     unknown, no supply can be read\n", "supply   not known\n", "active   no backend\n", "no backend is configured, and none was found\n"} {
+		if !strings.Contains(out, want) || code != 0 {
+			t.Errorf("it writes %q without %q, and exits with %d", out, want, code)
+		}
+	}
+}
+
+func TestStatusForBars(t *testing.T) {
+	t.Setenv("TZ", "UTC")
+	r := replay(t, answers{"GET status": says(statusJSON("61.6", `,"draw_watts":6.42`))})
+	out, _, code := run(t, r.socket, nil, "status", "--json")
+	var got struct {
+		wire.Status
+		Text, Alt, Class, Tooltip string
+		Percentage                int
+	}
+	if err := json.Unmarshal([]byte(out), &got); err != nil || code != 0 || strings.Count(out, "\n") != 1 {
+		t.Fatalf("%q: %v, exits with %d", out, err, code)
+	}
+	if got.Text != "igpu · 6.4 W · 62 %" || got.Alt != "battery" || got.Class != "battery" || got.Percentage != 62 {
+		t.Errorf("got %+v", got)
+	}
+	if !strings.HasPrefix(got.Tooltip, "tier: battery, discharging, since") || !strings.Contains(got.Tooltip, "\nactive: ollama-igpu, least cost &amp; &lt;fast&gt;\n") {
+		t.Errorf("the tooltip is %q", got.Tooltip)
+	}
+	if got.TierReason != "discharging" || got.Supply.ChargePercent != 61.6 || len(got.Backends) != 2 || got.Backends[1].Metrics.PowerQuality != "unknown" {
+		t.Errorf("the status is %+v", got.Status)
+	}
+}
+
+func TestFollowWritesALineForEachChange(t *testing.T) {
+	goOn := make(chan struct{})
+	r := replay(t, answers{"GET status": func(w http.ResponseWriter, req *http.Request) {
+		write(w, statusJSON("62", ""))
+		<-goOn
+		write(w, statusJSON("62", `,"draw_watts":9`)) // It is not shown.
+		write(w, statusJSON("61", held+`,"running":2,"policy":"saver"`))
+	}})
+	p := start(t, r.socket, nil, "status", "--follow")
+	p.out.await(t, "  tier battery, discharging; ollama-igpu, least cost & <fast>; 62 %\n")
+	close(goOn)
+	if code := p.exit(t); code != 3 || p.err.String() != "joulemux: the daemon has ended\n" {
+		t.Errorf("it exits with %d and says %q", code, p.err)
+	}
+	if lines := strings.Split(p.out.String(), "\n"); len(lines) != 3 || !strings.HasSuffix(lines[1], "; 61 %; policy saver; 1 hold; 2 jobs") {
+		t.Errorf("it writes %q", lines)
+	}
+	if asked := r.requests()[0]; asked != "GET /joulemux/v1/status?watch " {
+		t.Errorf("it asked %q", asked)
+	}
+}
+
+func TestFollowInJSON(t *testing.T) {
+	h, begun, gone := signalled(statusJSON("62", "") + statusJSON("61", ""))
+	r := replay(t, answers{"GET status": h})
+	p := start(t, r.socket, nil, "status", "--follow", "--json")
+	<-begun
+	p.out.await(t, `"percentage":61}`+"\n")
+	p.interrupt(t)
+	<-gone
+	if code := p.exit(t); code != 130 {
+		t.Errorf("it exits with %d", code)
+	}
+	for line := range strings.Lines(p.out.String()) {
+		if !json.Valid([]byte(line)) {
+			t.Errorf("%q is no JSON", line)
+		}
+	}
+}
+
+func TestListings(t *testing.T) {
+	const modelsJSON = `{"models":[{"name":"llama3.2:1b","size_bytes":1321098329,"backends":["ollama-cpu","ollama-igpu"],"resident":["ollama-igpu"]},` +
+		`{"name":"tiny","size_bytes":524288,"backends":["ollama-cpu"],"resident":[]}]}` + "\n"
+	r := replay(t, answers{
+		"GET backends": says(`{"backends":` + backendsJSON + "}\n"),
+		"GET models":   says(modelsJSON),
+		"GET policy":   says(`{"policy":"auto"}` + "\n"),
+		"PUT policy":   says(`{"policy":"saver"}` + "\n"),
+	})
+	for _, c := range []struct{ args, want string }{
+		{"models", "MODEL        SIZE    BACKENDS                 LOADED ON\n" +
+			"llama3.2:1b  1.3 GB  ollama-cpu, ollama-igpu  ollama-igpu\ntiny         524 kB  ollama-cpu               -\n"},
+		{"models --json", modelsJSON},
+		{"backends --json", `{"backends":` + backendsJSON + "}\n"},
+		{"policy", "auto\n"},
+		{"policy --json", `{"policy":"auto"}` + "\n"},
+		{"policy saver", "saver\n"},
+	} {
+		if out, err, code := run(t, r.socket, nil, strings.Fields(c.args)...); out != c.want || code != 0 {
+			t.Errorf("%s writes\n%s\nand not\n%s\nsays %q and exits with %d", c.args, out, c.want, err, code)
+		}
+	}
+	all := r.requests()
+	if last := all[len(all)-1]; last != `PUT /joulemux/v1/policy {"policy":"saver"}` {
+		t.Errorf("policy saver asks %q", last)
+	}
+	if out, _, _ := run(t, r.socket, nil, "backends"); strings.Count(out, "\n") != 3 || !strings.HasPrefix(out, "BACKEND ") {
+		t.Errorf("backends writes %q", out)
+	}
+}
+
+func TestNoModels(t *testing.T) {
+	r := replay(t, answers{"GET models": says(`{"models":[]}`)})
+	if out, _, code := run(t, r.socket, nil, "models"); out != "no backend has a model\n" || code != 0 {
+		t.Errorf("writes %q, exits with %d", out, code)
+	}
+}

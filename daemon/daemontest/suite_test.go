@@ -1,0 +1,51 @@
+package daemontest_test
+
+import (
+	"bytes"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"testing"
+
+	"github.com/joulemux/joulemux/daemon/daemontest"
+	"github.com/joulemux/joulemux/packaging/rig"
+)
+
+// passes is what Ollama's suite counts against a canned server: every test of
+// the API, and the one of the tool calls whose model such a server has. Those
+// of tool calls with other models fail, because they cannot be pulled.
+const passes = 19
+
+func TestCannedOllamaSatisfiesOllamasSuite(t *testing.T) {
+	if n := SuitePasses(t, daemontest.Serve(t, daemontest.CannedOllama())); n != passes {
+		t.Errorf("%d tests of the suite pass, want %d", n, passes)
+	}
+}
+
+// SuitePasses runs Ollama's integration suite against the server at addr, and
+// returns how many tests and subtests pass. Its exit status says less: it
+// makes no difference between one failure and twenty.
+func SuitePasses(t *testing.T, addr string) int {
+	t.Helper()
+	suite, err := rig.OllamaSuite(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	cmd := exec.Command(suite, "-test.v", "-test.count", "1", "-test.run",
+		"TestAPI|TestBlueSky|TestContext|TestConcurrent|TestChatWithHistory|TestGenerateWithHistory")
+	cmd.Dir = filepath.Dir(suite)
+	cmd.Env = []string{"OLLAMA_TEST_EXISTING=1", "OLLAMA_HOST=" + addr, "HOME=" + t.TempDir()}
+	cmd.Stdout, cmd.Stderr = &out, &out
+	p, err := rig.Start(cmd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-p.Done()
+	n := len(regexp.MustCompile(`(?m)^\s*--- PASS: `).FindAll(out.Bytes(), -1))
+	if n != passes {
+		failed := regexp.MustCompile(`(?m)^\s*--- (FAIL|SKIP): .*\n(.*_test\.go.*\n)*`)
+		t.Logf("against %s:\n%s", addr, bytes.Join(failed.FindAll(out.Bytes(), -1), nil))
+	}
+	return n
+}
