@@ -11,6 +11,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/joulemux/joulemux/daemon/job"
@@ -123,10 +124,8 @@ func (s Snapshot) Find(id string) (Backend, bool) {
 		}
 	}
 	for _, b := range s {
-		for _, alias := range b.aliases() {
-			if alias == id {
-				return b, true
-			}
+		if slices.Contains(b.aliases(), id) {
+			return b, true
 		}
 	}
 	return Backend{}, false

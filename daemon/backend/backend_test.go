@@ -41,10 +41,11 @@ func (s *server) Probe(ctx context.Context) (job.Facts, error) {
 	}
 }
 
-func (s *server) say(facts job.Facts, err error) {
+// say has the server be up.
+func (s *server) say(facts job.Facts) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.facts, s.err = facts, err
+	s.facts, s.err = facts, nil
 }
 
 func (s *server) probed() int {
@@ -71,6 +72,7 @@ type rig struct {
 }
 
 func newRig(t *testing.T) *rig {
+	t.Helper()
 	r := &rig{servers: map[string]*server{}, classes: map[string]power.DeviceClass{}, log: new(bytes.Buffer)}
 	for _, port := range []string{"1", "2", "3"} {
 		r.servers[port] = &server{err: errRefused}
@@ -122,8 +124,8 @@ func expect(t *testing.T, got backend.Snapshot, want ...string) {
 func TestFoundServersAreNamedAfterTheirClass(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		r.servers["1"].say(tiny(false), nil)
-		r.servers["3"].say(tiny(true), nil)
+		r.servers["1"].say(tiny(false))
+		r.servers["3"].say(tiny(true))
 		r.classes["3"] = power.CPU
 		r.Configure([]backend.Spec{spec("1", nil), spec("2", nil), spec("3", nil)})
 		expect(t, r.Look(t.Context()), "+ollama-1", "+ollama-cpu")
@@ -172,7 +174,7 @@ func TestJoulemuxIsNoBackend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		for _, port := range []string{"1", "2"} {
-			r.servers[port].say(job.Facts{Version: "1", Instance: "abc"}, nil)
+			r.servers[port].say(job.Facts{Version: "1", Instance: "abc"})
 		}
 		r.Configure([]backend.Spec{spec("1", nil), spec("2", configured("loop", power.CPU))})
 		now := r.Look(t.Context())
@@ -186,7 +188,7 @@ func TestJoulemuxIsNoBackend(t *testing.T) {
 func TestNothingIsProbedAtRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		r.servers["1"].say(tiny(false), nil)
+		r.servers["1"].say(tiny(false))
 		r.Configure([]backend.Spec{spec("1", nil), spec("2", configured("down", power.CPU))})
 		r.Look(t.Context())
 		time.Sleep(24 * time.Hour)
@@ -200,7 +202,7 @@ func TestNothingIsProbedAtRest(t *testing.T) {
 func TestJobsProbeWithBackOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		r.servers["1"].say(tiny(false), nil)
+		r.servers["1"].say(tiny(false))
 		r.Configure([]backend.Spec{spec("1", configured("up", power.CPU)), spec("2", configured("down", power.NPU))})
 		for range 600 { // ten minutes of a job a second
 			r.Wanted(t.Context())
@@ -214,7 +216,7 @@ func TestJobsProbeWithBackOff(t *testing.T) {
 		if n := r.servers["2"].probed(); n < 14 || n > 17 {
 			t.Errorf("the one that is down was probed %d times, want about 15", n)
 		}
-		r.servers["2"].say(tiny(false), nil)
+		r.servers["2"].say(tiny(false))
 		time.Sleep(time.Minute)
 		expect(t, r.Wanted(t.Context()), "+up", "+down")
 		if log := r.log.String(); strings.Count(log, "\n") != 2 {
@@ -231,7 +233,7 @@ func TestSearchIgnoresBackOff(t *testing.T) {
 			r.Wanted(t.Context())
 			time.Sleep(time.Second)
 		}
-		r.servers["1"].say(tiny(false), nil)
+		r.servers["1"].say(tiny(false))
 		expect(t, r.Wanted(t.Context()), "-a")
 		expect(t, r.Search(t.Context()), "+a")
 		before := r.servers["1"].probed()
@@ -248,7 +250,7 @@ func TestFrozenServerDoesNotHoldUpJobs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.servers["1"].delay = time.Hour
-		r.servers["2"].say(tiny(false), nil)
+		r.servers["2"].say(tiny(false))
 		r.Configure([]backend.Spec{spec("1", configured("frozen", power.NPU)), spec("2", configured("b", power.CPU))})
 		start := time.Now()
 		expect(t, r.Wanted(t.Context()), "-frozen", "+b")
@@ -281,7 +283,7 @@ func TestFailuresAreLearned(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRig(t)
-			r.servers["1"].say(tiny(false), nil)
+			r.servers["1"].say(tiny(false))
 			r.Configure([]backend.Spec{spec("1", configured("a", power.CPU))})
 			r.Look(t.Context())
 			r.Failed("a", c.err)
@@ -300,7 +302,7 @@ func TestFailuresAreLearned(t *testing.T) {
 func TestServedModelsAreResident(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		r.servers["1"].say(tiny(false), nil)
+		r.servers["1"].say(tiny(false))
 		r.Configure([]backend.Spec{spec("1", configured("a", power.CPU))})
 		before := r.Look(t.Context())
 		r.Served("a", "tiny", time.Second)
@@ -320,7 +322,7 @@ func TestServedModelsAreResident(t *testing.T) {
 func TestMetricsAreReal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		r.servers["1"].say(tiny(false), nil)
+		r.servers["1"].say(tiny(false))
 		r.Configure([]backend.Spec{spec("1", configured("a", power.CPU))})
 		r.Look(t.Context())
 		r.Served("a", "tiny", 100*time.Millisecond)
@@ -340,8 +342,8 @@ func TestMetricsAreReal(t *testing.T) {
 func TestReconfiguringKeepsWhatStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		r.servers["1"].say(tiny(true), nil)
-		r.servers["2"].say(tiny(true), nil)
+		r.servers["1"].say(tiny(true))
+		r.servers["2"].say(tiny(true))
 		a, b := spec("1", configured("a", power.CPU)), spec("2", configured("b", power.NPU))
 		r.Configure([]backend.Spec{a})
 		r.Look(t.Context())
@@ -357,8 +359,8 @@ func TestReconfiguringKeepsWhatStays(t *testing.T) {
 func TestModelsAreListedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		r.servers["1"].say(job.Facts{Models: []job.Model{{Name: "b"}, {Name: "a:1b"}}}, nil)
-		r.servers["2"].say(job.Facts{Models: []job.Model{{Name: "b:latest"}, {Name: "c"}}}, nil)
+		r.servers["1"].say(job.Facts{Models: []job.Model{{Name: "b"}, {Name: "a:1b"}}})
+		r.servers["2"].say(job.Facts{Models: []job.Model{{Name: "b:latest"}, {Name: "c"}}})
 		r.Configure([]backend.Spec{spec("1", configured("x", power.CPU)), spec("2", configured("y", power.NPU))})
 		if got := r.Look(t.Context()).Models(); !slices.Equal(got, []string{"b", "a:1b", "c"}) {
 			t.Errorf("models are %v", got)

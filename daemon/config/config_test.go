@@ -67,10 +67,14 @@ func TestEarlierVocabularyIsUnderstood(t *testing.T) {
 	want := config.Default()
 	want.Server.HTTPPort = 9090
 	want.Backends = []config.Backend{
-		{ID: "ollama-npu", Name: "NPU", Type: "ollama", Hardware: power.NPU, Endpoint: url.URL{Scheme: "http", Host: "localhost:11434"},
-			Power: power.Watts(3.5), Latency: 800 * time.Millisecond, TokensPerSec: 10, Priority: 1},
-		{ID: "ollama-nvidia", Type: "ollama", Hardware: power.NVIDIA, Endpoint: url.URL{Scheme: "http", Host: "localhost:11436"},
-			Power: 55 * power.Watt, Latency: 150 * time.Millisecond, Priority: 10},
+		{
+			ID: "ollama-npu", Name: "NPU", Type: "ollama", Hardware: power.NPU, Endpoint: url.URL{Scheme: "http", Host: "localhost:11434"},
+			Power: power.Watts(3.5), Latency: 800 * time.Millisecond, TokensPerSec: 10, Priority: 1,
+		},
+		{
+			ID: "ollama-nvidia", Type: "ollama", Hardware: power.NVIDIA, Endpoint: url.URL{Scheme: "http", Host: "localhost:11436"},
+			Power: 55 * power.Watt, Latency: 150 * time.Millisecond, Priority: 10,
+		},
 	}
 	want.Ports = nil // who says which servers there are gets no others
 	want.Routing = config.Routing{DefaultBackend: "ollama-npu"}

@@ -45,7 +45,7 @@ func Watch(ctx context.Context, path string, changed func()) error {
 			if t.on(e.Name) {
 				quiet.Reset(settle)
 			}
-		case <-w.Errors:
+		case <-w.Errors: //nolint:errcheck // Whatever it says, the cure is the same.
 			// Events were lost; whether one mattered is seen by looking.
 			quiet.Reset(settle)
 		case <-quiet.C:

@@ -2,6 +2,7 @@ package route
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/joulemux/joulemux/daemon/job"
@@ -77,10 +78,8 @@ func (w weigher) named(c job.Candidate) bool {
 	if target == c.ID || target == string(c.Class) {
 		return true
 	}
-	for _, alias := range c.Aliases {
-		if target == alias {
-			return true
-		}
+	if slices.Contains(c.Aliases, target) {
+		return true
 	}
 	return target == string(power.DiscreteGPU) && c.Class == power.NVIDIA
 }

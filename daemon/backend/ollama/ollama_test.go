@@ -251,10 +251,10 @@ func TestErrorsOfTheClientStayTheirs(t *testing.T) {
 	s := serve(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, first+last) })
 	gone := errors.New("gone")
 	ok := func(job.Chunk) error { return nil }
-	if err := s.Stream(t.Context(), passed("/api/chat", "{}"), func(job.Head) error { return gone }, ok); err != gone {
+	if err := s.Stream(t.Context(), passed("/api/chat", "{}"), func(job.Head) error { return gone }, ok); !errors.Is(err, gone) {
 		t.Errorf("begin's error became %v", err)
 	}
-	if err := s.Stream(t.Context(), passed("/api/chat", "{}"), func(job.Head) error { return nil }, func(job.Chunk) error { return gone }); err != gone {
+	if err := s.Stream(t.Context(), passed("/api/chat", "{}"), func(job.Head) error { return nil }, func(job.Chunk) error { return gone }); !errors.Is(err, gone) {
 		t.Errorf("emit's error became %v", err)
 	}
 }
@@ -271,7 +271,7 @@ func TestCancelReachesTheServer(t *testing.T) {
 	why := errors.New("the client left")
 	go func() { <-arrived; cancel(why) }()
 	err := s.Stream(ctx, passed("/api/chat", "{}"), nil, nil)
-	if err != why {
+	if !errors.Is(err, why) {
 		t.Errorf("got %v", err)
 	}
 	<-gone

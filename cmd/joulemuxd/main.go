@@ -1,0 +1,152 @@
+// Command joulemuxd routes jobs for language models to the device that answers
+// them with the fewest joules.
+//
+// It runs as a service of the user until SIGTERM or SIGINT, and reads its
+// configuration again on SIGHUP. Exit codes: 0 after a clean stop, 1 on a
+// failure, 2 for a wrong command line, 78 for a configuration with faults
+// (EX_CONFIG of sysexits.h).
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/joulemux/joulemux/daemon"
+	"github.com/joulemux/joulemux/daemon/config"
+	"github.com/joulemux/joulemux/systemd"
+)
+
+const (
+	exitFailure = 1
+	exitUsage   = 2
+	exitConfig  = 78
+)
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// command is the command line.
+type command struct {
+	config, level, sys string
+	check, version     bool
+}
+
+func parse(args []string, stderr io.Writer) (command, error) {
+	var c command
+	path, _ := config.DefaultPath() // without a home --config can still name one
+	flags := flag.NewFlagSet("joulemuxd", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.StringVar(&c.config, "config", path, "`file` with the configuration")
+	flags.StringVar(&c.level, "log-level", "", "`level` of the log: debug, info, warn or error; by default the configuration's")
+	flags.StringVar(&c.sys, "sysfs", "/sys", "`folder` to read the machine's hardware from")
+	flags.BoolVar(&c.check, "check", false, "say what is wrong with the configuration, and end")
+	flags.BoolVar(&c.version, "version", false, "say the version, and end")
+	if err := flags.Parse(args); err != nil {
+		return c, err
+	}
+	if flags.NArg() > 0 {
+		return c, fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	return c, nil
+}
+
+func run(args []string, stdout, stderr io.Writer) int {
+	c, err := parse(args, stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
+		fmt.Fprintln(stderr, "joulemuxd:", err)
+		return exitUsage
+	case c.version:
+		fmt.Fprintln(stdout, "joulemuxd", version())
+		return 0
+	case c.check:
+		return check(c.config, stdout, stderr)
+	}
+	return serve(c, stderr)
+}
+
+func check(path string, stdout, stderr io.Writer) int {
+	notes, err := daemon.Check(path)
+	if err != nil {
+		fmt.Fprintln(stderr, "joulemuxd:", err)
+		return exitConfig
+	}
+	for _, note := range notes {
+		fmt.Fprintln(stdout, note)
+	}
+	fmt.Fprintln(stdout, path, "is in order")
+	return 0
+}
+
+func serve(c command, stderr io.Writer) int {
+	level := new(slog.LevelVar)
+	if c.level != "" {
+		if err := level.UnmarshalText([]byte(c.level)); err != nil {
+			fmt.Fprintln(stderr, "joulemuxd: --log-level:", err)
+			return exitUsage
+		}
+	}
+	inherited, err := systemd.Listeners()
+	if err != nil {
+		fmt.Fprintln(stderr, "joulemuxd:", err)
+		return exitFailure
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	reload := make(chan os.Signal, 1)
+	signal.Notify(reload, syscall.SIGHUP)
+	err = daemon.Run(ctx, daemon.Options{
+		Config: c.config, State: stateFolder(), Sys: os.DirFS(c.sys), Version: version(),
+		Log: slog.New(systemd.NewLogHandler(level)), Level: level, FixedLevel: c.level != "",
+		LogTarget: logTarget(), Reload: reload, Inherited: inherited,
+	})
+	var faults config.Faults
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &faults):
+		fmt.Fprintln(stderr, "joulemuxd:", err)
+		return exitConfig
+	default:
+		fmt.Fprintln(stderr, "joulemuxd:", err)
+		return exitFailure
+	}
+}
+
+// stateFolder is $XDG_STATE_HOME/joulemux, or "" where there is no home.
+func stateFolder() string {
+	if folder := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(folder) {
+		return filepath.Join(folder, "joulemux")
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(home, ".local", "state", "joulemux")
+}
+
+// logTarget says where standard error goes, in systemd's words.
+func logTarget() string {
+	if os.Getenv("JOURNAL_STREAM") != "" {
+		return "journal"
+	}
+	return "console"
+}
+
+// version is the module's, as the build recorded it.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}

@@ -1,0 +1,67 @@
+package daemon
+
+import (
+	"io/fs"
+	"path"
+	"strconv"
+	"strings"
+
+	"github.com/joulemux/joulemux/daemon/backend"
+	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/daemon/peer"
+	"github.com/joulemux/joulemux/power"
+	"github.com/joulemux/joulemux/power/sysfs"
+)
+
+// classifier finds out on what device a server runs, without waking any.
+type classifier struct {
+	sys   fs.FS
+	peers peer.Table
+}
+
+// classify goes by what a server has loaded, then by what its processes hold
+// open, then by what there is: where there is no GPU, there is only the CPU.
+func (c classifier) classify(s backend.Spec, facts job.Facts) power.DeviceClass {
+	for _, m := range facts.Models {
+		if m.Resident && m.VRAM == 0 {
+			return power.CPU
+		}
+	}
+	if class, found := c.held(s); found {
+		return class
+	}
+	if gpus, err := sysfs.GPUs(c.sys); err == nil && !anyGPU(gpus) {
+		return power.CPU
+	}
+	return power.Unclassified
+}
+
+// anyGPU leaves out the display controllers of virtual machines and servers,
+// on which no model runs.
+func anyGPU(gpus map[string]power.DeviceClass) bool {
+	for _, class := range gpus {
+		if class != power.Unclassified {
+			return true
+		}
+	}
+	return false
+}
+
+// held returns the class of the device nodes that a server's processes have
+// open. Looking at links of /proc opens no device.
+func (c classifier) held(s backend.Spec) (power.DeviceClass, bool) {
+	port, err := strconv.ParseUint(s.Endpoint.Port(), 10, 16)
+	if err != nil {
+		return power.Unclassified, false
+	}
+	class, found := power.Unclassified, false
+	for _, file := range c.peers.Files(uint16(port)) {
+		switch {
+		case strings.HasPrefix(file, "/dev/nvidia"):
+			return power.NVIDIA, true
+		case strings.HasPrefix(file, "/dev/dri/renderD"):
+			class, found = sysfs.RenderNode(c.sys, path.Base(file)), true
+		}
+	}
+	return class, found
+}

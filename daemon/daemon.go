@@ -1,0 +1,234 @@
+// Package daemon assembles the parts of joulemux and runs them until told to
+// stop.
+//
+// Data flows one way through what is built here: supplies and wishes to the
+// tier, tier and backends to decisions, decisions to answers. Every part is
+// told what it needs by the one before, and none knows of the assembly.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/joulemux/joulemux/daemon/backend"
+	"github.com/joulemux/joulemux/daemon/backend/ollama"
+	"github.com/joulemux/joulemux/daemon/config"
+	"github.com/joulemux/joulemux/daemon/dispatch"
+	"github.com/joulemux/joulemux/daemon/httpapi"
+	"github.com/joulemux/joulemux/daemon/peer"
+	"github.com/joulemux/joulemux/dbus"
+	"github.com/joulemux/joulemux/dbus/bus"
+	"github.com/joulemux/joulemux/dbus/profiles"
+	"github.com/joulemux/joulemux/dbus/upower"
+	"github.com/joulemux/joulemux/power"
+	"github.com/joulemux/joulemux/power/sysfs"
+	"github.com/joulemux/joulemux/power/tracker"
+	"github.com/joulemux/joulemux/systemd"
+)
+
+// Options are what the program, and not the user's file, decides.
+type Options struct {
+	// Config is the path of the configuration file.
+	Config string
+	// State is the folder for what has to last; "" keeps nothing.
+	State string
+	// Sys is the kernel's tree, /sys but in tests.
+	Sys     fs.FS
+	Version string
+	Log     *slog.Logger
+	// Level is that of Log. The configuration sets it unless FixedLevel.
+	Level      *slog.LevelVar
+	FixedLevel bool
+	// LogTarget is "journal" or "console".
+	LogTarget string
+	// Reload asks for the configuration to be read again.
+	Reload <-chan os.Signal
+	// Inherited are sockets that the service manager opened, by name.
+	Inherited map[string][]net.Listener
+}
+
+// daemon is the parts.
+type daemon struct {
+	Options
+	settings   config.Config
+	tiers      *tiers
+	supplies   *upower.Watcher
+	backends   *backend.Set
+	dispatcher *dispatch.Dispatcher
+	http       *httpapi.Server
+	status     status
+	// reported is closed when it has been said once how the machine is powered.
+	reported chan struct{}
+}
+
+// Run runs the daemon until ctx is done, and returns when everything has ended.
+// A configuration with faults, and a socket on which another daemon listens,
+// are errors; a port that is taken and a bus that is not there are logged.
+func Run(ctx context.Context, o Options) error {
+	c, err := config.Load(o.Config)
+	if err != nil {
+		return err
+	}
+	d, err := assemble(o, c)
+	if err != nil {
+		return err
+	}
+	defer d.backends.Close()
+	listeners, err := d.listen(ctx)
+	if err != nil {
+		return err
+	}
+	// What the front-ends stand on outlives them.
+	base, stop := context.WithCancel(context.WithoutCancel(ctx))
+	sensors, base := errgroup.WithContext(base)
+	d.runSensors(base, sensors)
+	err = d.serve(ctx, listeners)
+	stop()
+	if ended := sensors.Wait(); !errors.Is(ended, context.Canceled) {
+		err = errors.Join(err, ended)
+	}
+	return err
+}
+
+// assemble makes the parts. Nothing runs yet.
+func assemble(o Options, c config.Config) (*daemon, error) {
+	d := &daemon{Options: o, settings: c, reported: make(chan struct{})}
+	table, err := peer.Open("/proc")
+	if err != nil {
+		return nil, fmt.Errorf("the process table: %w", err)
+	}
+	keeper := preferenceFile{folder: o.State, log: o.Log}
+	read := func() power.Supply { return sysfs.Supply(o.Sys) }
+	d.tiers = &tiers{tracker.New(c.Policy, keeper.load(), read), keeper}
+	d.supplies = upower.New(d.supplied(sync.OnceFunc(func() { close(d.reported) })))
+	d.backends = backend.New(connect, classifier{o.Sys, table}.classify, o.Log)
+	d.dispatcher = dispatch.New(d.tiers, d.backends, dispatchSettings(c), o.Log)
+	d.http = httpapi.New(httpapi.Parts{
+		Runner: d.dispatcher, Tiers: d.tiers, Backends: d.backends,
+		UID: table.UID, Draw: d.supplies.Draw, Version: o.Version, Log: o.Log,
+	}, httpSettings(c))
+	d.backends.Configure(specs(c))
+	d.setLevel(c)
+	for _, note := range c.Notes {
+		o.Log.Info("configuration", "note", note)
+	}
+	return d, nil
+}
+
+func connect(s backend.Spec) backend.Server { return ollama.New(&s.Endpoint) }
+
+// supplied returns what takes in how the machine is powered.
+func (d *daemon) supplied(first func()) func(context.Context, power.Supply) {
+	return func(ctx context.Context, s power.Supply) {
+		_ = d.tiers.Supply(ctx, s) // fails when the daemon ends
+		first()
+	}
+}
+
+// runSensors starts what watches the machine, and what owns the tier.
+func (d *daemon) runSensors(ctx context.Context, g *errgroup.Group) {
+	g.Go(func() error { return d.tiers.Run(ctx) })
+	profile := profiles.New(func(ctx context.Context, p power.Profile) { _ = d.tiers.Profile(ctx, p) })
+	services := append([]bus.Service{d.supplies.Service()}, profile.Services()...)
+	monitor := bus.NewMonitor(bus.SystemAddress(), d.Log, services...)
+	g.Go(func() error { return monitor.Run(ctx) })
+	g.Go(func() error {
+		err := config.Watch(ctx, d.Config, func() { d.reload(ctx) })
+		if ctx.Err() == nil {
+			d.Log.Error("the configuration is no longer watched; systemctl reload still works", "err", err)
+		}
+		return nil
+	})
+	g.Go(func() error {
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-d.Reload:
+				d.tell(systemd.Reloading())
+				d.reload(ctx)
+				d.tell(systemd.Ready(d.status.text()))
+			}
+		}
+	})
+}
+
+// patience is how long the start waits to learn how the machine is powered.
+const patience = 500 * time.Millisecond
+
+// serve runs the front-ends until ctx is done.
+func (d *daemon) serve(ctx context.Context, listeners []net.Listener) error {
+	front, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	g, front := errgroup.WithContext(front)
+	for _, l := range listeners {
+		g.Go(func() error { return d.http.Serve(front, l) })
+	}
+	d.awaitSupply(ctx)
+	ready := make(chan struct{})
+	g.Go(func() error { d.serveBus(front, sync.OnceFunc(func() { close(ready) })); return nil })
+	g.Go(func() error { d.followTiers(front); return nil })
+	g.Go(func() error { d.followBackends(front); return nil })
+	// Reading what backends there are is for people who look at the status.
+	g.Go(func() error { d.backends.Look(front); return nil })
+	g.Go(func() error {
+		select {
+		case <-ready:
+			d.Log.Info("joulemux is ready", "version", d.Version, "tier", d.tiers.Current().Tier)
+			d.tell(systemd.Ready(d.status.text()))
+		case <-front.Done():
+		}
+		return nil
+	})
+	select {
+	case <-ctx.Done():
+		d.tell(systemd.Stopping())
+	case <-front.Done(): // a front-end failed
+	}
+	d.dispatcher.Stop()
+	cancel()
+	return g.Wait()
+}
+
+func (d *daemon) awaitSupply(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	select {
+	case <-d.reported:
+	case <-ctx.Done():
+	}
+	d.tiers.Look(ctx)
+}
+
+// serveBus serves the session bus. Without one the daemon does without.
+func (d *daemon) serveBus(ctx context.Context, ready func()) {
+	defer ready()
+	address, err := bus.SessionAddress()
+	if err != nil {
+		d.Log.Warn("there is no session bus", "err", err)
+		return
+	}
+	front := dbus.New(dbus.Parts{
+		Tiers: d.tiers, Runner: d.dispatcher, Backends: d.backends, Draw: d.supplies.Draw,
+		Level: d.Level, LogTarget: d.LogTarget, Version: d.Version, Log: d.Log,
+	})
+	if err := front.Run(ctx, address, ready); err != nil && ctx.Err() == nil {
+		d.Log.Error("the session bus is not served", "err", err)
+	}
+}
+
+// tell logs that the service manager could not be told something.
+func (d *daemon) tell(err error) {
+	if err != nil {
+		d.Log.Warn("the service manager does not listen", "err", err)
+	}
+}

@@ -1,0 +1,81 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/joulemux/joulemux/systemd"
+)
+
+// listen returns the sockets that were inherited, and opens what was not.
+func (d *daemon) listen(ctx context.Context) ([]net.Listener, error) {
+	listeners := d.Inherited[systemd.API]
+	if len(listeners) == 0 {
+		path, err := d.socketPath()
+		if err != nil {
+			return nil, err
+		}
+		l, err := listenUnix(ctx, path)
+		if err != nil {
+			return nil, err
+		}
+		listeners = append(listeners, l)
+	}
+	if tcp := d.Inherited[systemd.HTTP]; len(tcp) > 0 {
+		return append(listeners, tcp...), nil
+	}
+	if d.settings.Server.HTTPPort == 0 {
+		return listeners, nil
+	}
+	address := net.JoinHostPort(d.settings.Server.Host, strconv.Itoa(d.settings.Server.HTTPPort))
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+	if err != nil {
+		d.Log.Error("the HTTP port cannot be opened; joulemux goes on without it", "err", err)
+		return listeners, nil
+	}
+	return append(listeners, l), nil
+}
+
+// socketPath returns the configured path, or the usual one.
+func (d *daemon) socketPath() (string, error) {
+	if path := d.settings.Server.Socket; path != "" {
+		return path, nil
+	}
+	folder := os.Getenv("XDG_RUNTIME_DIR")
+	if folder == "" {
+		return "", errors.New("XDG_RUNTIME_DIR is not set; name a path in server.socket")
+	}
+	return filepath.Join(folder, "joulemux", "api.sock"), nil
+}
+
+// listenUnix listens at path, which nobody but the user may open. A socket that
+// was left behind is replaced; one on which somebody answers is not.
+func listenUnix(ctx context.Context, path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
+	if info, err := os.Lstat(path); err == nil && info.Mode()&os.ModeSocket != 0 {
+		dialer := net.Dialer{Timeout: time.Second}
+		if conn, err := dialer.DialContext(ctx, "unix", path); err == nil {
+			_ = conn.Close()
+			return nil, fmt.Errorf("another daemon listens on %s", path)
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+	}
+	l, err := new(net.ListenConfig).Listen(ctx, "unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}

@@ -1,0 +1,55 @@
+package daemon
+
+import (
+	"context"
+	"sync"
+
+	"github.com/joulemux/joulemux/systemd"
+)
+
+// status is the line that "systemctl status" shows.
+type status struct {
+	mu   sync.Mutex
+	line string
+}
+
+func (s *status) text() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.line
+}
+
+// set keeps the line, and reports whether it has become another.
+func (s *status) set(line string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	changed := s.line != line
+	s.line = line
+	return changed
+}
+
+func (d *daemon) followTiers(ctx context.Context) {
+	for range d.tiers.Watch(ctx) {
+		d.showStatus()
+	}
+}
+
+func (d *daemon) followBackends(ctx context.Context) {
+	for range d.backends.Watch(ctx) {
+		d.showStatus()
+	}
+}
+
+// showStatus tells the service manager the tier, and where a job would go.
+func (d *daemon) showStatus() {
+	now := d.tiers.Current()
+	line := now.Tier.String() + " (" + string(now.Reason) + ")"
+	if where, err := d.dispatcher.Prospect(now.Tier, d.backends.Current()); err == nil {
+		line += ", jobs go to " + where.Backend
+	} else {
+		line += ", no backend"
+	}
+	if d.status.set(line) {
+		d.tell(systemd.Status(line))
+	}
+}
