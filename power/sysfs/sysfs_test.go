@@ -50,28 +50,50 @@ func TestSupply(t *testing.T) {
 		files   map[string]string
 		want    power.Supply
 	}{
-		{"a laptop unplugged", merged(unplugged, battery("BAT0", "Discharging", "62")),
-			power.Supply{Source: "sysfs", Battery: true, Discharging: true, Charge: 62}},
-		{"a laptop plugged in", merged(plugged, battery("BAT0", "Charging", "62")),
-			power.Supply{Source: "sysfs", Battery: true, Charge: 62}},
-		{"a charger that is too weak", merged(plugged, battery("BAT0", "Discharging", "62")),
-			power.Supply{Source: "sysfs", Battery: true, Discharging: true, Charge: 62}},
-		{"a charge limit", merged(plugged, battery("BAT0", "Not charging", "80")),
-			power.Supply{Source: "sysfs", Battery: true, Charge: 80}},
-		{"a gauge that does not know, unplugged", merged(unplugged, battery("BAT0", "Unknown", "50")),
-			power.Supply{Source: "sysfs", Battery: true, Discharging: true, Charge: 50}},
-		{"a gauge that does not know, plugged in", merged(plugged, battery("BAT0", "Unknown", "50")),
-			power.Supply{Source: "sysfs", Battery: true, Charge: 50}},
-		{"two batteries of different size", merged(unplugged, withEnergy("BAT0", "Not charging", "20000000", "20000000"), withEnergy("BAT1", "Discharging", "10000000", "60000000")),
-			power.Supply{Source: "sysfs", Battery: true, Discharging: true, Charge: 37.5}},
-		{"a battery bay that is empty", merged(plugged, supply("BAT0", map[string]string{"type": "Battery", "present": "0", "capacity": "0"})),
-			power.Supply{Source: "sysfs"}},
-		{"a desktop with a wireless mouse", supply("hidpp_battery_0", map[string]string{"type": "Battery", "scope": "Device", "status": "Discharging", "capacity": "5"}),
-			power.Supply{Source: "sysfs"}},
-		{"a battery that claims too much", merged(unplugged, withEnergy("BAT0", "Discharging", "70000000", "60000000")),
-			power.Supply{Source: "sysfs", Battery: true, Discharging: true, Charge: 100}},
-		{"a battery that says nothing readable", merged(unplugged, supply("BAT0", map[string]string{"type": "Battery", "status": "Discharging", "capacity": "many"})),
-			power.Supply{Source: "sysfs"}},
+		{
+			"a laptop unplugged", merged(unplugged, battery("BAT0", "Discharging", "62")),
+			power.Supply{Source: "sysfs", Battery: true, Discharging: true, Charge: 62},
+		},
+		{
+			"a laptop plugged in", merged(plugged, battery("BAT0", "Charging", "62")),
+			power.Supply{Source: "sysfs", Battery: true, Charge: 62},
+		},
+		{
+			"a charger that is too weak", merged(plugged, battery("BAT0", "Discharging", "62")),
+			power.Supply{Source: "sysfs", Battery: true, Discharging: true, Charge: 62},
+		},
+		{
+			"a charge limit", merged(plugged, battery("BAT0", "Not charging", "80")),
+			power.Supply{Source: "sysfs", Battery: true, Charge: 80},
+		},
+		{
+			"a gauge that does not know, unplugged", merged(unplugged, battery("BAT0", "Unknown", "50")),
+			power.Supply{Source: "sysfs", Battery: true, Discharging: true, Charge: 50},
+		},
+		{
+			"a gauge that does not know, plugged in", merged(plugged, battery("BAT0", "Unknown", "50")),
+			power.Supply{Source: "sysfs", Battery: true, Charge: 50},
+		},
+		{
+			"two batteries of different size", merged(unplugged, withEnergy("BAT0", "Not charging", "20000000", "20000000"), withEnergy("BAT1", "Discharging", "10000000", "60000000")),
+			power.Supply{Source: "sysfs", Battery: true, Discharging: true, Charge: 37.5},
+		},
+		{
+			"a battery bay that is empty", merged(plugged, supply("BAT0", map[string]string{"type": "Battery", "present": "0", "capacity": "0"})),
+			power.Supply{Source: "sysfs"},
+		},
+		{
+			"a desktop with a wireless mouse", supply("hidpp_battery_0", map[string]string{"type": "Battery", "scope": "Device", "status": "Discharging", "capacity": "5"}),
+			power.Supply{Source: "sysfs"},
+		},
+		{
+			"a battery that claims too much", merged(unplugged, withEnergy("BAT0", "Discharging", "70000000", "60000000")),
+			power.Supply{Source: "sysfs", Battery: true, Discharging: true, Charge: 100},
+		},
+		{
+			"a battery that says nothing readable", merged(unplugged, supply("BAT0", map[string]string{"type": "Battery", "status": "Discharging", "capacity": "many"})),
+			power.Supply{Source: "sysfs"},
+		},
 		{"no power_supply at all", map[string]string{"class/net/lo/mtu": "65536"}, power.Supply{}},
 	} {
 		if got := sysfs.Supply(tree(c.files)); got != c.want {
