@@ -22,6 +22,7 @@ type run struct {
 	sink     Sink
 
 	now      tracker.Snapshot // the tier that the job is decided by
+	decision route.Decision   // the latest
 	digest   string           // of the model, for embeddings
 	failures []Failure
 	spent    power.Cost // by attempts that failed
@@ -58,6 +59,7 @@ func (r *run) run(ctx context.Context) error {
 			continue
 		}
 		b, _ := backends.Find(d.Backend)
+		r.decision = d
 		r.sink.Routed(d)
 		err = r.attempt(ctx, b, d)
 		if err == nil || r.begun || !worthAnother(err) {
@@ -173,6 +175,9 @@ func (r *run) finish(ctx context.Context, err error) error {
 	var e *job.Error
 	switch {
 	case err == nil:
+		r.log.LogAttrs(ctx, slog.LevelDebug, "job done",
+			slog.String("job", r.job.ID), slog.String("backend", r.decision.Backend), slog.String("model", r.job.Model),
+			slog.String("reason", r.decision.Reason), slog.Duration("after", time.Since(r.job.Arrived)))
 		return nil
 	case errors.As(err, &e):
 	case errors.Is(err, context.Canceled), ctx.Err() != nil:
