@@ -18,7 +18,7 @@ func backendPath(id string) godbus.ObjectPath {
 
 // backendState is the properties of Backend1.
 type backendState struct {
-	Id, Name, Type, Hardware string //nolint:revive,staticcheck // As on the bus.
+	Id, Name, Type, Hardware string //nolint:staticcheck // As on the bus.
 	State, Problem           string
 	Models, Resident         []string
 }

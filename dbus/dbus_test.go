@@ -56,7 +56,9 @@ func TestServesAgainWhenTheBusIsBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.bus.Stop(t)
-	receive(t, cancelled)
+	if err := receive(t, cancelled); err == nil {
+		t.Error("the job was not cancelled")
+	}
 	if got := readAll(t, e); !strings.HasPrefix(got, "Hel\x18cancelled") {
 		t.Errorf("the reader got %q", got)
 	}

@@ -117,7 +117,7 @@ func broken(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		return failuref(codeBroken, "the answer broke off: the daemon did not say that it is whole")
 	default:
 		return failuref(codeBroken, "the answer broke off: %v", err)

@@ -38,7 +38,7 @@ func failuref(code, format string, args ...any) *failure {
 // asFailure returns err as a failure. How a held command ended is none.
 func asFailure(err error) error {
 	var f *failure
-	var status commandStatus
+	var status exitError
 	switch {
 	case err == nil, errors.As(err, &status):
 		return err
@@ -54,7 +54,7 @@ func asFailure(err error) error {
 // report tells how a command ended, and returns the exit code.
 func (a *app) report(err error) int {
 	var f *failure
-	var status commandStatus
+	var status exitError
 	switch {
 	case err == nil:
 		return 0

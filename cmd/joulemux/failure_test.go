@@ -131,7 +131,7 @@ func TestStrangeServers(t *testing.T) {
 		{"one that hangs up", hangUp, "hung up: EOF", 3},
 		{"one whose answer breaks off", func(w http.ResponseWriter, _ *http.Request) { write(w, "{"); panic(http.ErrAbortHandler) }, "hung up: ", 3},
 		{"one whose answer is no JSON", says("<html>"), "not what it should be", 1},
-		{"one whose refusal is no JSON", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", 502) }, "/joulemux/v1/models: 502 Bad Gateway", 1},
+		{"one whose refusal is no JSON", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusBadGateway) }, "/joulemux/v1/models: 502 Bad Gateway", 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := replay(t, answers{"GET models": c.h})

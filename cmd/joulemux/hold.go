@@ -117,27 +117,27 @@ func (a *app) watchHold(ctx context.Context, changes *lines, command string) {
 func (a *app) cannotRun(command string, err error) error {
 	a.complain(failuref(codeFailed, "%s cannot be run: %v", command, err))
 	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
-		return commandStatus(127)
+		return exitError(127)
 	}
-	return commandStatus(126)
+	return exitError(126)
 }
 
-// commandStatus is how a held command ended, as an exit code. As an error it
-// has been told.
-type commandStatus int
+// exitError is how a held command ended, as an exit code. Nothing is left to
+// be said about it.
+type exitError int
 
-func (s commandStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
+func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 
-func (s commandStatus) err() error {
-	if s == 0 {
+func (e exitError) err() error {
+	if e == 0 {
 		return nil
 	}
-	return s
+	return e
 }
 
 // runCommand runs a command with our own standard files and returns how it
 // ended. The error is why it did not begin.
-func runCommand(path string, command []string) (commandStatus, error) {
+func runCommand(path string, command []string) (exitError, error) {
 	cmd := &exec.Cmd{Path: path, Args: command, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
 	signals := catch()
 	defer func() { signal.Stop(signals); close(signals) }()
@@ -150,7 +150,7 @@ func runCommand(path string, command []string) (commandStatus, error) {
 		return 0, err
 	}
 	if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
-		return commandStatus(128 + int(status.Signal())), nil
+		return exitError(128 + int(status.Signal())), nil
 	}
-	return commandStatus(exit.ExitCode()), nil
+	return exitError(exit.ExitCode()), nil
 }

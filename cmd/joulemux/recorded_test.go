@@ -58,6 +58,7 @@ func replay(t *testing.T, all answers) *recorded {
 // keep reads the whole request: only then does the server see that a client
 // has gone.
 func (r *recorded) keep(t *testing.T, req *http.Request) {
+	t.Helper()
 	body, err := io.ReadAll(req.Body)
 	if err != nil {
 		t.Errorf("%s %s: %v", req.Method, req.URL, err)

@@ -117,7 +117,7 @@ func writeBackends(w io.Writer, backends []wire.Backend) error {
 		m := b.Metrics
 		t.row(b.ID, b.Hardware, b.Status.State,
 			fmt.Sprint(len(b.Capabilities.Models)), cmp.Or(strings.Join(m.LoadedModels, ", "), "-"),
-			draw(m), fmt.Sprintf("%d ms", m.AvgLatencyMs), fmt.Sprint(m.RequestsPerMinute),
+			draw(m), latency(m), fmt.Sprint(m.RequestsPerMinute),
 			fmt.Sprintf("%.0f %%", 100*m.ErrorRate), b.Status.Message)
 	}
 	return t.flush()
@@ -129,6 +129,14 @@ func draw(m wire.Metrics) string {
 		return m.PowerQuality
 	}
 	return fmt.Sprintf("%.1f W %s", m.PowerWatts, m.PowerQuality)
+}
+
+// latency is the mean one; zero stands for none known.
+func latency(m wire.Metrics) string {
+	if m.AvgLatencyMs == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%d ms", m.AvgLatencyMs)
 }
 
 // writeModels writes a line for each model.

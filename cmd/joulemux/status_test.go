@@ -43,7 +43,7 @@ daemon   1.2.3
 
 BACKEND        HARDWARE  STATE      MODELS  LOADED  POWER             LATENCY  PER MINUTE  ERRORS
 ollama-igpu    igpu      healthy    2       a       12.0 W estimated  350 ms   2           25 %
-ollama-nvidia  nvidia    unhealthy  0       -       unknown           0 ms     0           100 %  connection refused
+ollama-nvidia  nvidia    unhealthy  0       -       unknown           -        0           100 %  connection refused
 `
 	if out, err, code := run(t, r.socket, nil, "status"); out != want || code != 0 {
 		t.Errorf("it writes\n%s\nand not\n%s\nsays %q and exits with %d", out, want, err, code)

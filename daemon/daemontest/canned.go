@@ -6,6 +6,7 @@
 package daemontest
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -98,8 +99,8 @@ func ps(w http.ResponseWriter, _ *http.Request) {
 }
 
 func show(w http.ResponseWriter, r *http.Request) {
-	var q api.ShowRequest
-	if !read(w, r, &q) || !known(w, q.Model+q.Name) { // Name is what Model was called before.
+	var q struct{ Model, Name string } // Name is what Model was called before.
+	if !read(w, r, &q) || !known(w, cmp.Or(q.Model, q.Name)) {
 		return
 	}
 	write(w, api.ShowResponse{

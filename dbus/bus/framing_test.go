@@ -39,16 +39,7 @@ func socketPair(t *testing.T) (*socket, *net.UnixConn) {
 // message returns the bytes of a signal with a body of that many characters.
 func message(t *testing.T, order binary.ByteOrder, size int) []byte {
 	t.Helper()
-	m := godbus.Message{
-		Type: godbus.TypeSignal,
-		Headers: map[godbus.HeaderField]godbus.Variant{
-			godbus.FieldPath:      godbus.MakeVariant(godbus.ObjectPath("/a")),
-			godbus.FieldInterface: godbus.MakeVariant("a.b"),
-			godbus.FieldMember:    godbus.MakeVariant("C"),
-			godbus.FieldSignature: godbus.MakeVariant(godbus.SignatureOf("")),
-		},
-		Body: []any{strings.Repeat("x", size)},
-	}
+	m := godbus.Message{Type: godbus.TypeSignal, Headers: headers(godbus.SignatureOf("")), Body: []any{strings.Repeat("x", size)}}
 	var b bytes.Buffer
 	if err := m.EncodeTo(&b, order); err != nil {
 		t.Fatal(err)

@@ -155,7 +155,7 @@ func (s *session) found(ctx context.Context, w *watch, c *godbus.Call) error {
 // changedHands takes a NameOwnerChanged: name, old and new owner.
 func (s *session) changedHands(ctx context.Context, w *watch, signal *godbus.Signal) error {
 	var name, old, owner string
-	if err := godbus.Store(signal.Body, &name, &old, &owner); err != nil || name != w.Name {
+	if godbus.Store(signal.Body, &name, &old, &owner) != nil || name != w.Name {
 		return nil
 	}
 	return s.ask(ctx, w, w.own(owner, signal.Sequence)...)

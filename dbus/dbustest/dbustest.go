@@ -8,6 +8,7 @@ package dbustest
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -137,6 +138,30 @@ func (p *Peer) Answer(path godbus.ObjectPath, getAll any) {
 func (p *Peer) Changed(path godbus.ObjectPath, iface string, changed map[string]any, invalidated ...string) {
 	p.t.Helper()
 	p.Tell("", path, iface, variants(changed), append([]string{}, invalidated...))
+}
+
+// Whisper tells one peer, who need not listen, that properties have changed.
+func (p *Peer) Whisper(to string, path godbus.ObjectPath, iface string, changed map[string]any) {
+	p.t.Helper()
+	p.Tell(to, path, iface, variants(changed), []string{})
+}
+
+// Everybody lists the unique names of the other peers.
+func (p *Peer) Everybody() []string {
+	p.t.Helper()
+	var names []string
+	if err := p.BusObject().Call("org.freedesktop.DBus.ListNames", 0).Store(&names); err != nil {
+		p.t.Fatal(err)
+	}
+	return slices.DeleteFunc(names, func(n string) bool { return n[0] != ':' || n == p.Name() })
+}
+
+// Sync returns when the bus has passed on all that the peer has said so far.
+func (p *Peer) Sync() {
+	p.t.Helper()
+	if err := p.BusObject().Call("org.freedesktop.DBus.Peer.Ping", 0).Err; err != nil {
+		p.t.Fatal(err)
+	}
 }
 
 // Tell sends a PropertiesChanged with any body to one peer, who has not asked
