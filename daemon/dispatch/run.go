@@ -88,6 +88,10 @@ func (r *run) admit(ctx context.Context) error {
 			return nil
 		}
 	}
+	var passed *job.Error
+	if errors.As(context.Cause(ctx), &passed) && passed.Code == job.DeadlinePassed {
+		return job.Errorf(job.DeadlinePassed, "%s, waiting for a better tier than %v", passed.Detail, r.now.Tier)
+	}
 	return context.Cause(ctx)
 }
 
