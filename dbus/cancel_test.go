@@ -32,12 +32,16 @@ func TestJobsAreCancelled(t *testing.T) {
 		left    string // what the reader, if he still reads, finds
 	}{
 		{
-			"by a reader who closes his end", []string{"pipe", "socket"}, nil,
+			"by a reader who closes his end",
+			[]string{"pipe", "socket"},
+			nil,
 			func(_ *dbustest.Peer, e ends, _ godbus.ObjectPath) error { return e.near.Close() },
 			"the reader has closed its end", "",
 		},
 		{
-			"by a reader who shuts his socket", []string{"socket"}, nil,
+			"by a reader who shuts his socket",
+			[]string{"socket"},
+			nil,
 			func(_ *dbustest.Peer, e ends, _ godbus.ObjectPath) error {
 				raw, err := e.near.SyscallConn()
 				_ = raw.Control(func(fd uintptr) { err = errors.Join(err, syscall.Shutdown(int(fd), syscall.SHUT_WR)) })
@@ -46,19 +50,25 @@ func TestJobsAreCancelled(t *testing.T) {
 			"the reader has closed its end", "Hel\x18cancelled: the reader has closed its end",
 		},
 		{
-			"by Cancel", []string{"pipe", "socket"}, nil,
+			"by Cancel",
+			[]string{"pipe", "socket"},
+			nil,
 			func(p *dbustest.Peer, _ ends, path godbus.ObjectPath) error {
 				return p.Object(InferenceName, path).Call("io.github.joulemux.Request1.Cancel", 0).Err
 			},
 			"by its caller", "Hel\x18cancelled: by its caller",
 		},
 		{
-			"by who leaves the bus", []string{"pipe", "socket"}, nil,
+			"by who leaves the bus",
+			[]string{"pipe", "socket"},
+			nil,
 			func(p *dbustest.Peer, _ ends, _ godbus.ObjectPath) error { return p.Close() },
 			"the caller has left the bus", "Hel\x18cancelled: the caller has left the bus",
 		},
 		{
-			"by their deadline", []string{"pipe", "socket"}, options{"deadline_ms": option(100)},
+			"by their deadline",
+			[]string{"pipe", "socket"},
+			options{"deadline_ms": option(100)},
 			func(*dbustest.Peer, ends, godbus.ObjectPath) error { return nil },
 			"deadline passed: 100 ms", "Hel\x18deadline passed: 100 ms",
 		},

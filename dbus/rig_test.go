@@ -232,6 +232,7 @@ func (s *server) Ping(context.Context) error { return nil }
 func (s *server) Stream(context.Context, job.Job, func(job.Head) error, func(job.Chunk) error) error {
 	return errors.New("not scripted")
 }
+
 func (s *server) Do(*http.Request) (*http.Response, error) { return nil, errors.New("not scripted") }
 func (s *server) Close()                                   {}
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -124,6 +125,28 @@ func TestWhatIsNoMessageEndsTheConnection(t *testing.T) {
 		}
 		if _, err := godbus.DecodeMessage(s); !errors.Is(err, errFraming) {
 			t.Errorf("%s gave %v", rule, err)
+		}
+	}
+}
+
+func TestEachDescriptorIsClaimedOnce(t *testing.T) {
+	for _, c := range []struct {
+		rule      string
+		arguments []any
+		works     bool
+	}{
+		{"each by its index", []any{"word", godbus.UnixFDIndex(1), godbus.UnixFDIndex(0)}, true},
+		{"not all of them", []any{godbus.UnixFDIndex(1)}, true},
+		{"one twice", []any{godbus.UnixFDIndex(1), godbus.UnixFDIndex(1)}, false},
+		{"one more than came", []any{godbus.UnixFDIndex(0), godbus.UnixFDIndex(1), godbus.UnixFDIndex(2)}, false},
+		{"one far away", []any{godbus.UnixFDIndex(1<<32 - 1)}, false},
+	} {
+		s := socket{came: []int{1000, 1001}}
+		if got := s.claim(c.arguments); got != c.works {
+			t.Errorf("%s: %t", c.rule, got)
+		}
+		if !c.works && !slices.Equal(s.came, []int{1000, 1001}) {
+			t.Errorf("%s: left to be closed are %v", c.rule, s.came)
 		}
 	}
 }

@@ -19,8 +19,9 @@ type Service struct {
 	Objects []Object
 	// Changed is called with the properties of Objects, in their order, when
 	// some may have changed, and with nil when the service is not there or
-	// does not say. It is called by whoever runs the Monitor, for one service
-	// at a time, and must not keep what it is given.
+	// does not say. It is called for one service of a Monitor at a time, from
+	// where signals are read: it must not wait for the same bus, nor keep
+	// what it is given.
 	Changed func(context.Context, []Mirror)
 }
 
@@ -98,7 +99,7 @@ func (m *Monitor) session(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = s.conn.Close() }()
+	defer s.end()
 	if err := s.subscribe(ctx); err != nil {
 		return err
 	}

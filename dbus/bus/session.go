@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	godbus "github.com/godbus/dbus/v5"
@@ -30,17 +31,18 @@ var (
 
 // session is one connection of a Monitor, with what has been learned over it.
 //
-// All of it belongs to the goroutine that follows. That one waits for nothing
-// but the next event, so that a service that does not answer holds nobody up.
+// Signals are handled by godbus's own goroutine, the one that reads them: a
+// change of goroutines costs a wake-up, on which most signals are not worth
+// it. So there is a mutex. Answers are handled by whoever follows.
 type session struct {
 	conn    *godbus.Conn
 	log     *slog.Logger
-	watches []*watch
-
-	signals inbox
 	answers chan *godbus.Call
+
+	mu      sync.Mutex // guards the following
+	watches []*watch
 	// pending are the calls without an answer. They are never more than
-	// answers has room for: godbus would block, on some paths ourselves.
+	// answers has room for, or godbus would block.
 	pending map[*godbus.Call]pending
 }
 
@@ -49,26 +51,51 @@ type pending struct {
 	then func(*godbus.Call) error
 }
 
+// newSession connects, and tells ctx to those whom the services call.
 func newSession(ctx context.Context, m *Monitor) (*session, error) {
 	s := &session{
 		log:     m.log,
-		signals: newInbox(),
 		answers: make(chan *godbus.Call, 64),
 		pending: make(map[*godbus.Call]pending),
 	}
 	for _, service := range m.services {
 		s.watches = append(s.watches, newWatch(service))
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	connecting, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	signals := listener(func(signal *godbus.Signal) { s.deliver(ctx, signal) })
 	var err error
-	s.conn, err = connect(ctx, m.address, nil, s.signals)
+	s.conn, err = connect(connecting, m.address, nil, signals)
 	return s, err
+}
+
+// listener is called with the signals that a session can be interested in.
+type listener func(*godbus.Signal)
+
+// DeliverSignal is called by the goroutine that reads for godbus.
+func (l listener) DeliverSignal(_, _ string, signal *godbus.Signal) {
+	if signal.Name == propertiesChanged || signal.Name == nameOwnerChanged {
+		l(signal)
+	}
+}
+
+// deliver handles a signal, and tells of what is new in it.
+func (s *session) deliver(ctx context.Context, signal *godbus.Signal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.hear(ctx, signal); err != nil {
+		s.log.Warn("giving up a connection", "error", err)
+		_ = s.conn.Close()
+		return
+	}
+	s.tell(ctx)
 }
 
 // subscribe asks for the signals of every service, and then for what they can
 // have told before: the bus does first what it was asked first.
 func (s *session) subscribe(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, w := range s.watches {
 		for _, rule := range w.rules() {
 			if err := s.call(ctx, s.ofBus("AddMatch", rule, failed)); err != nil {
@@ -83,39 +110,47 @@ func (s *session) subscribe(ctx context.Context) error {
 	return nil
 }
 
-// follow handles events until ctx is done or the connection lost. Services are
-// told of all events at once that are already there: an unplugged machine has
-// several things to say.
+// follow handles answers until ctx is done or the connection lost.
 func (s *session) follow(ctx context.Context) error {
 	for {
-		if err := s.next(ctx); err != nil {
-			return err
-		}
-		for range len(s.signals.ch) + len(s.answers) {
-			if err := s.next(ctx); err != nil {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.conn.Context().Done():
+			return errLost
+		case call := <-s.answers:
+			if err := s.answer(ctx, call); err != nil {
 				return err
 			}
-		}
-		for _, w := range s.watches {
-			w.tell(ctx)
 		}
 	}
 }
 
-// next handles one event.
-func (s *session) next(ctx context.Context) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-s.conn.Context().Done():
-		return errLost
-	case signal := <-s.signals.ch:
-		return s.hear(ctx, signal)
-	case call := <-s.answers:
-		p := s.pending[call]
-		delete(s.pending, call)
-		p.stop()
-		return p.then(call)
+// answer handles the answer to a call, and tells of what is new in it.
+func (s *session) answer(ctx context.Context, call *godbus.Call) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.pending[call]
+	delete(s.pending, call)
+	p.stop()
+	if err := p.then(call); err != nil {
+		return err
+	}
+	s.tell(ctx)
+	return nil
+}
+
+// end closes the connection. Nobody is told anything from then on.
+func (s *session) end() {
+	_ = s.conn.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.watches = nil
+}
+
+func (s *session) tell(ctx context.Context) {
+	for _, w := range s.watches {
+		w.tell(ctx)
 	}
 }
 
@@ -155,8 +190,8 @@ func (s *session) found(ctx context.Context, w *watch, c *godbus.Call) error {
 // changedHands takes a NameOwnerChanged: name, old and new owner.
 func (s *session) changedHands(ctx context.Context, w *watch, signal *godbus.Signal) error {
 	var name, old, owner string
-	if godbus.Store(signal.Body, &name, &old, &owner) != nil || name != w.Name {
-		return nil //nolint:nilerr // A signal of another shape is no news.
+	if err := godbus.Store(signal.Body, &name, &old, &owner); err != nil || name != w.Name {
+		return nil
 	}
 	return s.ask(ctx, w, w.own(owner, signal.Sequence)...)
 }
@@ -173,7 +208,7 @@ func (s *session) ask(ctx context.Context, w *watch, objects ...*object) error {
 				if w.owner != asked {
 					return nil
 				}
-				return s.answered(ctx, w, o, c)
+				return s.take(ctx, w, o, c)
 			},
 		})
 		if err != nil {
@@ -183,8 +218,8 @@ func (s *session) ask(ctx context.Context, w *watch, objects ...*object) error {
 	return nil
 }
 
-// answered takes the answer to GetAll, and asks again if that will not do.
-func (s *session) answered(ctx context.Context, w *watch, o *object, c *godbus.Call) error {
+// take takes the answer to GetAll, and asks again if that will not do.
+func (s *session) take(ctx context.Context, w *watch, o *object, c *godbus.Call) error {
 	all, err := allProperties(c)
 	if err != nil {
 		s.log.Warn("a service does not tell its properties", "service", w.Name, "path", o.Path, "error", err)
@@ -209,7 +244,7 @@ func (s *session) ofBus(method, arg string, then func(*godbus.Call) error) reque
 	return request{to: s.conn.BusObject(), method: busName + "." + method, arg: arg, patience: patience, then: then}
 }
 
-// call makes a call whose answer, or the lack of one, will be an event.
+// call makes a call. Its answer, or the lack of one, comes to answers.
 func (s *session) call(ctx context.Context, r request) error {
 	if len(s.pending) == cap(s.answers) {
 		return errRestless
@@ -222,28 +257,3 @@ func (s *session) call(ctx context.Context, r request) error {
 
 // failed is for calls that have nothing to tell but whether they failed.
 func failed(c *godbus.Call) error { return c.Err }
-
-// inbox takes signals from godbus in their order, without a goroutine between.
-// When it is full then godbus, and with it the bus, has to wait for us.
-type inbox struct {
-	ch     chan *godbus.Signal
-	closed chan struct{}
-}
-
-func newInbox() inbox {
-	return inbox{ch: make(chan *godbus.Signal, 16), closed: make(chan struct{})}
-}
-
-// DeliverSignal takes those signals that can be of interest.
-func (i inbox) DeliverSignal(_, _ string, signal *godbus.Signal) {
-	if signal.Name != propertiesChanged && signal.Name != nameOwnerChanged {
-		return
-	}
-	select {
-	case i.ch <- signal:
-	case <-i.closed:
-	}
-}
-
-// Terminate is called once, when the connection is closed.
-func (i inbox) Terminate() { close(i.closed) }

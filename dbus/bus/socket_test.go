@@ -16,12 +16,13 @@ import (
 type sink struct{ puts chan []any }
 
 func (s sink) LookupObject(p godbus.ObjectPath) (godbus.ServerObject, bool) { return s, p == "/sink" }
-func (s sink) LookupInterface(i string) (godbus.Interface, bool)            { return s, i == "test.Sink" }
-func (s sink) LookupMethod(m string) (godbus.Method, bool)                  { return s, m == "Put" }
-func (sink) NumArguments() int                                              { return 0 }
-func (sink) NumReturns() int                                                { return 0 }
-func (sink) ArgumentValue(int) any                                          { return nil }
-func (sink) ReturnValue(int) any                                            { return nil }
+
+func (s sink) LookupInterface(i string) (godbus.Interface, bool) { return s, i == "test.Sink" }
+func (s sink) LookupMethod(m string) (godbus.Method, bool)       { return s, m == "Put" }
+func (sink) NumArguments() int                                   { return 0 }
+func (sink) NumReturns() int                                     { return 0 }
+func (sink) ArgumentValue(int) any                               { return nil }
+func (sink) ReturnValue(int) any                                 { return nil }
 
 func (sink) DecodeArguments(_ *godbus.Conn, _ string, _ *godbus.Message, body []any) ([]any, error) {
 	return body, nil

@@ -19,11 +19,10 @@ const (
 	stateFull          = 4
 	statePendingCharge = 5
 
-	warningNone        = 1
-	warningDischarging = 2 // For a UPS.
-	warningLow         = 3
-	warningCritical    = 4
-	warningAction      = 5
+	warningUnknown  = 0
+	warningLow      = 3
+	warningCritical = 4
+	warningAction   = 5
 )
 
 // discharging reports whether the machine runs on battery. The batteries say
@@ -57,14 +56,14 @@ func charge(device bus.Mirror, last float64) float64 {
 func warning(device bus.Mirror) power.Warning {
 	level, _ := bus.Value[uint32](device, "WarningLevel")
 	switch level {
-	case warningNone, warningDischarging:
-		return power.WarningNone
+	case warningUnknown:
+		return power.Unwarned
 	case warningLow:
 		return power.WarningLow
 	case warningCritical, warningAction:
 		return power.WarningCritical
-	default:
-		return power.Unwarned
+	default: // None; or for a UPS, that it discharges.
+		return power.WarningNone
 	}
 }
 
