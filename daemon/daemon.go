@@ -141,25 +141,37 @@ func (d *daemon) runSensors(ctx context.Context, g *errgroup.Group) {
 	services := append([]bus.Service{d.supplies.Service()}, profile.Services()...)
 	monitor := bus.NewMonitor(bus.SystemAddress(), d.Log, services...)
 	g.Go(func() error { return monitor.Run(ctx) })
+	changed := make(chan struct{}, 1)
 	g.Go(func() error {
-		err := config.Watch(ctx, d.Config, func() { d.reload(ctx) })
+		err := config.Watch(ctx, d.Config, func() {
+			select {
+			case changed <- struct{}{}:
+			default: // one reading will see both changes
+			}
+		})
 		if ctx.Err() == nil {
 			d.Log.Error("the configuration is no longer watched; systemctl reload still works", "err", err)
 		}
 		return nil
 	})
-	g.Go(func() error {
-		for {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-d.Reload:
-				d.tell(systemd.Reloading())
-				d.reload(ctx)
-				d.tell(systemd.Ready(d.status.text()))
-			}
+	g.Go(func() error { d.followConfig(ctx, changed); return nil })
+}
+
+// followConfig reads the configuration whenever it has changed or somebody asks
+// for it. It alone does, so that no two readings overtake each other.
+func (d *daemon) followConfig(ctx context.Context, changed <-chan struct{}) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+			d.reload(ctx)
+		case <-d.Reload:
+			d.tell(systemd.Reloading())
+			d.reload(ctx)
+			d.tell(systemd.Ready(d.status.text()))
 		}
-	})
+	}
 }
 
 // patience is how long the start waits to learn how the machine is powered.

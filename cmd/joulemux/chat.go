@@ -58,7 +58,7 @@ func (c *conversation) run(ctx context.Context) error {
 			}
 			interrupted = true
 			c.dismiss()
-			c.say("Ctrl-C again, or Ctrl-D, ends the conversation")
+			c.warn()
 		case line, open := <-turns:
 			if !open || line.err != nil {
 				c.dismiss()
@@ -66,7 +66,7 @@ func (c *conversation) run(ctx context.Context) error {
 			}
 			err := c.turn(ctx, line.text)
 			if interrupted = errors.Is(err, context.Canceled); interrupted && c.inTerminal {
-				c.say("cancelled; Ctrl-C again ends the conversation")
+				c.warn()
 				continue
 			}
 			if err = c.survive(err); err != nil {
@@ -101,9 +101,10 @@ func (c *conversation) dismiss() {
 	}
 }
 
-func (c *conversation) say(text string) {
+// warn says what the next Ctrl-C does.
+func (c *conversation) warn() {
 	if !c.quiet {
-		fmt.Fprintln(c.err, text)
+		fmt.Fprintln(c.err, "Ctrl-C again, or Ctrl-D, ends the conversation")
 	}
 }
 
@@ -115,9 +116,11 @@ func (c *conversation) turn(ctx context.Context, line string) error {
 		return err
 	}
 	ctx, release := c.cancellable(ctx)
-	defer release()
 	messages := append(c.messages, wire.Message{Role: "user", Content: line})
 	text, err := c.answer(ctx, "chat", wire.Chat{Messages: messages, Options: c.options}, c.quiet)
+	if interrupted := release(); interrupted && err == nil {
+		err = context.Canceled // The answer was just complete. Ctrl-C counts all the same.
+	}
 	if !c.json && !c.onTerminal && text != "" && !strings.HasSuffix(text, "\n") {
 		fmt.Fprintln(c.out) // An answer begins on a line of its own.
 	}
@@ -127,19 +130,21 @@ func (c *conversation) turn(ctx context.Context, line string) error {
 	return err
 }
 
-// cancellable returns a context that Ctrl-C ends, until release is called.
-func (c *conversation) cancellable(ctx context.Context) (_ context.Context, release func()) {
+// cancellable returns a context that Ctrl-C ends until release is called, which
+// reports whether it did.
+func (c *conversation) cancellable(ctx context.Context) (_ context.Context, release func() (interrupted bool)) {
 	ctx, cancel := context.WithCancel(ctx)
-	done := make(chan struct{})
+	outcome := make(chan bool, 1)
 	go func() {
-		defer close(done)
 		select {
 		case <-c.interrupts:
+			outcome <- true
 			cancel()
 		case <-ctx.Done():
+			outcome <- false
 		}
 	}()
-	return ctx, func() { cancel(); <-done }
+	return ctx, func() bool { cancel(); return <-outcome }
 }
 
 // line is one of standard input, or why there are no more.

@@ -4,11 +4,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
 	"reflect"
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/joulemux/joulemux/daemon/httpapi/wire"
 )
@@ -57,6 +57,23 @@ func TestEachLineIsATurn(t *testing.T) {
 	}
 }
 
+func TestTurnsWithoutAnAnswerAreForgotten(t *testing.T) {
+	var n atomic.Int32
+	r := replay(t, answers{"POST chat": func(w http.ResponseWriter, _ *http.Request) {
+		if n.Add(1) == 1 {
+			write(w, routedLine+endLine)
+			return
+		}
+		write(w, wholeAnswer)
+	}})
+	if _, err, code := run(t, r.socket, strings.NewReader("one\ntwo\n"), "chat"); code != 0 {
+		t.Errorf("it exits with %d and says %q", code, err)
+	}
+	if turns, _ := r.turns(t, 1); !reflect.DeepEqual(turns, []string{"user: two"}) {
+		t.Errorf("it asked %q", turns)
+	}
+}
+
 func TestChatInJSON(t *testing.T) {
 	r := replay(t, answers{"POST chat": says(wholeAnswer)})
 	out, err, code := run(t, r.socket, strings.NewReader("one\ntwo\n"), "chat", "--json")
@@ -77,11 +94,30 @@ func TestAPipedChatEndsWithCtrlC(t *testing.T) {
 	h, begun, gone := signalled(routedLine)
 	r := replay(t, answers{"POST chat": h})
 	p := start(t, r.socket, strings.NewReader("one\ntwo\n"), "chat")
-	<-begun
+	within(t, begun)
 	p.interrupt(t)
-	<-gone
+	within(t, gone)
 	if code := p.exit(t); code != 130 || len(r.requests()) != 1 {
 		t.Errorf("it exits with %d, and asked %q", code, r.requests())
+	}
+}
+
+func TestAPipedChatEndsWithCtrlCBetweenTurns(t *testing.T) {
+	r := replay(t, answers{"POST chat": says(wholeAnswer)})
+	in, input, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer input.Close()
+	p := start(t, r.socket, in, "chat")
+	_ = in.Close()
+	if _, err := input.WriteString("one\n"); err != nil {
+		t.Fatal(err)
+	}
+	p.err.await(t, "26.0 J") // The answer has ended, and no other line comes.
+	p.interrupt(t)
+	if code := p.exit(t); code != 130 {
+		t.Errorf("it exits with %d and says %q", code, p.err)
 	}
 }
 
@@ -101,19 +137,16 @@ func TestCtrlCCancelsAnAnswerAndTwiceTheChat(t *testing.T) {
 	term := startAtTerminal(t, r.socket, "chat")
 	term.out.await(t, "> ")
 	term.types(t, "one\n")
-	<-begun
+	within(t, begun)
 	term.out.await(t, "fir")
 	term.types(t, ctrlC)
-	select {
-	case <-gone:
-	case <-time.After(deadline):
-		t.Fatal("the daemon was not left")
-	}
-	term.out.await(t, "fir\ncancelled; Ctrl-C again ends the conversation\n> ")
+	within(t, gone)
+	term.out.await(t, "fir\nCtrl-C again, or Ctrl-D, ends the conversation\n> ")
 	term.types(t, "two\n")
 	term.out.await(t, "second\nfailed before")
+	term.out.await(t, "(12.0 W assumed x 2.17 s)\n> ")
 	term.types(t, ctrlC)
-	term.out.await(t, "Ctrl-C again, or Ctrl-D, ends the conversation\n> ")
+	term.out.await(t, "(12.0 W assumed x 2.17 s)\n> \nCtrl-C again, or Ctrl-D, ends the conversation\n> ")
 	term.types(t, ctrlC)
 	if code := term.exit(t); code != 130 {
 		t.Errorf("it exits with %d", code)
@@ -129,9 +162,9 @@ func TestCtrlCRightAfterACancelEndsTheChat(t *testing.T) {
 	r := replay(t, answers{"POST chat": h})
 	term := startAtTerminal(t, r.socket, "chat")
 	term.types(t, "one\n")
-	<-begun
+	within(t, begun)
 	term.types(t, ctrlC)
-	term.out.await(t, "cancelled")
+	term.out.await(t, "Ctrl-C again")
 	term.types(t, ctrlC)
 	if code := term.exit(t); code != 130 {
 		t.Errorf("it exits with %d", code)

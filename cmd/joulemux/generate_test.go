@@ -8,7 +8,6 @@ import (
 	"reflect"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/joulemux/joulemux/daemon/httpapi/wire"
 )
@@ -17,7 +16,7 @@ func TestAnswerComesAsItIsMade(t *testing.T) {
 	goOn := make(chan struct{})
 	r := replay(t, answers{"POST generate": func(w http.ResponseWriter, req *http.Request) {
 		write(w, routedLine+`{"text":"Light "}`+"\n")
-		<-goOn
+		until(goOn, req)
 		write(w, `{"text":"scatters <b>"}`+"\n"+endLine)
 	}})
 	p := start(t, r.socket, nil, "generate", "why", "blue?")
@@ -132,14 +131,10 @@ func TestCtrlCCancelsTheJob(t *testing.T) {
 	h, begun, gone := signalled(routedLine + `{"text":"Light "}` + "\n")
 	r := replay(t, answers{"POST generate": h})
 	p := start(t, r.socket, nil, "generate", "x")
-	<-begun
+	within(t, begun)
 	p.out.await(t, "Light ")
 	p.interrupt(t)
-	select {
-	case <-gone:
-	case <-time.After(deadline):
-		t.Fatal("the daemon was not left")
-	}
+	within(t, gone)
 	if code := p.exit(t); code != 130 || p.out.String() != "Light " || !strings.HasSuffix(p.err.String(), "joulemux: interrupted\n") {
 		t.Errorf("it exits with %d, having written %q and %q", code, p.out, p.err)
 	}
@@ -152,7 +147,7 @@ func TestCtrlCBeforeTheAnswerBegins(t *testing.T) {
 		<-r.Context().Done()
 	}})
 	p := start(t, r.socket, nil, "generate", "--json", "x")
-	<-asked
+	within(t, asked)
 	p.interrupt(t)
 	if code := p.exit(t); code != 130 || p.out.String() != `{"error":{"error":"interrupted","code":"interrupted"}}`+"\n" {
 		t.Errorf("it exits with %d, having written %q", code, p.out)

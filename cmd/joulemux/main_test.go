@@ -7,7 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
+	"os/signal"
 	"strings"
 	"sync"
 	"syscall"
@@ -15,28 +15,58 @@ import (
 	"time"
 )
 
-// binary is the program under test, built once.
-var binary string
+// asProgram makes the test binary the program that it tests, built in the same
+// way: with the race detector if the tests have it, and known to the cache of
+// test results.
+const asProgram = "JOULEMUX_TEST_AS_PROGRAM"
 
-func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
+// asListener makes it a command that tells every signal, and ends at SIGTERM.
+const asListener = "JOULEMUX_TEST_AS_LISTENER"
 
-func buildAndRun(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "joulemux-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+func TestMain(m *testing.M) {
+	switch {
+	case os.Getenv(asListener) != "":
+		listen()
+	case os.Getenv(asProgram) != "":
+		main()
+	default:
+		os.Exit(m.Run())
 	}
-	defer os.RemoveAll(dir)
-	binary = filepath.Join(dir, "joulemux")
-	if out, err := exec.Command("go", "build", "-race", "-o", binary, ".").CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "%s: %v\n", out, err)
-		return 1
+}
+
+func listen() {
+	heard := make(chan os.Signal, 16)
+	signal.Notify(heard, os.Interrupt, syscall.SIGTERM)
+	fmt.Println("ready")
+	for s := range heard {
+		fmt.Println(s)
+		if s == syscall.SIGTERM {
+			return
+		}
 	}
-	return m.Run()
+}
+
+// command is the program, to talk to the daemon on socket.
+func command(socket string, args ...string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0], args...)
+	cmd.WaitDelay = deadline / 3 // for commands that outlive a hold that was killed
+	// The race detector would have it sleep for a second at its end.
+	cmd.Env = append(os.Environ(), asProgram+"=yes", "JOULEMUX_SOCKET="+socket, "GORACE=atexit_sleep_ms=0")
+	return cmd
 }
 
 // deadline is for what ought to come at once.
 const deadline = 30 * time.Second
+
+// within waits for a channel to be closed.
+func within(t *testing.T, done <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-done:
+	case <-time.After(deadline):
+		t.Fatal("it does not come")
+	}
+}
 
 // written collects what a program writes.
 type written struct {
@@ -94,18 +124,11 @@ type program struct {
 // terminal that the tests may have.
 func start(t *testing.T, socket string, stdin io.Reader, args ...string) *program {
 	t.Helper()
-	p := &program{Cmd: exec.Command(binary, args...), out: newWritten(), err: newWritten(), done: make(chan struct{})}
-	p.Env = environment(socket)
+	p := &program{Cmd: command(socket, args...), out: newWritten(), err: newWritten(), done: make(chan struct{})}
 	p.Stdin, p.Stdout, p.Stderr = stdin, p.out, p.err
 	p.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	p.launch(t)
 	return p
-}
-
-// environment is that of a program that talks to the daemon on socket. The race
-// detector would have it sleep for a second at its end.
-func environment(socket string) []string {
-	return append(os.Environ(), "JOULEMUX_SOCKET="+socket, "GORACE=atexit_sleep_ms=0")
 }
 
 func (p *program) launch(t *testing.T) {

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"syscall"
 	"testing"
 
@@ -21,9 +20,8 @@ func startAtTerminal(t *testing.T, socket string, args ...string) *terminal {
 	t.Helper()
 	keys, screen := openTerminal(t)
 	term := &terminal{keys: keys, program: &program{
-		Cmd: exec.Command(binary, args...), out: newWritten(), err: newWritten(), done: make(chan struct{}),
+		Cmd: command(socket, args...), out: newWritten(), err: newWritten(), done: make(chan struct{}),
 	}}
-	term.Env = environment(socket)
 	term.Stdin, term.Stdout, term.Stderr = screen, screen, screen
 	term.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	term.launch(t)
@@ -42,7 +40,11 @@ func startAtTerminal(t *testing.T, socket string, args ...string) *terminal {
 			}
 		}
 	}()
-	t.Cleanup(func() { <-term.done; <-read })
+	t.Cleanup(func() {
+		_ = term.Process.Kill()
+		<-term.done
+		<-read
+	})
 	return term
 }
 
@@ -95,6 +97,16 @@ func TestTerminalsGetNoControlCharacters(t *testing.T) {
 		t.Errorf("exits with %d", code)
 	}
 	term.out.await(t, "tier battery, b[31m (igpu): two lines\na]0;titleb2Jc\n\td ☔\nfailed before: ")
+}
+
+func TestTerminalsGetNoneOnStandardErrorEither(t *testing.T) {
+	h, _, _ := signalled(`{"cookie":7,"tier":"low","reason":"\u009b2J","holder":"","since":"2026-05-06T07:08:09Z"}` + "\n")
+	r := replay(t, answers{"POST hold": h})
+	term := startAtTerminal(t, r.socket, "hold", "low", "--json", "--", "true")
+	if code := term.exit(t); code != 0 {
+		t.Errorf("exits with %d", code)
+	}
+	term.out.await(t, `"reason":"2J"`)
 }
 
 func TestAnswersThatBreakOffEndTheirLine(t *testing.T) {

@@ -105,6 +105,14 @@ func write(w http.ResponseWriter, text string) {
 	w.(http.Flusher).Flush()
 }
 
+// until waits for a channel to be closed, or for the client to go.
+func until(done <-chan struct{}, r *http.Request) {
+	select {
+	case <-done:
+	case <-r.Context().Done():
+	}
+}
+
 // signalled answers with a text, says so, and waits for the client to go.
 func signalled(text string) (h http.HandlerFunc, begun, gone chan struct{}) {
 	begun, gone = make(chan struct{}), make(chan struct{})

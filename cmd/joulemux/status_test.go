@@ -87,7 +87,7 @@ func TestFollowWritesALineForEachChange(t *testing.T) {
 	goOn := make(chan struct{})
 	r := replay(t, answers{"GET status": func(w http.ResponseWriter, req *http.Request) {
 		write(w, statusJSON("62", ""))
-		<-goOn
+		until(goOn, req)
 		write(w, statusJSON("62", `,"draw_watts":9`)) // It is not shown.
 		write(w, statusJSON("61", held+`,"running":2,"policy":"saver"`))
 	}})
@@ -109,10 +109,10 @@ func TestFollowInJSON(t *testing.T) {
 	h, begun, gone := signalled(statusJSON("62", "") + statusJSON("61", ""))
 	r := replay(t, answers{"GET status": h})
 	p := start(t, r.socket, nil, "status", "--follow", "--json")
-	<-begun
+	within(t, begun)
 	p.out.await(t, `"percentage":61}`+"\n")
 	p.interrupt(t)
-	<-gone
+	within(t, gone)
 	if code := p.exit(t); code != 130 {
 		t.Errorf("it exits with %d", code)
 	}

@@ -39,6 +39,7 @@ type command struct {
 	check, version     bool
 }
 
+// parse says itself what is wrong, as package flag does.
 func parse(args []string, stderr io.Writer) (command, error) {
 	var c command
 	path, _ := config.DefaultPath() // without a home --config can still name one
@@ -53,7 +54,9 @@ func parse(args []string, stderr io.Writer) (command, error) {
 		return c, err
 	}
 	if flags.NArg() > 0 {
-		return c, fmt.Errorf("unexpected argument %q", flags.Arg(0))
+		err := fmt.Errorf("unexpected argument %q", flags.Arg(0))
+		fmt.Fprintln(stderr, "joulemuxd:", err)
+		return c, err
 	}
 	return c, nil
 }
@@ -64,7 +67,6 @@ func run(args []string, stdout, stderr io.Writer) int {
 	case errors.Is(err, flag.ErrHelp):
 		return 0
 	case err != nil:
-		fmt.Fprintln(stderr, "joulemuxd:", err)
 		return exitUsage
 	case c.version:
 		fmt.Fprintln(stdout, "joulemuxd", version())

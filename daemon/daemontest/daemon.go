@@ -41,6 +41,9 @@ type Options struct {
 	SystemBus string
 	// Lonely daemons have no session bus.
 	Lonely bool
+	// Beside is another daemon, started before. That nothing is left of the two
+	// shows when that one has ended: until then what it has open changes.
+	Beside *Daemon
 }
 
 // Daemon is a whole daemon that runs in the test's own process.
@@ -55,6 +58,7 @@ type Daemon struct {
 	Before Levels
 
 	t      testing.TB
+	beside *Daemon
 	config string
 	port   int
 	reload chan os.Signal
@@ -78,7 +82,7 @@ func Start(t testing.TB, o Options) *Daemon {
 // Try is Start for a daemon that may refuse to.
 func Try(t testing.TB, o Options) (*Daemon, error) {
 	t.Helper()
-	d := &Daemon{t: t, Log: new(Log), port: o.Port, reload: make(chan os.Signal), ended: make(chan struct{})}
+	d := &Daemon{t: t, beside: o.Beside, Log: new(Log), port: o.Port, reload: make(chan os.Signal), ended: make(chan struct{})}
 	if d.port == 0 {
 		d.port = FreePort(t)
 	}
@@ -163,7 +167,7 @@ func (d *Daemon) Stop() error {
 func (d *Daemon) end() {
 	err := d.Stop()
 	d.client.CloseIdleConnections()
-	if !d.t.Failed() {
+	if d.beside == nil && !d.t.Failed() {
 		d.Settle(d.Before)
 	}
 	if d.t.Failed() {

@@ -16,9 +16,15 @@ import (
 // of tool calls with other models fail, because they cannot be pulled.
 const passes = 19
 
-func TestCannedOllamaSatisfiesOllamasSuite(t *testing.T) {
-	if n := SuitePasses(t, daemontest.Serve(t, daemontest.CannedOllama())); n != passes {
-		t.Errorf("%d tests of the suite pass, want %d", n, passes)
+func TestOllamasSuitePassesThroughJoulemuxAsItDoesDirectly(t *testing.T) {
+	canned := daemontest.Serve(t, daemontest.CannedOllama())
+	d := daemontest.Start(t, daemontest.Options{
+		Config: "backends: [{id: ollama-cpu, hardware: cpu, endpoint: \"http://" + canned + "\"}]\n",
+	})
+	direct, through := SuitePasses(t, canned), SuitePasses(t, d.Addr)
+	t.Logf("%d tests pass directly, %d through joulemux", direct, through)
+	if direct != passes || through != passes {
+		t.Errorf("%d tests of the suite pass directly and %d through joulemux, want %d", direct, through, passes)
 	}
 }
 

@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"maps"
 	"net/http"
+	"reflect"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -22,9 +24,10 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout))
 	defer func() { _ = control.SetReadDeadline(time.Time{}) }()
-	limited := http.MaxBytesReader(w, r.Body, int64(s.settings.Load().MaxBody))
+	most := int64(s.settings.Load().MaxBody)
+	limited := http.MaxBytesReader(w, r.Body, most)
 	var b bytes.Buffer
-	if n := r.ContentLength; n > 0 && n <= int64(s.settings.Load().MaxBody) {
+	if n := r.ContentLength; n > 0 && n <= most {
 		b.Grow(int(min(n, maxAhead)) + bytes.MinRead)
 	}
 	if _, err := b.ReadFrom(limited); err != nil {
@@ -57,6 +60,8 @@ func decode(body []byte, into any) error {
 	var syntax *json.SyntaxError
 	var kind *json.UnmarshalTypeError
 	switch {
+	case err == nil && !bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte("{")):
+		return job.Errorf(job.Invalid, "want a JSON object, got null")
 	case err == nil:
 		return nil
 	case len(bytes.TrimSpace(body)) == 0:
@@ -64,9 +69,26 @@ func decode(body []byte, into any) error {
 	case errors.As(err, &syntax):
 		return job.Errorf(job.Invalid, "the body is no JSON at byte %d: %v", syntax.Offset, syntax)
 	case errors.As(err, &kind):
-		return job.InvalidField(kind.Field, "want %v, got %s at byte %d", kind.Type, kind.Value, kind.Offset)
+		// Members are named in lower case, in every dialect that is read here.
+		return job.InvalidField(strings.ToLower(kind.Field), "want %s, got %s at byte %d", jsonKind(kind.Type), kind.Value, kind.Offset)
 	default:
 		return &job.Error{Code: job.Invalid, Err: err}
+	}
+}
+
+// jsonKind names what a value of that type is in JSON.
+func jsonKind(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Struct, reflect.Map:
+		return "a JSON object"
+	case reflect.Slice:
+		return "a list"
+	case reflect.String:
+		return "a string"
+	case reflect.Bool:
+		return "true or false"
+	default:
+		return "a number"
 	}
 }
 
@@ -87,7 +109,10 @@ type request struct {
 	Tools     json.RawMessage
 	Images    []json.RawMessage
 	KeepAlive json.RawMessage `json:"keep_alive"`
-	Joulemux  map[string]any
+
+	// report tells that our own member was there, and so that it is wanted in
+	// the answer.
+	report bool
 }
 
 // input is a text or a list of texts, of which the length matters.
@@ -127,11 +152,11 @@ func ollamaJob(kind job.Kind, path string, body []byte) (j job.Job, q *request, 
 	if err := decode(body, q); err != nil {
 		return job.Job{}, nil, err
 	}
-	if bytes.Contains(body, []byte(job.OwnMember)) {
-		if body, _, err = job.TakeOwn(body); err != nil {
-			return job.Job{}, nil, &job.Error{Code: job.Invalid, Err: err}
-		}
+	body, own, err := takeOwn(body)
+	if err != nil {
+		return job.Job{}, nil, err
 	}
+	q.report = own != nil
 	j = job.Job{
 		Kind: kind, Model: q.Model,
 		Original:    &job.Original{Dialect: job.Ollama, Path: path, Body: body},
@@ -145,12 +170,27 @@ func ollamaJob(kind job.Kind, path string, body []byte) (j job.Job, q *request, 
 	if n := q.Options.NumPredict; n != nil && *n > 0 {
 		j.MaxTokens = int(min(*n, maxTokens))
 	}
-	for key, value := range q.Joulemux {
-		if err := j.Annotate(key, value); err != nil {
+	for _, key := range slices.Sorted(maps.Keys(own)) {
+		if err := j.Annotate(key, own[key]); err != nil {
 			return job.Job{}, nil, within(job.OwnMember, err)
 		}
 	}
 	return j, q, nil
+}
+
+// takeOwn takes our own member out of a body. Few bodies speak of it at all.
+func takeOwn(body []byte) (rest []byte, own map[string]any, err error) {
+	if !bytes.Contains(body, []byte(job.OwnMember)) {
+		return body, nil, nil
+	}
+	rest, member, err := job.TakeOwn(body)
+	if err != nil {
+		return nil, nil, &job.Error{Code: job.Invalid, Err: err}
+	}
+	if member != nil && json.Unmarshal(member, &own) != nil {
+		return nil, nil, job.InvalidField(job.OwnMember, "want a JSON object")
+	}
+	return rest, own, nil
 }
 
 // maxTokens is what int32 holds, which is what the wires have for counts.
@@ -165,13 +205,6 @@ func within(member string, err error) error {
 		return &inner
 	}
 	return fmt.Errorf("%s: %w", member, err)
-}
-
-// drain reads what is left of an answer that nobody wants, so that its
-// connection can be used again.
-func drain(body io.ReadCloser) {
-	_, _ = io.CopyN(io.Discard, body, 64<<10)
-	_ = body.Close()
 }
 
 // decodeStrictly is decode for our own API, where a member that we do not know

@@ -77,15 +77,17 @@ func describe(err error) *wire.Error {
 func fail(w http.ResponseWriter, err error) {
 	e := asJobError(err)
 	status, _ := statusOf(e.Code)
+	if status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", "5")
+	}
 	if a := e.Answer; a != nil {
-		w.Header().Set("Content-Type", a.ContentType)
+		if a.ContentType != "" {
+			w.Header().Set("Content-Type", a.ContentType)
+		}
 		w.Header().Set("X-Joulemux-Error", header(e.Error()))
 		w.WriteHeader(a.Status)
 		_, _ = w.Write(a.Body)
 		return
-	}
-	if status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable {
-		w.Header().Set("Retry-After", "5")
 	}
 	reply(w, status, describe(e))
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"strconv"
@@ -34,11 +35,30 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, b serverOf, bod
 		fail(w, &job.Error{Code: job.BackendFailed, Detail: b.id, Err: err})
 		return
 	}
-	pass(w, b.id, resp)
+	s.pass(w, b.id, resp)
+}
+
+// tell sends a client's request whose answer nobody wants; it is read all the
+// same, so that its connection can be used again.
+func (b serverOf) tell(r *http.Request, body []byte) error {
+	resp, err := b.send(r, body)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	_, err = io.CopyN(io.Discard, resp.Body, 64<<10)
+	switch {
+	case err != nil && err != io.EOF:
+		return err
+	case resp.StatusCode >= http.StatusBadRequest:
+		return fmt.Errorf("it answers %s", resp.Status)
+	default:
+		return nil
+	}
 }
 
 // pass copies a backend's answer as it comes; a part of it ends as broken.
-func pass(w http.ResponseWriter, id string, resp *http.Response) {
+func (s *Server) pass(w http.ResponseWriter, id string, resp *http.Response) {
 	defer resp.Body.Close()
 	h := w.Header()
 	h.Set("X-Backend-Used", id)
@@ -47,19 +67,16 @@ func pass(w http.ResponseWriter, id string, resp *http.Response) {
 		h.Set("Content-Length", strconv.FormatInt(resp.ContentLength, 10))
 	}
 	w.WriteHeader(resp.StatusCode)
-	control := http.NewResponseController(w)
+	out := s.client(w)
 	buf := make([]byte, 16<<10)
 	for {
 		n, err := resp.Body.Read(buf)
 		if n > 0 {
-			_ = control.SetWriteDeadline(time.Now().Add(stalled))
-			if _, err := w.Write(buf[:n]); err != nil {
+			if out.send(buf[:n]) != nil {
 				return
 			}
-			_ = control.Flush()
 		}
 		if err == io.EOF {
-			_ = control.SetWriteDeadline(time.Time{})
 			return
 		}
 		if err != nil {

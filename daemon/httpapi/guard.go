@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -129,24 +130,9 @@ func (s *Settings) allows(origin string) bool {
 	if err != nil {
 		return false
 	}
-	switch {
-	case u.Scheme == "http" || u.Scheme == "https":
-		if localHost(u.Host) {
-			return true
-		}
-	default:
-		for _, scheme := range appSchemes {
-			if u.Scheme == scheme {
-				return true
-			}
-		}
-	}
-	for _, pattern := range s.Origins {
-		if matches(pattern, origin) {
-			return true
-		}
-	}
-	return false
+	web := u.Scheme == "http" || u.Scheme == "https"
+	return web && localHost(u.Host) || slices.Contains(appSchemes, u.Scheme) ||
+		slices.ContainsFunc(s.Origins, func(pattern string) bool { return matches(pattern, origin) })
 }
 
 // matches reports whether a configured origin stands for this one.

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"fmt"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -74,7 +75,7 @@ func asFlag(s string) (any, error) {
 
 func asNumber(s string) (any, error) {
 	n, err := strconv.ParseFloat(s, 64)
-	if err != nil {
+	if err != nil || math.IsNaN(n) || math.IsInf(n, 0) {
 		return nil, fmt.Errorf("want a number, got %q", s)
 	}
 	return n, nil

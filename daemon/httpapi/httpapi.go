@@ -16,7 +16,9 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/joulemux/joulemux/daemon/backend"
 	"github.com/joulemux/joulemux/daemon/dispatch"
@@ -81,11 +83,12 @@ type Server struct {
 	// instance marks our answers, so that no joulemux takes us for a backend.
 	instance []string
 	mux      *http.ServeMux
+	stalled  time.Duration // unreadFor, but in tests
 }
 
 // New returns a server with those settings.
 func New(p Parts, settings Settings) *Server {
-	s := &Server{Parts: p, instance: []string{rand.Text()}, mux: http.NewServeMux()}
+	s := &Server{Parts: p, instance: []string{rand.Text()}, mux: http.NewServeMux(), stalled: unreadFor}
 	s.Configure(settings)
 	for pattern, handle := range map[string]http.HandlerFunc{
 		"GET /{$}": s.greet,
@@ -128,6 +131,8 @@ func (s *Server) Configure(settings Settings) { s.settings.Store(&settings) }
 // ServeHTTP answers a request that came by whatever listener.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header()["X-Joulemux-Instance"] = s.instance // ollama.InstanceHeader, without copying it for each answer
+	// The answer before this one on the connection may have left its deadline.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
 	if err := s.admit(w, r); err != nil {
 		fail(w, err)
 		return
@@ -137,24 +142,36 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	handler, pattern := s.mux.Handler(r)
-	if pattern == "" && !s.elsewhere(r) {
-		reply(w, http.StatusNotFound, &wire.Error{Text: fmt.Sprintf("there is no %s here", r.URL.Path), Code: wire.CodeInvalid})
+	if pattern == "" {
+		s.nowhere(w, r)
 		return
 	}
 	handler.ServeHTTP(w, r)
 }
 
-// elsewhere reports whether the path exists for another method, which the
-// multiplexer's handler then says.
-func (s *Server) elsewhere(r *http.Request) bool {
-	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
+// nowhere answers a request that nothing here is for, in JSON as all else.
+func (s *Server) nowhere(w http.ResponseWriter, r *http.Request) {
+	if methods := s.methods(r); len(methods) > 0 {
+		allow := strings.Join(methods, ", ")
+		w.Header().Set("Allow", allow)
+		reply(w, http.StatusMethodNotAllowed, &wire.Error{
+			Text: fmt.Sprintf("%s is for %s, not %s", r.URL.Path, allow, r.Method), Code: wire.CodeInvalid, Field: "method",
+		})
+		return
+	}
+	reply(w, http.StatusNotFound, &wire.Error{Text: fmt.Sprintf("there is no %s here", r.URL.Path), Code: wire.CodeInvalid})
+}
+
+// methods lists those that a path is for.
+func (s *Server) methods(r *http.Request) (list []string) {
+	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete} {
 		other := *r
 		other.Method = method
 		if _, pattern := s.mux.Handler(&other); pattern != "" {
-			return true
+			list = append(list, method)
 		}
 	}
-	return false
+	return list
 }
 
 func (s *Server) greet(w http.ResponseWriter, _ *http.Request) {

@@ -18,8 +18,9 @@ func (s *Server) tags(w http.ResponseWriter, r *http.Request) {
 	merged := []json.RawMessage{}
 	for _, list := range s.collect(r, "/api/tags") {
 		for _, entry := range list {
-			if name := job.CanonicalModel(named(entry)); !seen[name] {
-				seen[name] = true
+			name := named(entry)
+			if key := job.CanonicalModel(name); name == "" || !seen[key] {
+				seen[key] = true
 				merged = append(merged, entry)
 			}
 		}
@@ -91,7 +92,7 @@ func olderVersion(a, b string) bool {
 		var x, y string
 		x, a, _ = strings.Cut(a, ".")
 		y, b, _ = strings.Cut(b, ".")
-		if c := cmp.Compare(leadingNumber(x), leadingNumber(y)); c != 0 || a == "" || b == "" {
+		if c := cmp.Compare(leadingNumber(x), leadingNumber(y)); c != 0 || a == "" && b == "" {
 			return c < 0
 		}
 	}
@@ -128,7 +129,7 @@ func (s *Server) administer(w http.ResponseWriter, r *http.Request) {
 		fail(w, &job.Error{Code: job.BackendFailed, Detail: b.id, Err: err})
 		return
 	}
-	pass(w, b.id, resp)
+	s.pass(w, b.id, resp)
 }
 
 // administered returns the backend that a header names, or where ordinary jobs

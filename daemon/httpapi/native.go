@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"time"
@@ -19,28 +20,20 @@ import (
 
 // lines writes a stream of JSON objects, a line each, as they come.
 type lines struct {
-	w       http.ResponseWriter
-	control *http.ResponseController
-	begun   bool
+	client
+	begun bool
 }
 
-func newLines(w http.ResponseWriter) *lines {
-	return &lines{w: w, control: http.NewResponseController(w)}
-}
+func (s *Server) lines(w http.ResponseWriter) *lines { return &lines{client: s.client(w)} }
 
-func (l *lines) write(v any) error {
+// put writes a line.
+func (l *lines) put(v any) error {
 	if !l.begun {
 		l.begun = true
 		l.w.Header().Set("Content-Type", "application/x-ndjson")
 		l.w.WriteHeader(http.StatusOK)
 	}
-	if err := l.control.SetWriteDeadline(time.Now().Add(stalled)); err != nil {
-		return err
-	}
-	if _, err := l.w.Write(encode(v)); err != nil {
-		return err
-	}
-	return l.control.Flush()
+	return l.send(encode(v))
 }
 
 // read decodes a request of our own API, in which unknown members are errors.
@@ -90,8 +83,8 @@ func (s *Server) nativeChat(w http.ResponseWriter, r *http.Request) {
 
 // native runs a job that came in no backend's dialect.
 func (s *Server) native(w http.ResponseWriter, r *http.Request, j job.Job, options map[string]any) {
-	for key, value := range options {
-		if err := j.Set(key, value); err != nil {
+	for _, key := range slices.Sorted(maps.Keys(options)) {
+		if err := j.Set(key, options[key]); err != nil {
 			fail(w, within("options", err))
 			return
 		}
@@ -104,18 +97,16 @@ func (s *Server) native(w http.ResponseWriter, r *http.Request, j job.Job, optio
 		j.ID = rand.Text()
 	}
 	j.Stream, j.PromptBytes, j.Arrived = true, j.Content.Bytes(), time.Now()
-	out := &events{lines: newLines(w), id: j.ID}
+	out := &events{lines: s.lines(w), id: j.ID}
 	err := s.Runner.Run(r.Context(), j, out)
 	switch {
 	case err == nil:
 	case !out.begun:
 		w.Header().Set("X-Request-ID", j.ID)
 		fail(w, ourWords(err))
-		return
 	default:
-		_ = out.write(wire.Event{Error: describe(err)})
+		_ = out.put(wire.Event{Error: describe(err)}) // a client that is gone needs no words
 	}
-	_ = out.control.SetWriteDeadline(time.Time{})
 }
 
 // ourWords leaves out a backend's own answer: this API has one form of error.
@@ -137,7 +128,7 @@ func (e *events) Routed(d route.Decision) {
 	if !e.begun {
 		setRoute(e.w.Header(), e.id, d)
 	}
-	e.err = e.write(wire.Event{Routed: d.Fields()})
+	e.err = e.put(wire.Event{Routed: d.Fields()})
 }
 
 // Begin reports whether the client is still there.
@@ -146,14 +137,14 @@ func (e *events) Begin(job.Head) error { return e.err }
 // Chunk writes the text, and what the job took.
 func (e *events) Chunk(c job.Chunk, r *dispatch.Report) error {
 	if c.Text != "" {
-		if err := e.write(wire.Event{Text: c.Text}); err != nil {
+		if err := e.put(wire.Event{Text: c.Text}); err != nil {
 			return err
 		}
 	}
 	if r == nil {
 		return nil
 	}
-	return e.write(wire.Event{End: r.Fields()})
+	return e.put(wire.Event{End: r.Fields()})
 }
 
 // hold keeps a hold as long as the client stays.
@@ -182,7 +173,7 @@ func (s *Server) hold(w http.ResponseWriter, r *http.Request) {
 		defer cancel()
 		_ = s.Tiers.Release(ctx, cookie, who) // it may have ended already
 	}()
-	s.keep(newLines(w), r, cookie)
+	s.keep(s.lines(w), r, cookie)
 }
 
 // keep tells of a hold, and then waits for its end or the client's.
@@ -193,12 +184,12 @@ func (s *Server) keep(out *lines, r *http.Request, cookie uint32) {
 		i := slices.IndexFunc(now.Holds, func(h power.Hold) bool { return h.Cookie == cookie })
 		if i < 0 {
 			last.Released = true
-			_ = out.write(last)
+			_ = out.put(last)
 			return
 		}
 		if !told {
 			last, told = held(now.Holds[i]), true
-			if out.write(last) != nil {
+			if out.put(last) != nil {
 				return
 			}
 		}

@@ -12,10 +12,6 @@ import (
 	"github.com/joulemux/joulemux/daemon/route"
 )
 
-// stalled is how long a client may leave a piece of its answer unread. Until
-// then it holds up the backend, which is what it should do.
-const stalled = 30 * time.Second
-
 // job returns the handler of an endpoint that runs jobs.
 func (s *Server) job(kind job.Kind) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
@@ -40,16 +36,15 @@ func (s *Server) job(kind job.Kind) http.HandlerFunc {
 			j.ID = rand.Text()
 		}
 		j.Arrived = time.Now()
-		out := &answer{w: w, control: http.NewResponseController(w), job: &j, report: q.Joulemux != nil}
+		out := &answer{client: s.client(w), job: &j, report: q.report}
 		out.end(s.Runner.Run(r.Context(), j, out))
 	}
 }
 
 // answer writes a backend's answer to a client, as it came.
 type answer struct {
-	w       http.ResponseWriter
-	control *http.ResponseController
-	job     *job.Job
+	client
+	job *job.Job
 	// report adds our own member to the answer: clients that sent one want it.
 	report bool
 
@@ -73,7 +68,8 @@ func (a *answer) Begin(head job.Head) error {
 	}
 	a.lines = a.job.Stream && head.Status < http.StatusBadRequest
 	a.report = a.report && head.Status < http.StatusBadRequest
-	if head.Length >= 0 && !a.report {
+	// A stream may have to end in an error that the backend did not count.
+	if head.Length >= 0 && !a.lines && !a.report {
 		h["Content-Length"] = []string{strconv.FormatInt(head.Length, 10)}
 	}
 	a.w.WriteHeader(head.Status)
@@ -83,47 +79,42 @@ func (a *answer) Begin(head job.Head) error {
 // Chunk writes a piece.
 func (a *answer) Chunk(c job.Chunk, r *dispatch.Report) error {
 	raw := c.Raw
-	if a.report {
-		switch {
-		case !a.lines:
-			a.whole = append(a.whole, raw...)
-			if !c.Last {
-				return nil
-			}
-			raw = a.whole
-			fallthrough
-		case c.Last:
-			spliced, err := job.Splice(raw, r.Fields())
-			if err == nil {
-				raw = spliced
-			}
+	if a.report && !a.lines {
+		a.whole = append(a.whole, raw...)
+		if !c.Last {
+			return nil
 		}
+		raw = a.whole
 	}
-	if err := a.control.SetWriteDeadline(time.Now().Add(stalled)); err != nil {
-		return err
+	if a.report && c.Last {
+		raw = withReport(raw, r)
 	}
-	if _, err := a.w.Write(raw); err != nil {
-		return err
+	if a.lines {
+		return a.send(raw)
 	}
-	if a.lines || a.job.Stream {
-		return a.control.Flush()
+	return a.write(raw)
+}
+
+// withReport adds the report to the end of an answer. What is no JSON object
+// is the backend's mistake, and for the client to see.
+func withReport(raw []byte, r *dispatch.Report) []byte {
+	spliced, err := job.Splice(raw, r.Fields())
+	if err != nil {
+		return raw
 	}
-	return nil
+	return spliced
 }
 
 // end ends the answer; one that broke ends as broken.
 func (a *answer) end(err error) {
 	switch {
 	case err == nil:
-		// The connection may carry more requests, which have their own time.
-		_ = a.control.SetWriteDeadline(time.Time{})
 	case !a.begun:
 		a.w.Header().Set("X-Request-ID", a.job.ID)
 		fail(a.w, err)
 	default:
 		if e := asJobError(err); a.lines && !e.Told {
-			_, _ = a.w.Write(encode(describe(err)))
-			_ = a.control.Flush()
+			_ = a.send(encode(describe(err))) // a client that is gone needs no words
 		}
 		panic(http.ErrAbortHandler)
 	}
@@ -166,12 +157,9 @@ func (s *Server) unload(w http.ResponseWriter, r *http.Request, j job.Job) {
 		holding = with[:1]
 	}
 	for _, b := range holding[1:] {
-		resp, err := b.send(r, j.Original.Body)
-		if err != nil {
+		if err := b.tell(r, j.Original.Body); err != nil {
 			s.Log.Warn("model not unloaded", "backend", b.id, "err", err)
-			continue
 		}
-		drain(resp.Body)
 	}
 	s.forward(w, r, holding[0], j.Original.Body)
 }

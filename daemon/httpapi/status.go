@@ -135,10 +135,10 @@ func (s *Server) models(w http.ResponseWriter, r *http.Request) {
 	list := []wire.Model{}
 	at := make(map[string]int)
 	for _, b := range s.Backends.Look(r.Context()) {
+		if !b.Healthy {
+			continue
+		}
 		for _, m := range b.Facts.Models {
-			if !b.Healthy {
-				continue
-			}
 			name := job.CanonicalModel(m.Name)
 			i, seen := at[name]
 			if !seen {
@@ -161,9 +161,9 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 		reply(w, http.StatusOK, s.describeStatus(s.Tiers.Look(r.Context()), s.Backends.Look(r.Context())))
 		return
 	}
-	out := newLines(w)
+	out := s.lines(w)
 	for now := range s.changes(r.Context()) {
-		if out.write(now) != nil {
+		if out.put(now) != nil {
 			return
 		}
 	}

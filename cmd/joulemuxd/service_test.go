@@ -1,0 +1,211 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/joulemux/joulemux/daemon/daemontest"
+)
+
+const (
+	service  = "joulemuxd.service"
+	overUnix = `curl -sS --max-time 20 --unix-socket "$XDG_RUNTIME_DIR/joulemux/api.sock" http://localhost`
+	endless  = `/api/generate -N -d '{"model":"llama3.2:1b","prompt":"endless"}'`
+)
+
+// TestServiceOfAUser is what systemd makes of us: installed as packagers do,
+// under a real user manager. The parts share one login; each starts from a
+// daemon that it has stopped, or started, itself.
+func TestServiceOfAUser(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it installs joulemux, and starts a user manager")
+	}
+	backend := daemontest.Serve(t, endlessOllama())
+	l := logIn(t)
+	port := daemontest.FreePort(t)
+	l.configure(t, oneBackend("canned", backend))
+	l.run(t, fmt.Sprintf(`mkdir -p ~/.config/systemd/user/joulemux-http.socket.d
+		printf '[Socket]\nListenStream=\nListenStream=127.0.0.1:%d\n' >~/.config/systemd/user/joulemux-http.socket.d/port.conf
+		systemctl --user daemon-reload
+		systemctl --user enable joulemuxd.service joulemux-http.socket
+		systemctl --user start joulemux.socket joulemux-http.socket`, port))
+
+	t.Run("the sockets are there before the daemon, and the user's alone", func(t *testing.T) {
+		l.expectState(t, "inactive")
+		l.run(t, "systemctl --user is-enabled joulemux.socket", "enabled")
+		l.run(t, `stat -c '%a %U %F' "$XDG_RUNTIME_DIR/joulemux" "$XDG_RUNTIME_DIR/joulemux/api.sock"`,
+			"700 joule directory", "600 joule socket")
+	})
+	overTCP := fmt.Sprintf("curl -sS --max-time 20 http://127.0.0.1:%d", port)
+	starters := []struct{ name, command, says string }{
+		{"a request on the Unix socket starts the daemon", overUnix + "/health", `"status":"healthy"`},
+		{"a request on the port starts the daemon", overTCP + "/api/tags", "llama3.2:1b"},
+		{"a look at Router1 starts the daemon", "busctl --user --no-pager introspect io.github.joulemux.Router1 /io/github/joulemux/Router1", `"mains"`},
+		{
+			"a call of Inference1 starts the daemon",
+			"busctl --user --timeout=20 call io.github.joulemux.Inference1 /io/github/joulemux/Inference1 io.github.joulemux.Inference1 ListModels",
+			`"llama3.2:1b"`,
+		},
+	}
+	for _, tt := range starters {
+		t.Run(tt.name, func(t *testing.T) {
+			l.stop(t)
+			t.Log(l.run(t, tt.command, tt.says))
+			l.expectState(t, "active")
+		})
+	}
+	t.Run("jobs are answered", func(t *testing.T) {
+		for _, base := range []string{overUnix, overTCP} {
+			l.run(t, base+`/api/generate -d '{"model":"llama3.2:1b","prompt":"why is the sky blue?","stream":false}'`, "Rayleigh")
+		}
+	})
+	t.Run("the status says the tier and where jobs go", func(t *testing.T) { expectStatus(t, l) })
+	t.Run("what goes well is no warning", func(t *testing.T) { expectQuiet(t, l) })
+	t.Run("a good file is taken by a reload", func(t *testing.T) {
+		l.configure(t, oneBackend("another", backend))
+		l.run(t, "systemctl --user reload joulemuxd.service")
+		expectBackend(t, l, "another")
+	})
+	t.Run("a bad file fails the reload, and the daemon goes on with the old", func(t *testing.T) { expectBadReload(t, l, backend) })
+	t.Run("the level of the log is systemctl's to change", func(t *testing.T) {
+		l.run(t, "systemctl --user service-log-level joulemuxd.service", "info")
+		l.run(t, "systemctl --user service-log-level joulemuxd.service debug")
+		l.run(t, "systemctl --user service-log-level joulemuxd.service", "debug")
+		l.run(t, "systemctl --user service-log-target joulemuxd.service", "journal")
+	})
+	t.Run("it stops at once with a stream open", func(t *testing.T) { expectQuickStop(t, l) })
+	t.Run("it does not start on a bad file, and does once that is mended", func(t *testing.T) { expectMendable(t, l, backend) })
+	t.Run("it stays confined", func(t *testing.T) { expectConfined(t, l) })
+}
+
+func oneBackend(id, backend string) string {
+	return fmt.Sprintf("backends:\n  - {id: %s, type: ollama, hardware: cpu, endpoint: 'http://%s'}", id, backend)
+}
+
+// endlessOllama is a canned Ollama that does not come to an end if it is asked
+// to be endless.
+func endlessOllama() http.Handler {
+	canned := daemontest.CannedOllama()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil || !strings.Contains(string(body), `"endless"`) {
+			r.Body = io.NopCloser(strings.NewReader(string(body)))
+			canned.ServeHTTP(w, r)
+			return
+		}
+		w.Header().Set("Content-Type", "application/x-ndjson")
+		_, _ = io.WriteString(w, `{"model":"llama3.2:1b","response":"On","done":false}`+"\n")
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	})
+}
+
+func expectStatus(t *testing.T, l *login) {
+	const want = "mains (no battery), jobs go to canned"
+	daemontest.Eventually(t, want, func() bool { return l.property(t, service, "StatusText") == want })
+	t.Log(l.run(t, "systemctl --user --no-pager --lines=3 status joulemuxd.service",
+		"Active: active (running)", `Status: "`+want+`"`, "app.slice/joulemuxd.service", "joulemux-http.socket"))
+	for name, want := range map[string]string{"Type": "notify", "NRestarts": "0", "Result": "success"} {
+		if got := l.property(t, service, name); got != want {
+			t.Errorf("%s is %s, want %s", name, got, want)
+		}
+	}
+}
+
+// expectQuiet checks the journal's lines: their priority is the journal's, and
+// what they say is all that is in them.
+func expectQuiet(t *testing.T, l *login) {
+	lines := l.run(t, "journalctl --user --no-pager -u joulemuxd.service -o cat _COMM=joulemuxd", "joulemux is ready")
+	for line := range strings.Lines(lines) {
+		if !strings.HasPrefix(line, "msg=") {
+			t.Errorf("a line does not begin with what it says: %s", line)
+		}
+	}
+	// The machine has no system bus, and it does say that.
+	if warned := l.run(t, "journalctl --user --no-pager -q -u joulemuxd.service -p warning -o cat | grep -v 'no bus to watch' || true"); warned != "" {
+		t.Errorf("it warns of this:\n%s", warned)
+	}
+}
+
+func expectBadReload(t *testing.T, l *login, backend string) {
+	before := l.property(t, service, "MainPID")
+	l.configure(t, "server:\n  http_prt: 1")
+	if said, code := l.try(t, "systemctl --user reload joulemuxd.service"); code == 0 {
+		t.Errorf("the reload did not fail: %s", said)
+	}
+	const warning = "configuration has faults, the old one is in force"
+	daemontest.Eventually(t, warning, func() bool { return strings.HasPrefix(l.property(t, service, "StatusText"), warning) })
+	l.expectState(t, "active")
+	if after := l.property(t, service, "MainPID"); after != before {
+		t.Errorf("process %s became %s", before, after)
+	}
+	l.run(t, overUnix+"/backends", `"another"`)
+	daemontest.Eventually(t, "what is wrong, in the journal", func() bool {
+		return strings.Contains(l.run(t, "journalctl --user --no-pager -u joulemuxd.service -o cat"), `did you mean "http_port"?`)
+	})
+	l.configure(t, oneBackend("canned", backend))
+	l.run(t, "systemctl --user reload joulemuxd.service")
+	expectBackend(t, l, "canned")
+}
+
+// expectBackend waits until a backend is there. A reload does not: before 253
+// the service manager takes it for done once the signal is sent.
+func expectBackend(t *testing.T, l *login, id string) {
+	t.Helper()
+	daemontest.Eventually(t, "a backend "+id, func() bool {
+		return strings.Contains(l.run(t, overUnix+"/backends"), `"id":"`+id+`"`)
+	})
+}
+
+func expectQuickStop(t *testing.T, l *login) {
+	l.run(t, `systemctl --user start joulemuxd.service; mkfifo ~/stream
+		`+overUnix+endless+` >~/stream 2>~/failed & client=$!
+		exec 3<~/stream; read -r -u 3 first; echo "$first"`, `"response":"On"`)
+	start := time.Now()
+	l.run(t, "systemctl --user stop joulemuxd.service")
+	took := time.Since(start)
+	if took > 2*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	t.Logf("it took %v; then the client read:\n%s", took, l.run(t, "cat <&3; exec 3<&-; wait $client; echo curl: $? $(cat ~/failed)"))
+	for name, want := range map[string]string{"Result": "success", "ExecMainCode": "1", "ExecMainStatus": "0", "ActiveState": "inactive"} {
+		if got := l.property(t, service, name); got != want {
+			t.Errorf("%s is %s, want %s", name, got, want)
+		}
+	}
+}
+
+func expectMendable(t *testing.T, l *login, backend string) {
+	l.stop(t)
+	l.configure(t, "server:\n  http_prt: 1")
+	if said, code := l.try(t, "systemctl --user start joulemuxd.service"); code == 0 {
+		t.Errorf("it started: %s", said)
+	}
+	t.Log(l.run(t, "systemctl --user show -p ActiveState -p SubState -p Result -p ExecMainStatus -p NRestarts joulemuxd.service",
+		"ActiveState=failed", "ExecMainStatus=78", "NRestarts=0"))
+	l.run(t, "systemctl --user is-active joulemux.socket", "active")
+	l.configure(t, oneBackend("canned", backend))
+	l.run(t, overUnix+"/health", `"status":"healthy"`)
+	l.expectState(t, "active")
+}
+
+// expectConfined holds how much systemd thinks the daemon could do. What would
+// lower it further needs privileges that a user manager does not have.
+func expectConfined(t *testing.T, l *login) {
+	const budget = 6.5
+	said := l.run(t, "systemd-analyze --user --no-pager security joulemuxd.service")
+	found := regexp.MustCompile(`Overall exposure level for joulemuxd\.service: ([0-9.]+).*`).FindStringSubmatch(said)
+	if found == nil {
+		t.Fatalf("there is no score in\n%s", said)
+	}
+	t.Log(found[0])
+	if score, err := strconv.ParseFloat(found[1], 64); err != nil || score > budget {
+		t.Errorf("the score is %s, %v; want at most %v", found[1], err, budget)
+	}
+}

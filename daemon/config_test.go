@@ -1,0 +1,114 @@
+package daemon_test
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/joulemux/joulemux/daemon"
+	"github.com/joulemux/joulemux/daemon/config"
+	"github.com/joulemux/joulemux/daemon/daemontest"
+)
+
+const faulty = "rooting: {}\nlimits: {prompt_mib: many}\n"
+
+func TestFaultyConfigurationIsNoStart(t *testing.T) {
+	_, err := daemontest.Try(t, daemontest.Options{Config: faulty})
+	var faults config.Faults
+	if !errors.As(err, &faults) || len(faults) != 2 {
+		t.Fatalf("got %v", err)
+	}
+	for _, want := range []string{"line 2: rooting", "line 3: limits.prompt_mib"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("no %q in %q", want, err)
+		}
+	}
+}
+
+func TestConfigurationThatIsADirectory(t *testing.T) {
+	dir := t.TempDir()
+	for what, run := range map[string]func() error{
+		"a start": func() error { return daemon.Run(t.Context(), daemon.Options{Config: dir}) },
+		"a check": func() error { _, err := daemon.Check(dir); return err },
+	} {
+		if err := run(); err == nil || !strings.Contains(err.Error(), dir+" is no regular file, but a directory") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+func TestReload(t *testing.T) {
+	for how, reload := range map[string]func(d *daemontest.Daemon, text string){
+		"by a change of the file": func(d *daemontest.Daemon, text string) { d.Configure(text) },
+		"by a signal":             func(d *daemontest.Daemon, text string) { changeUnseen(t, d, text); d.Reload() },
+	} {
+		t.Run(how, func(t *testing.T) {
+			first := oneBackend(t) + "#" + strings.Repeat(" ", len(faulty)) + "\n"
+			d := daemontest.Start(t, daemontest.Options{Config: first})
+			if got := ran(t, d); got != "ollama-cpu" {
+				t.Fatalf("a job ran on %s", got)
+			}
+			reload(d, faulty)
+			d.Await("the configuration has faults, the old one stays in force")
+			d.Await("line 2: rooting")
+			if got := ran(t, d); got != "ollama-cpu" {
+				t.Errorf("with faults a job ran on %s", got)
+			}
+			reload(d, strings.ReplaceAll(first, "cpu", "npu"))
+			d.Await("the configuration has changed")
+			if got := ran(t, d); got != "ollama-npu" {
+				t.Errorf("after the reload a job ran on %s", got)
+			}
+		})
+	}
+}
+
+// changeUnseen changes the configuration so that nobody notices who does not
+// read it: file, size and time stay.
+func changeUnseen(t *testing.T, d *daemontest.Daemon, text string) {
+	t.Helper()
+	path := d.ConfigPath()
+	old, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, _, _ := strings.Cut(string(old), "\n")
+	fresh := server + "\n" + text
+	fresh += strings.Repeat("\n", len(old)-len(fresh))
+	if err := errors.Join(os.WriteFile(path, []byte(fresh), 0o600), os.Chtimes(path, info.ModTime(), info.ModTime())); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The signal comes again and again until the change of the file has been
+// noticed too, which takes a moment: the race detector sees it if two read.
+func TestReloadsDoNotOvertakeEachOther(t *testing.T) {
+	first := oneBackend(t)
+	d := daemontest.Start(t, daemontest.Options{Config: first})
+	for _, name := range []string{"a", "b", "c"} {
+		d.Configure(strings.ReplaceAll(first, "ollama-cpu", name))
+		for began := time.Now(); time.Since(began) < 300*time.Millisecond; {
+			d.Reload()
+		}
+	}
+	if got := ran(t, d); got != "c" {
+		t.Errorf("a job ran on %s, want the last that was configured", got)
+	}
+}
+
+func TestConfigurationThatBecomesADirectoryChangesNothing(t *testing.T) {
+	d := daemontest.Start(t, daemontest.Options{Config: oneBackend(t)})
+	if err := errors.Join(os.Remove(d.ConfigPath()), os.Mkdir(d.ConfigPath(), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	d.Await("is no regular file, but a directory")
+	if got := ran(t, d); got != "ollama-cpu" {
+		t.Errorf("a job ran on %s", got)
+	}
+}

@@ -1,0 +1,12 @@
+package httpapi
+
+import "time"
+
+// What tests see of the inside.
+var (
+	StatusOf  = statusOf
+	OllamaJob = ollamaJob
+)
+
+// SetStalled shortens how long a client may leave its answer unread.
+func (s *Server) SetStalled(d time.Duration) { s.stalled = d }

@@ -1,0 +1,291 @@
+package httpapi_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+const (
+	ndjson = "application/x-ndjson"
+	inJSON = "application/json; charset=utf-8"
+)
+
+// The spacing of these is nobody's but theirs, so that it shows if somebody
+// writes them anew.
+const (
+	firstLine = `{"response" :"Hé<>","done": false}` + "\n"
+	lastLine  = `{"response":"" , "done":true, "eval_count":2,"eval_duration":1000000000}` + "\n"
+	wholeBody = `{"response":"Hé<>" ,"done": true,"eval_count":2}`
+	vectors   = `{"embeddings":[[0.10, -2e-3]] }`
+)
+
+func TestRequestAndAnswerPassByteForByte(t *testing.T) {
+	for name, c := range map[string]struct {
+		path, body, kind string
+		pieces           []string
+	}{
+		"a stream of generate":          {"/api/generate", `{ "model":"m" , "prompt":"é\u00e9 <&>","x":1.0}`, ndjson, []string{firstLine, lastLine}},
+		"an undivided generate":         {"/api/generate", `{"model":"m","prompt":"p","stream":false}`, inJSON, []string{wholeBody}},
+		"a stream of chat":              {"/api/chat", `{"model":"m","messages":[{"role":"user","content":"joulemux"}]} `, ndjson, []string{firstLine + firstLine, lastLine}},
+		"an undivided chat":             {"/api/chat", "{\"model\":\"m\",\n\"messages\":[],\"stream\":false}", inJSON, []string{wholeBody}},
+		"an undivided one in pieces":    {"/api/chat", `{"model":"m","stream":false}`, inJSON, []string{wholeBody[:9], wholeBody[9:]}},
+		"embed":                         {"/api/embed", `{"model":"m","input":["a","b"]}`, inJSON, []string{vectors}},
+		"embeddings":                    {"/api/embeddings", `{"model":"m","prompt":"a"}`, inJSON, []string{`{"embedding":[0.10]}`}},
+		"a last line without its end":   {"/api/generate", `{"model":"m"}`, ndjson, []string{firstLine, strings.TrimSpace(lastLine)}},
+		"a member that is like our own": {"/api/generate", `{"Joulemux":{"class":"background"},"model":"m"}`, ndjson, []string{lastLine}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := with(says(c.kind, c.pieces...))
+			r := newRig(t, o)
+			for _, client := range []*http.Client{r.overUnix, r.overTCP} {
+				got := r.over(client, "POST", c.path, c.body)
+				asked := o.questions()
+				if last := asked[len(asked)-1]; last != (question{"POST", c.path, c.body}) {
+					t.Errorf("the backend was asked %q", last)
+				}
+				if got.err != nil || got.status != 200 || got.body != strings.Join(c.pieces, "") || got.header.Get("Content-Type") != c.kind {
+					t.Errorf("the client got %+v", got)
+				}
+				if len(c.pieces) == 1 && c.kind == inJSON && got.header.Get("Content-Length") != fmt.Sprint(len(c.pieces[0])) {
+					t.Errorf("the length is %q", got.header.Get("Content-Length"))
+				}
+			}
+		})
+	}
+}
+
+func TestOurMemberIsTakenOutAndTheReportComesWithTheLastLineAlone(t *testing.T) {
+	for name, c := range map[string]struct {
+		path, body, passed, kind string
+		pieces                   []string
+	}{
+		"stream":    {"/api/generate", `{"model":"m", "joulemux":{"class":"interactive"}, "prompt":"p"}`, `{"model":"m", "prompt":"p"}`, ndjson, []string{firstLine, lastLine}},
+		"undivided": {"/api/chat", `{"joulemux":{},"model":"m","stream":false}`, `{"model":"m","stream":false}`, inJSON, []string{wholeBody[:9], wholeBody[9:]}},
+		"embed":     {"/api/embed", `{"model":"m","input":"a","joulemux":{}}`, `{"model":"m","input":"a"}`, inJSON, []string{vectors}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := with(says(c.kind, c.pieces...))
+			r := newRig(t, o)
+			got := r.ask("POST", c.path, c.body)
+			if asked := o.questions(); len(asked) != 1 || asked[0].body != c.passed {
+				t.Errorf("the backend was asked %q", asked)
+			}
+			whole := strings.Join(c.pieces, "")
+			end := strings.LastIndexByte(whole, '}')
+			rest, ok := strings.CutPrefix(got.body, whole[:end]+`,"joulemux":`)
+			if !ok || !strings.HasSuffix(rest, whole[end:]) {
+				t.Fatalf("the answer is %q", got.body)
+			}
+			own := read[map[string]any](t, strings.TrimSuffix(rest, whole[end:]))
+			if own["backend_used"] != "one" && own["backend"] != "one" || own["model"] != "m" || own["energy_quality"] != "estimated" {
+				t.Errorf("the report is %v", own)
+			}
+		})
+	}
+}
+
+func TestNoReportIsAddedToARefusal(t *testing.T) {
+	refused := `{"error":"temperature must be a number"}`
+	r := newRig(t, with(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", inJSON)
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = io.WriteString(w, refused)
+	}))
+	got := r.ask("POST", "/api/generate", `{"model":"m","joulemux":{}}`)
+	if got.status != 400 || got.body != refused || got.header.Get("X-Backend-Used") != "one" {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestABackendsFailureComesInItsOwnWords(t *testing.T) {
+	r := newRig(t, with(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", inJSON)
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_, _ = io.WriteString(w, `{"error":"server busy"}`)
+	}))
+	got := r.ask("POST", "/api/generate", `{"model":"m"}`)
+	if got.status != 503 || got.body != `{"error":"server busy"}` || got.header.Get("Retry-After") == "" ||
+		!strings.Contains(got.header.Get("X-Joulemux-Error"), "busy") || got.header.Get("X-Request-ID") == "" {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestAnAnswerThatBreaksEndsInAnErrorAndAsBroken(t *testing.T) {
+	dies := func(last string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, firstLine+last)
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		}
+	}
+	for name, c := range map[string]struct {
+		script http.HandlerFunc
+		body   string
+		errors int
+	}{
+		"the backend dies in a stream":          {dies(""), `{"model":"m"}`, 1},
+		"the backend dies in a line":            {dies(`{"resp`), `{"model":"m"}`, 1},
+		"a stream ends without a last line":     {says(ndjson, firstLine), `{"model":"m"}`, 1},
+		"the backend tells of its error itself": {says(ndjson, firstLine, `{"error":"out of memory"}`+"\n"), `{"model":"m"}`, 1},
+		"the backend dies in an undivided one":  {dies(strings.Repeat(" ", 64<<10)), `{"model":"m","stream":false}`, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := newRig(t, with(c.script)).ask("POST", "/api/generate", c.body)
+			if got.status != 200 || !errors.Is(got.err, io.ErrUnexpectedEOF) {
+				t.Errorf("got %+v", got)
+			}
+			if !strings.HasPrefix(got.body, firstLine) || strings.Count(got.body, `"error":`) != c.errors {
+				t.Errorf("the body is %q", got.body)
+			}
+			if c.errors > 0 {
+				lines := strings.Split(strings.TrimSpace(got.body), "\n")
+				if e := read[map[string]any](t, lines[len(lines)-1]); e["error"] == "" {
+					t.Errorf("the last line is %v", e)
+				}
+			}
+		})
+	}
+}
+
+// endless answers with lines until its client is gone.
+func endless(gone chan<- time.Time) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		defer func() { gone <- time.Now() }()
+		control := http.NewResponseController(w)
+		line := []byte(`{"response":"` + strings.Repeat("x", 8<<10) + `","done":false}` + "\n")
+		for r.Context().Err() == nil {
+			if _, err := w.Write(line); err != nil {
+				return
+			}
+			if control.Flush() != nil {
+				return
+			}
+		}
+	}
+}
+
+func TestAClientThatLeavesEndsTheBackendsWork(t *testing.T) {
+	silent := func(asked chan<- struct{}, gone chan<- time.Time) http.HandlerFunc {
+		return func(_ http.ResponseWriter, r *http.Request) {
+			close(asked)
+			<-r.Context().Done()
+			gone <- time.Now()
+		}
+	}
+	t.Run("before the first token", func(t *testing.T) {
+		asked, gone := make(chan struct{}), make(chan time.Time, 1)
+		r := newRig(t, with(silent(asked, gone)))
+		ctx, cancel := context.WithCancel(t.Context())
+		req, _ := http.NewRequestWithContext(ctx, "POST", "http://"+r.addr+"/api/generate", strings.NewReader(`{"model":"m"}`))
+		over := make(chan struct{})
+		go func() {
+			defer close(over)
+			if resp, err := r.overUnix.Do(req); err == nil {
+				resp.Body.Close()
+			}
+		}()
+		wait(t, "the backend is asked", asked)
+		left := time.Now()
+		cancel()
+		<-over
+		soon(t, left, gone)
+	})
+	t.Run("in the middle of a stream", func(t *testing.T) {
+		gone := make(chan time.Time, 1)
+		r := newRig(t, with(endless(gone)))
+		resp := r.open(t.Context(), r.overTCP, "POST", "/api/generate", `{"model":"m"}`)
+		if _, err := bufio.NewReader(resp.Body).ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
+		left := time.Now()
+		resp.Body.Close()
+		soon(t, left, gone)
+	})
+}
+
+// soon fails the test unless the backend was let go in time: 100 ms on a
+// machine that has nothing else to do.
+func soon(t *testing.T, left time.Time, gone <-chan time.Time) {
+	t.Helper()
+	select {
+	case at := <-gone:
+		t.Logf("the backend was let go after %v", at.Sub(left))
+		if took := at.Sub(left); took > 2*time.Second {
+			t.Errorf("the backend worked on for %v", took)
+		}
+	case <-time.After(patience):
+		t.Fatal("the backend works on")
+	}
+}
+
+func TestAReaderThatStopsReadingIsLeft(t *testing.T) {
+	gone := make(chan time.Time, 1)
+	r := newRig(t, with(endless(gone)))
+	r.SetStalled(200 * time.Millisecond)
+	conn, err := net.Dial("unix", r.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	body := `{"model":"m"}`
+	if _, err := fmt.Fprintf(conn, "POST /api/generate HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body); err != nil {
+		t.Fatal(err)
+	}
+	soon(t, time.Now(), gone)
+}
+
+func TestADeadlineOfOneAnswerDoesNotHitTheNext(t *testing.T) {
+	release := make(chan struct{})
+	r := newRig(t, with(func(w http.ResponseWriter, r *http.Request) {
+		if body, _ := io.ReadAll(r.Body); strings.Contains(string(body), "wait") {
+			<-release
+		}
+		says(ndjson, firstLine, lastLine)(w, r)
+	}))
+	r.SetStalled(50 * time.Millisecond)
+	if got := r.ask("POST", "/api/generate", `{"model":"m"}`); got.err != nil {
+		t.Fatal(got.err)
+	}
+	time.AfterFunc(150*time.Millisecond, func() { close(release) })
+	if got := r.ask("POST", "/api/generate", `{"model":"m","prompt":"wait"}`); got.err != nil || got.body != firstLine+lastLine {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestUnloadingReachesEveryBackendThatHoldsTheModel(t *testing.T) {
+	done := says(inJSON, `{"done":true,"done_reason":"unload"}`)
+	for name, c := range map[string]struct {
+		path, body string
+		asked      [3]int
+		status     int
+	}{
+		"generate":                       {"/api/generate", `{"model":"m","keep_alive":0}`, [3]int{1, 0, 1}, 200},
+		"chat with words of time":        {"/api/chat", `{"model":"m","messages":[],"keep_alive":"0s"}`, [3]int{1, 0, 1}, 200},
+		"a model that is loaded nowhere": {"/api/generate", `{"model":"other","keep_alive":0}`, [3]int{0, 1, 0}, 200},
+		"a model that is not there":      {"/api/generate", `{"model":"none","keep_alive":0}`, [3]int{}, 404},
+		"no model":                       {"/api/generate", `{"keep_alive":0}`, [3]int{}, 400},
+	} {
+		t.Run(name, func(t *testing.T) {
+			servers := []*scriptedOllama{with(done), with(done), with(done)}
+			servers[1].models, servers[1].resident = []string{"m:latest", "other"}, nil
+			got := newRig(t, servers[0], servers[1], servers[2]).ask("POST", c.path, c.body)
+			if got.status != c.status {
+				t.Errorf("got %+v", got)
+			}
+			for i, s := range servers {
+				asked := s.questions()
+				if len(asked) != c.asked[i] || len(asked) > 0 && asked[0].body != c.body {
+					t.Errorf("server %d was asked %q", i, asked)
+				}
+			}
+		})
+	}
+}

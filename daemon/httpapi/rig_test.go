@@ -1,0 +1,251 @@
+package httpapi_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/joulemux/joulemux/daemon/backend"
+	"github.com/joulemux/joulemux/daemon/backend/ollama"
+	"github.com/joulemux/joulemux/daemon/dispatch"
+	"github.com/joulemux/joulemux/daemon/httpapi"
+	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/daemon/peer"
+	"github.com/joulemux/joulemux/power"
+	"github.com/joulemux/joulemux/power/tracker"
+)
+
+// patience is what a loaded machine may take for what should take no time.
+const patience = 20 * time.Second
+
+// scriptedOllama lists the models that it is given, and answers all else by a
+// script.
+type scriptedOllama struct {
+	version  string
+	models   []string
+	resident []string
+	script   http.HandlerFunc
+
+	mu    sync.Mutex
+	asked []question
+}
+
+// question is a request that a scripted Ollama was asked.
+type question struct{ method, path, body string }
+
+func (o *scriptedOllama) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch r.URL.Path {
+	case "/api/version":
+		_, _ = fmt.Fprintf(w, `{"version":%q}`, o.version)
+		return
+	case "/api/tags":
+		_, _ = io.WriteString(w, listing(o.models))
+		return
+	case "/api/ps":
+		_, _ = io.WriteString(w, listing(o.resident))
+		return
+	}
+	body, _ := io.ReadAll(r.Body)
+	o.mu.Lock()
+	o.asked = append(o.asked, question{r.Method, r.URL.Path, string(body)})
+	o.mu.Unlock()
+	if o.script == nil {
+		w.WriteHeader(http.StatusTeapot)
+		return
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	o.script(w, r)
+}
+
+func listing(models []string) string {
+	list := make([]string, len(models))
+	for i, m := range models {
+		list[i] = fmt.Sprintf(`{"name":%q,"model":%q,"size":7,"mark":[1, 2]}`, m, m)
+	}
+	return `{"models":[` + strings.Join(list, ",") + `]}`
+}
+
+// questions returns what was asked beside the listings.
+func (o *scriptedOllama) questions() []question {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return append([]question(nil), o.asked...)
+}
+
+// says answers with these pieces, each sent by itself.
+func says(contentType string, pieces ...string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", contentType)
+		for _, p := range pieces {
+			_, _ = io.WriteString(w, p)
+			if len(pieces) > 1 {
+				_ = http.NewResponseController(w).Flush()
+			}
+		}
+	}
+}
+
+// with returns a scripted Ollama that has the resident model m.
+func with(script http.HandlerFunc) *scriptedOllama {
+	return &scriptedOllama{version: "0.17.4", models: []string{"m:latest"}, resident: []string{"m:latest"}, script: script}
+}
+
+// rig is the front-end with real parts below it, on both listeners.
+type rig struct {
+	*httpapi.Server
+	t        *testing.T
+	tiers    *tracker.Tracker
+	backends *backend.Set
+	dispatch *dispatch.Dispatcher
+	socket   string
+	addr     string
+	overUnix *http.Client
+	overTCP  *http.Client
+}
+
+// newRig starts a front-end over servers that are called one, two and so on.
+func newRig(t *testing.T, servers ...http.Handler) *rig {
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	r := &rig{t: t, tiers: tracker.New(power.DefaultPolicy(), power.PreferAuto, func() power.Supply { return power.Supply{} })}
+	r.backends = backend.New(
+		func(s backend.Spec) backend.Server { return ollama.New(&s.Endpoint) },
+		func(s backend.Spec, _ job.Facts) power.DeviceClass { return s.Class }, log)
+	var specs []backend.Spec
+	classes := []power.DeviceClass{power.IntegratedGPU, power.CPU, power.NPU}
+	for i, h := range servers {
+		server := httptest.NewServer(h)
+		t.Cleanup(server.Close)
+		u, _ := url.Parse(server.URL)
+		specs = append(specs, backend.Spec{ID: []string{"one", "two", "three"}[i], Type: "ollama", Class: classes[i], Endpoint: *u})
+	}
+	r.backends.Configure(specs)
+	r.dispatch = dispatch.New(r.tiers, r.backends, dispatch.DefaultSettings(), log)
+	table, err := peer.Open("/proc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Server = httpapi.New(httpapi.Parts{
+		Runner: r.dispatch, Tiers: r.tiers, Backends: r.backends, UID: table.UID,
+		Draw: func() (power.Power, bool) { return power.Watts(9), true }, Version: "1-test", Log: log,
+	}, httpapi.Settings{MaxBody: 4 << 20})
+	r.serve()
+	return r
+}
+
+// serve runs what runs, until the test ends.
+func (r *rig) serve() {
+	r.t.Helper()
+	dir, err := os.MkdirTemp("", "jm-")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.socket = filepath.Join(dir, "api.sock")
+	unix, err := net.Listen("unix", r.socket)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.addr = tcp.Addr().String()
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { _ = r.tiers.Run(ctx) })
+	for _, l := range []net.Listener{unix, tcp} {
+		running.Go(func() {
+			if err := r.Serve(ctx, l); err != nil {
+				r.t.Errorf("Serve returned %v", err)
+			}
+		})
+	}
+	r.overUnix = &http.Client{Transport: &http.Transport{DisableCompression: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", r.socket)
+	}}}
+	r.overTCP = &http.Client{Transport: &http.Transport{DisableCompression: true}}
+	r.t.Cleanup(func() {
+		r.overUnix.CloseIdleConnections()
+		r.overTCP.CloseIdleConnections()
+		cancel()
+		running.Wait()
+		r.backends.Close()
+		_ = os.RemoveAll(dir)
+	})
+}
+
+// answered is a response that has been read.
+type answered struct {
+	status int
+	header http.Header
+	body   string
+	err    error // of reading the body
+}
+
+// ask sends a request over the Unix socket. Headers are "Name: value".
+func (r *rig) ask(method, path, body string, headers ...string) answered {
+	r.t.Helper()
+	return r.over(r.overUnix, method, path, body, headers...)
+}
+
+func (r *rig) over(c *http.Client, method, path, body string, headers ...string) answered {
+	r.t.Helper()
+	resp := r.open(r.t.Context(), c, method, path, body, headers...)
+	defer resp.Body.Close()
+	all, err := io.ReadAll(resp.Body)
+	return answered{resp.StatusCode, resp.Header, string(all), err}
+}
+
+// open sends a request and returns the beginning of its answer.
+func (r *rig) open(ctx context.Context, c *http.Client, method, path, body string, headers ...string) *http.Response {
+	r.t.Helper()
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+r.addr+path, strings.NewReader(body))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, h := range headers {
+		name, value, _ := strings.Cut(h, ": ")
+		if name == "Host" {
+			req.Host = value
+		} else {
+			req.Header.Set(name, value)
+		}
+	}
+	resp, err := c.Do(req)
+	if err != nil {
+		r.t.Fatalf("%s %s: %v", method, path, err)
+	}
+	return resp
+}
+
+// read decodes a JSON text.
+func read[T any](t *testing.T, text string) (v T) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(text), &v); err != nil {
+		t.Fatalf("%q: %v", text, err)
+	}
+	return v
+}
+
+// wait fails the test unless something happens in time.
+func wait(t *testing.T, what string, happened <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-happened:
+	case <-time.After(patience):
+		t.Fatalf("%s: nothing in time", what)
+	}
+}

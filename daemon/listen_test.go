@@ -1,0 +1,122 @@
+package daemon_test
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/joulemux/joulemux/daemon/daemontest"
+)
+
+func TestTakenPortIsLoggedAndTheDaemonRunsOn(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	d := daemontest.Start(t, daemontest.Options{Config: oneBackend(t), Port: l.Addr().(*net.TCPAddr).Port})
+	d.Await("the HTTP port cannot be opened")
+	d.Await(l.Addr().String())
+	if got := ran(t, d); got != "ollama-cpu" {
+		t.Errorf("a job ran on %s", got)
+	}
+}
+
+func TestOneSocketHasOneDaemon(t *testing.T) {
+	first := daemontest.Start(t, daemontest.Options{Config: oneBackend(t)})
+	runtime := filepath.Dir(filepath.Dir(first.Socket))
+	_, err := daemontest.Try(t, daemontest.Options{Runtime: runtime, Beside: first})
+	if err == nil || !strings.Contains(err.Error(), "another daemon listens on "+first.Socket) {
+		t.Errorf("the second says %v", err)
+	}
+	if got := ran(t, first); got != "ollama-cpu" {
+		t.Errorf("on the first a job ran on %s", got)
+	}
+}
+
+func TestSocketThatWasLeftBehindIsReplaced(t *testing.T) {
+	runtime := daemontest.Folder(t)
+	path := filepath.Join(runtime, "joulemux", "api.sock")
+	if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	_ = l.Close()
+	d := daemontest.Start(t, daemontest.Options{Config: oneBackend(t), Runtime: runtime})
+	if got := ran(t, d); got != "ollama-cpu" {
+		t.Errorf("a job ran on %s", got)
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the socket is %v, %v", info.Mode(), err)
+	}
+	if err := d.Stop(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("after the stop: %v", err)
+	}
+}
+
+func TestFileInThePlaceOfTheSocketStays(t *testing.T) {
+	runtime := daemontest.Folder(t)
+	path := filepath.Join(runtime, "joulemux", "api.sock")
+	if err := errors.Join(os.Mkdir(filepath.Dir(path), 0o700), os.WriteFile(path, []byte("mine"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := daemontest.Try(t, daemontest.Options{Runtime: runtime}); err == nil || !strings.Contains(err.Error(), path) {
+		t.Errorf("got %v", err)
+	}
+	if text, err := os.ReadFile(path); string(text) != "mine" {
+		t.Errorf("the file is %q, %v", text, err)
+	}
+}
+
+func TestDaemonNeedsNoSessionBus(t *testing.T) {
+	d := daemontest.Start(t, daemontest.Options{Config: oneBackend(t), Lonely: true})
+	d.Await("there is no session bus")
+	if got := ran(t, d); got != "ollama-cpu" {
+		t.Errorf("a job ran on %s", got)
+	}
+}
+
+func TestOtherUsersAreRefused(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("it takes root to be somebody else")
+	}
+	d := daemontest.Start(t, daemontest.Options{Config: oneBackend(t)})
+	// Whoever gets as far as the socket's folder finds it closed.
+	for dir := filepath.Dir(d.Socket); dir != os.TempDir(); dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stranger := func(args ...string) (string, error) {
+		args = append([]string{"--reuid", "1000", "--regid", "1000", "--clear-groups", "curl", "-sS", "--max-time", "20", "-w", "\n%{http_code}"}, args...)
+		out, err := exec.CommandContext(t.Context(), "setpriv", args...).CombinedOutput()
+		return string(out), err
+	}
+	out, err := stranger("http://" + d.Addr + "/api/tags")
+	if err != nil || !strings.Contains(out, "forbidden: this joulemux serves the user 0 alone") || !strings.HasSuffix(out, "\n403") {
+		t.Errorf("over TCP: %v, %s", err, out)
+	}
+	// curl's 7 is that it cannot connect; it says no more of why.
+	var exit *exec.ExitError
+	if out, err := stranger("--unix-socket", d.Socket, "http://localhost/api/tags"); !errors.As(err, &exit) || exit.ExitCode() != 7 {
+		t.Errorf("over the socket: %v, %s", err, out)
+	}
+	own, err := request(t, new(http.Client), "GET", fmt.Sprintf("http://%s/api/tags", d.Addr), nil)
+	if err != nil || own.status != http.StatusOK {
+		t.Errorf("we ourselves: %v, %v", own, err)
+	}
+}

@@ -1,0 +1,47 @@
+package daemon_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/joulemux/joulemux/daemon/daemontest"
+	"github.com/joulemux/joulemux/dbus"
+)
+
+func TestPolicyLasts(t *testing.T) {
+	o := daemontest.Options{Config: oneBackend(t), State: filepath.Join(t.TempDir(), "joulemux")}
+	d := daemontest.Start(t, o)
+	if got := status(t, d).Policy; got != "auto" {
+		t.Errorf("in the beginning it is %q", got)
+	}
+	object := router(d.Bus.Connect(t))
+	if err := object.SetProperty(dbus.RouterName+".Policy", "saver"); err != nil {
+		t.Fatal(err)
+	}
+	if err := object.SetProperty(dbus.RouterName+".Policy", "frugal"); err == nil {
+		t.Error("a policy that there is not was taken")
+	}
+	if got := status(t, d); got.Policy != "saver" || got.Tier != "saver" {
+		t.Errorf("policy %q gives tier %q", got.Policy, got.Tier)
+	}
+	if err := d.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	d = daemontest.Start(t, o)
+	if got := status(t, d); got.Policy != "saver" || got.Tier != "saver" {
+		t.Errorf("after a restart policy %q gives tier %q", got.Policy, got.Tier)
+	}
+}
+
+func TestPolicyThatCannotBeReadIsAuto(t *testing.T) {
+	state := t.TempDir()
+	if err := os.WriteFile(filepath.Join(state, "policy"), []byte("\x00frugal"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := daemontest.Start(t, daemontest.Options{State: state})
+	d.Await("the policy that was kept cannot be read")
+	if got := status(t, d).Policy; got != "auto" {
+		t.Errorf("it is %q", got)
+	}
+}
