@@ -33,7 +33,7 @@ func TestConfigurationThatIsADirectory(t *testing.T) {
 		"a start": func() error { return daemon.Run(t.Context(), daemon.Options{Config: dir}) },
 		"a check": func() error { _, err := daemon.Check(dir); return err },
 	} {
-		if err := run(); err == nil || !strings.Contains(err.Error(), dir+" is no regular file, but a directory") {
+		if err := run(); err == nil || !strings.Contains(err.Error(), dir+": it is no regular file, but a directory") {
 			t.Errorf("%s: %v", what, err)
 		}
 	}

@@ -165,11 +165,10 @@ func (d *daemon) followConfig(ctx context.Context, changed <-chan struct{}) {
 		case <-ctx.Done():
 			return
 		case <-changed:
-			d.reload(ctx)
+			d.tell(systemd.Status(d.reload(ctx)))
 		case <-d.Reload:
 			d.tell(systemd.Reloading())
-			d.reload(ctx)
-			d.tell(systemd.Ready(d.status.text()))
+			d.tell(systemd.Ready(d.reload(ctx)))
 		}
 	}
 }

@@ -51,14 +51,14 @@ var scaffold = []string{"packaging/...", "power/powertest", "dbus/dbustest", "da
 // import it where they need it.
 var rooms = map[string][]string{
 	"os/exec":                          {"packaging/...", "cmd/joulemux"},
-	"github.com/godbus/dbus/v5":        {"dbus/..."},
+	"github.com/godbus/dbus/v5":        {"dbus/...", "packaging/..."},
 	"github.com/coreos/go-systemd/v22": {"systemd"},
 	"github.com/fsnotify/fsnotify":     {"daemon/config"},
 	"go.yaml.in/yaml/v4":               {"daemon/config"},
 	"github.com/prometheus/procfs":     {"daemon/peer"},
 	"github.com/ollama/ollama/api":     {"daemon/backend/ollama", "daemon/httpapi", "cmd/...", "packaging/...", "daemon/daemontest"},
 	"github.com/spf13/cobra":           {"cmd/..."},
-	"golang.org/x/sync":                {"daemon"},
+	"golang.org/x/sync":                {"daemon", "packaging/..."},
 	"golang.org/x/sys":                 {"cmd/joulemux"},
 }
 

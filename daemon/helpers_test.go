@@ -119,8 +119,8 @@ func status(t *testing.T, d *daemontest.Daemon) (s wire.Status) {
 
 type options = map[string]godbus.Variant
 
-func message(text string) []options {
-	return []options{{"role": godbus.MakeVariant("user"), "content": godbus.MakeVariant(text)}}
+func message() []options {
+	return []options{{"role": godbus.MakeVariant("user"), "content": godbus.MakeVariant("Why?")}}
 }
 
 // inference and router are the daemon's two objects, as a peer sees them.

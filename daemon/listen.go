@@ -23,6 +23,9 @@ func (d *daemon) listen(ctx context.Context) ([]net.Listener, error) {
 		}
 		l, err := listenUnix(ctx, path)
 		if err != nil {
+			for _, tcp := range d.Inherited[systemd.HTTP] {
+				_ = tcp.Close()
+			}
 			return nil, err
 		}
 		listeners = append(listeners, l)

@@ -17,17 +17,15 @@ import (
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/daemon/route"
 	"github.com/joulemux/joulemux/power"
-	"github.com/joulemux/joulemux/systemd"
 )
 
-// reload reads the configuration again. One with faults changes nothing, and
-// says so wherever somebody may look.
-func (d *daemon) reload(ctx context.Context) {
+// reload reads the configuration again, and returns the status to show. One
+// with faults changes nothing, and says so wherever somebody may look.
+func (d *daemon) reload(ctx context.Context) (status string) {
 	c, err := config.Load(d.Config)
 	if err != nil {
 		d.Log.Error("the configuration has faults, the old one stays in force", "err", err)
-		d.tell(systemd.Status("configuration has faults, the old one is in force; " + d.status.text()))
-		return
+		return "configuration has faults, the old one is in force; " + d.status.text()
 	}
 	_ = d.tiers.Configure(ctx, c.Policy) // fails when the daemon ends
 	d.backends.Configure(specs(c))
@@ -45,7 +43,7 @@ func (d *daemon) reload(ctx context.Context) {
 	for _, note := range c.Notes {
 		d.Log.Info("configuration", "note", note)
 	}
-	d.tell(systemd.Status(d.status.text()))
+	return d.status.text()
 }
 
 func (d *daemon) setLevel(c config.Config) {

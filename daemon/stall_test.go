@@ -59,7 +59,7 @@ func TestReadersWhoStopReading(t *testing.T) {
 
 	overHTTP := map[string]net.Conn{"the socket": stall(t, "unix", d.Socket), "TCP": stall(t, "tcp", d.Addr)}
 	r, w := pipe(t)
-	if err := call(t, inference(peer), "GenerateTo", godbus.UnixFD(w.Fd()), message("Why?"), options{"model": godbus.MakeVariant(model)}).Err; err != nil {
+	if err := call(t, inference(peer), "GenerateTo", godbus.UnixFD(w.Fd()), message(), options{"model": godbus.MakeVariant(model)}).Err; err != nil {
 		t.Fatal(err)
 	}
 	_ = w.Close()

@@ -92,7 +92,7 @@ func openSink(t *testing.T, p *dbustest.Peer) io.ReadCloser {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = call(t, inference(p), "GenerateTo", godbus.UnixFD(fd), message("Why?"), options{"model": godbus.MakeVariant(model)}).Err
+	err = call(t, inference(p), "GenerateTo", godbus.UnixFD(fd), message(), options{"model": godbus.MakeVariant(model)}).Err
 	_ = syscall.Close(fd)
 	if err != nil {
 		t.Fatal(err)
@@ -118,10 +118,9 @@ func follow(t *testing.T, d *daemontest.Daemon, tier string) <-chan time.Time {
 		t.Fatal(err)
 	}
 	at, over := make(chan time.Time, 1), make(chan struct{})
-	t.Cleanup(func() { cancel(); <-over })
+	t.Cleanup(func() { cancel(); resp.Body.Close(); <-over })
 	go func() {
 		defer close(over)
-		defer resp.Body.Close()
 		for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
 			var s wire.Status
 			if json.Unmarshal(lines.Bytes(), &s) == nil && s.Tier == tier {

@@ -102,10 +102,10 @@ func (l *login) run(t *testing.T, command string, wants ...string) string {
 	return said
 }
 
-// property returns a property of a unit.
-func (l *login) property(t *testing.T, unit, name string) string {
+// property returns a property of the daemon's unit.
+func (l *login) property(t *testing.T, name string) string {
 	t.Helper()
-	return l.run(t, "systemctl --user show --value -p "+name+" "+unit)
+	return l.run(t, "systemctl --user show --value -p "+name+" "+service)
 }
 
 // configure replaces the user's configuration, as an editor does.
@@ -125,10 +125,10 @@ func (l *login) stop(t *testing.T) {
 // expectState checks whether the daemon runs. A start that has begun is waited for.
 func (l *login) expectState(t *testing.T, want string) {
 	t.Helper()
-	if want == "active" && l.property(t, service, "ActiveState") == "activating" {
+	if want == "active" && l.property(t, "ActiveState") == "activating" {
 		l.run(t, "systemctl --user start "+service)
 	}
-	if got := l.property(t, service, "ActiveState"); got != want {
+	if got := l.property(t, "ActiveState"); got != want {
 		t.Fatalf("the daemon is %s, want %s\n%s", got, want, l.run(t, "journalctl --user --no-pager -n 20"))
 	}
 }

@@ -107,12 +107,13 @@ func endlessOllama() http.Handler {
 }
 
 func expectStatus(t *testing.T, l *login) {
+	t.Helper()
 	const want = "mains (no battery), jobs go to canned"
-	daemontest.Eventually(t, want, func() bool { return l.property(t, service, "StatusText") == want })
+	daemontest.Eventually(t, want, func() bool { return l.property(t, "StatusText") == want })
 	t.Log(l.run(t, "systemctl --user --no-pager --lines=3 status joulemuxd.service",
 		"Active: active (running)", `Status: "`+want+`"`, "app.slice/joulemuxd.service", "joulemux-http.socket"))
 	for name, want := range map[string]string{"Type": "notify", "NRestarts": "0", "Result": "success"} {
-		if got := l.property(t, service, name); got != want {
+		if got := l.property(t, name); got != want {
 			t.Errorf("%s is %s, want %s", name, got, want)
 		}
 	}
@@ -121,6 +122,7 @@ func expectStatus(t *testing.T, l *login) {
 // expectQuiet checks the journal's lines: their priority is the journal's, and
 // what they say is all that is in them.
 func expectQuiet(t *testing.T, l *login) {
+	t.Helper()
 	lines := l.run(t, "journalctl --user --no-pager -u joulemuxd.service -o cat _COMM=joulemuxd", "joulemux is ready")
 	for line := range strings.Lines(lines) {
 		if !strings.HasPrefix(line, "msg=") {
@@ -134,15 +136,16 @@ func expectQuiet(t *testing.T, l *login) {
 }
 
 func expectBadReload(t *testing.T, l *login, backend string) {
-	before := l.property(t, service, "MainPID")
+	t.Helper()
+	before := l.property(t, "MainPID")
 	l.configure(t, "server:\n  http_prt: 1")
 	if said, code := l.try(t, "systemctl --user reload joulemuxd.service"); code == 0 {
 		t.Errorf("the reload did not fail: %s", said)
 	}
 	const warning = "configuration has faults, the old one is in force"
-	daemontest.Eventually(t, warning, func() bool { return strings.HasPrefix(l.property(t, service, "StatusText"), warning) })
+	daemontest.Eventually(t, warning, func() bool { return strings.HasPrefix(l.property(t, "StatusText"), warning) })
 	l.expectState(t, "active")
-	if after := l.property(t, service, "MainPID"); after != before {
+	if after := l.property(t, "MainPID"); after != before {
 		t.Errorf("process %s became %s", before, after)
 	}
 	l.run(t, overUnix+"/backends", `"another"`)
@@ -164,6 +167,7 @@ func expectBackend(t *testing.T, l *login, id string) {
 }
 
 func expectQuickStop(t *testing.T, l *login) {
+	t.Helper()
 	l.run(t, `systemctl --user start joulemuxd.service; mkfifo ~/stream
 		`+overUnix+endless+` >~/stream 2>~/failed & client=$!
 		exec 3<~/stream; read -r -u 3 first; echo "$first"`, `"response":"On"`)
@@ -175,13 +179,14 @@ func expectQuickStop(t *testing.T, l *login) {
 	}
 	t.Logf("it took %v; then the client read:\n%s", took, l.run(t, "cat <&3; exec 3<&-; wait $client; echo curl: $? $(cat ~/failed)"))
 	for name, want := range map[string]string{"Result": "success", "ExecMainCode": "1", "ExecMainStatus": "0", "ActiveState": "inactive"} {
-		if got := l.property(t, service, name); got != want {
+		if got := l.property(t, name); got != want {
 			t.Errorf("%s is %s, want %s", name, got, want)
 		}
 	}
 }
 
 func expectMendable(t *testing.T, l *login, backend string) {
+	t.Helper()
 	l.stop(t)
 	l.configure(t, "server:\n  http_prt: 1")
 	if said, code := l.try(t, "systemctl --user start joulemuxd.service"); code == 0 {
@@ -198,6 +203,7 @@ func expectMendable(t *testing.T, l *login, backend string) {
 // expectConfined holds how much systemd thinks the daemon could do. What would
 // lower it further needs privileges that a user manager does not have.
 func expectConfined(t *testing.T, l *login) {
+	t.Helper()
 	const budget = 6.5
 	said := l.run(t, "systemd-analyze --user --no-pager security joulemuxd.service")
 	found := regexp.MustCompile(`Overall exposure level for joulemuxd\.service: ([0-9.]+).*`).FindStringSubmatch(said)

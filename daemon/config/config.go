@@ -6,11 +6,14 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/joulemux/joulemux/power"
@@ -109,29 +112,37 @@ const maxFile = 1 << 20
 // Load reads the file at path. One that does not exist is a file with nothing
 // in it. The error of a file with faults is of type Faults.
 func Load(path string) (Config, error) {
-	f, err := os.Open(path)
-	if os.IsNotExist(err) {
+	text, err := read(path)
+	if errors.Is(err, fs.ErrNotExist) {
 		return Default(), nil
 	}
+	var c Config
+	if err == nil {
+		c, err = Parse(text)
+	}
+	var faults Faults
+	if errors.As(err, &faults) {
+		err = fmt.Errorf("%s: %w", path, err) // other errors name the file already
+	}
+	return c, err
+}
+
+// read returns what is in the file. What is no file is a fault of its own.
+func read(path string) ([]byte, error) {
+	// Without O_NONBLOCK, opening a pipe waits for somebody to write into it.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return Config{}, err
+		return nil, err
 	}
 	defer f.Close()
 	if info, err := f.Stat(); err == nil && !info.Mode().IsRegular() {
-		return Config{}, fmt.Errorf("%s is no regular file, but %s", path, kind(info.Mode()))
+		return nil, Faults{{Text: "it is no regular file, but " + kind(info.Mode())}}
 	}
 	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return Config{}, err
+	if err == nil && len(text) > maxFile {
+		err = Faults{{Text: fmt.Sprintf("it is longer than %d bytes", maxFile)}}
 	}
-	if len(text) > maxFile {
-		return Config{}, fmt.Errorf("%s is longer than %d bytes", path, maxFile)
-	}
-	c, err := Parse(text)
-	if err != nil {
-		return Config{}, fmt.Errorf("%s: %w", path, err)
-	}
-	return c, nil
+	return text, err
 }
 
 func kind(m os.FileMode) string {

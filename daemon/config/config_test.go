@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -211,23 +212,16 @@ func TestWatch(t *testing.T) {
 	changes := make(chan struct{}, 100)
 	watching := make(chan error, 1)
 	go func() { watching <- config.Watch(t.Context(), path, func() { changes <- struct{}{} }) }()
-	// The watch is on when a change is seen; until then it is made again.
-	for n := 0; ; n++ {
-		write(t, at("etc/noise"), "x")
-		_ = os.RemoveAll(at("etc/joulemux"))
-		must(os.Mkdir(at("etc/joulemux"), 0o700))
-		write(t, path, strings.Repeat("#", n))
-		select {
-		case <-changes:
-		case <-time.After(300 * time.Millisecond):
-			continue
-		}
-		break
+	select {
+	case <-changes: // the watch is on
+	case err := <-watching:
+		t.Fatal(err)
 	}
 	for _, c := range []struct {
 		what string
 		do   func()
 	}{
+		{"made, with its folder", func() { must(os.Mkdir(at("etc/joulemux"), 0o700)); write(t, path, "# new") }},
 		{"written in place", func() { write(t, path, "# in place") }},
 		{"replaced, as editors do", func() { write(t, path+".new", "# replaced"); must(os.Rename(path+".new", path)) }},
 		{"removed", func() { must(os.Remove(path)) }},
@@ -282,4 +276,18 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("%v is of type %T", err, err)
 		}
 	})
+}
+
+func TestWhatIsNoFile(t *testing.T) {
+	folder := t.TempDir()
+	pipe := filepath.Join(folder, "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for path, says := range map[string]string{folder: "but a directory", pipe: "but a pipe", "/dev/zero": "but a device"} {
+		var faults config.Faults
+		if _, err := config.Load(path); !errors.As(err, &faults) || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v, want it to say %q", path, err, says)
+		}
+	}
 }

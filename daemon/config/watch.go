@@ -17,8 +17,9 @@ import (
 // write in several steps.
 const settle = 100 * time.Millisecond
 
-// Watch calls changed whenever the file at path may have become another, until
-// ctx is done. It calls rarely for nothing, and never while nothing happens.
+// Watch calls changed once it watches, and then whenever the file at path may
+// have become another, until ctx is done: what is read at each call misses no
+// change. It calls rarely for nothing, and never while nothing happens.
 //
 // Editors replace files rather than write them, and dotfiles are often links,
 // so what is watched are the folders of the file and of every link that leads
@@ -32,6 +33,7 @@ func Watch(ctx context.Context, path string, changed func()) error {
 	t := trail{watcher: w, path: path, folders: map[string]bool{}}
 	t.follow()
 	seen := fingerprint(path)
+	changed()
 	quiet := time.NewTimer(0)
 	<-quiet.C
 	for {

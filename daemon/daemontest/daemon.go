@@ -107,10 +107,8 @@ func (d *Daemon) surround(o Options) {
 	if o.Runtime == "" {
 		o.Runtime = Folder(d.t)
 	}
-	session := "unix:path=" + filepath.Join(o.Runtime, "nobody")
-	if o.Lonely {
-		session = ""
-	} else {
+	session := ""
+	if !o.Lonely {
 		d.Bus = dbustest.Start(d.t)
 		session = d.Bus.Address()
 	}
@@ -225,7 +223,7 @@ func Folder(t testing.TB) string {
 // FreePort returns a TCP port on which nobody listens.
 func FreePort(t testing.TB) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

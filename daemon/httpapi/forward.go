@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -48,7 +49,7 @@ func (b serverOf) tell(r *http.Request, body []byte) error {
 	defer resp.Body.Close()
 	_, err = io.CopyN(io.Discard, resp.Body, 64<<10)
 	switch {
-	case err != nil && err != io.EOF:
+	case err != nil && !errors.Is(err, io.EOF):
 		return err
 	case resp.StatusCode >= http.StatusBadRequest:
 		return fmt.Errorf("it answers %s", resp.Status)
@@ -76,7 +77,7 @@ func (s *Server) pass(w http.ResponseWriter, id string, resp *http.Response) {
 				return
 			}
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return
 		}
 		if err != nil {

@@ -248,12 +248,16 @@ func TestAnswersEndWhenTheServerStops(t *testing.T) {
 	ended := make(chan struct{})
 	t.Run("a server", func(t *testing.T) {
 		r := newRig(t, with(endless(make(chan time.Time, 1))))
-		resp := r.open(context.WithoutCancel(t.Context()), r.overUnix, "POST", "/api/generate", `{"model":"m"}`)
+		conn := r.dial("/api/generate", `{"model":"m"}`)
+		begun := make(chan struct{})
 		go func() {
 			defer close(ended)
-			defer resp.Body.Close()
-			_, _ = io.Copy(io.Discard, resp.Body)
+			defer conn.Close()
+			_, _ = conn.Read(make([]byte, 1))
+			close(begun)
+			_, _ = io.Copy(io.Discard, conn)
 		}()
+		wait(t, "the answer begins", begun)
 	})
 	wait(t, "the answer ends", ended)
 }

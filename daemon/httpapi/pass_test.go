@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -230,15 +229,8 @@ func TestAReaderThatStopsReadingIsLeft(t *testing.T) {
 	gone := make(chan time.Time, 1)
 	r := newRig(t, with(endless(gone)))
 	r.SetStalled(200 * time.Millisecond)
-	conn, err := net.Dial("unix", r.socket)
-	if err != nil {
-		t.Fatal(err)
-	}
+	conn := r.dial("/api/generate", `{"model":"m"}`)
 	defer conn.Close()
-	body := `{"model":"m"}`
-	if _, err := fmt.Fprintf(conn, "POST /api/generate HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body); err != nil {
-		t.Fatal(err)
-	}
 	soon(t, time.Now(), gone)
 }
 

@@ -231,6 +231,19 @@ func (r *rig) open(ctx context.Context, c *http.Client, method, path, body strin
 	return resp
 }
 
+// dial posts a body over the Unix socket, and leaves the answer unread.
+func (r *rig) dial(path, body string) net.Conn {
+	r.t.Helper()
+	conn, err := net.Dial("unix", r.socket)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if _, err := fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", path, len(body), body); err != nil {
+		r.t.Fatal(err)
+	}
+	return conn
+}
+
 // read decodes a JSON text.
 func read[T any](t *testing.T, text string) (v T) {
 	t.Helper()
