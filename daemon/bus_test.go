@@ -54,7 +54,7 @@ func TestPromptThatIsNotUTF8OverDBus(t *testing.T) {
 	t.Cleanup(func() { _ = conn.Close() })
 	_ = conn.SetDeadline(time.Now().Add(daemontest.Patience))
 	hello := rawCall(t, "org.freedesktop.DBus", "/org/freedesktop/DBus", "Hello")
-	if _, err := fmt.Fprintf(conn, "\x00AUTH EXTERNAL %s\r\nBEGIN\r\n%s", hex.EncodeToString([]byte(fmt.Sprint(os.Getuid()))), hello); err != nil {
+	if _, err := fmt.Fprintf(conn, "\x00AUTH EXTERNAL %s\r\nBEGIN\r\n%s", hex.EncodeToString(fmt.Append(nil, os.Getuid())), hello); err != nil {
 		t.Fatal(err)
 	}
 	greeting := make([]byte, 0, 4096)

@@ -23,11 +23,12 @@ const model = "llama3.2:1b"
 
 // backends is a configuration with backends of some classes, each at an address.
 func backends(addrs map[string]string) string {
-	text := "backends:\n"
+	var text strings.Builder
+	text.WriteString("backends:\n")
 	for class, addr := range addrs {
-		text += fmt.Sprintf("  - {id: ollama-%s, hardware: %s, endpoint: \"http://%s\"}\n", class, class, addr)
+		text.WriteString(fmt.Sprintf("  - {id: ollama-%s, hardware: %s, endpoint: \"http://%s\"}\n", class, class, addr))
 	}
-	return text
+	return text.String()
 }
 
 // oneBackend is a configuration with a canned server for a CPU.

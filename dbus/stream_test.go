@@ -119,7 +119,7 @@ func TestLinesAreAsOllamas(t *testing.T) {
 	if len(lines) != 4 || lines[3] != "" || !strings.Contains(lines[0], "<Hi> & ") {
 		t.Fatalf("got %q", lines)
 	}
-	var text string
+	var text strings.Builder
 	var last struct {
 		line
 		Joulemux struct {
@@ -131,14 +131,14 @@ func TestLinesAreAsOllamas(t *testing.T) {
 		if err := json.Unmarshal([]byte(l), &last); err != nil {
 			t.Fatalf("%s: %v", l, err)
 		}
-		text += last.Message.Content
+		text.WriteString(last.Message.Content)
 		if last.Model != "m" || last.Message.Role != "assistant" || time.Since(last.CreatedAt) > time.Hour || last.Done != (l == lines[2]) {
 			t.Errorf("got %s", l)
 		}
 	}
-	if text != "<Hi> & bye\x00\x04" || last.DoneReason != "length" || last.EvalCount != 2 || last.TotalDuration <= 0 ||
+	if text.String() != "<Hi> & bye\x00\x04" || last.DoneReason != "length" || last.EvalCount != 2 || last.TotalDuration <= 0 ||
 		last.Joulemux.Backend != "ollama-npu" || last.Joulemux.Joules != 5 {
-		t.Errorf("got %q and then %s", text, lines[2])
+		t.Errorf("got %q and then %s", text.String(), lines[2])
 	}
 }
 

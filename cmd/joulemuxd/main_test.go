@@ -55,12 +55,14 @@ func TestCommandLines(t *testing.T) {
 		{"what has no effect is remarked on", []string{"--check", "--config=remarks.yaml"}, 0, `^line 2: server\.grpc_port: .*\nremarks\.yaml is in order\n$`, `^$`},
 		{
 			"an unknown key is named with its line and what may be meant",
-			[]string{"--check", "--config=unknown.yaml"}, 78, `^$`,
+			[]string{"--check", "--config=unknown.yaml"},
+			78, `^$`,
 			`^joulemuxd: .*unknown\.yaml: line 2: server\.http_prt: no such key; did you mean "http_port"\?\n$`,
 		},
 		{
 			"all faults are told at once",
-			[]string{"--check", "--config=faults.yaml"}, 78, `^$`,
+			[]string{"--check", "--config=faults.yaml"},
+			78, `^$`,
 			`(?s)2 faults:.*line 2: server\.http_port: .*line 3: server\.host: `,
 		},
 		{"a file that is no YAML is a fault", []string{"--check", "--config=broken.yaml"}, 78, `^$`, `^joulemuxd: .*not YAML`},

@@ -54,6 +54,7 @@ var sizes = []int{0, 1, 7, 8, 4000, 5000, 1 << 20}
 // sendInParts sends messages of all sizes, each in three parts that bring a
 // descriptor each, and ends the connection.
 func sendInParts(t *testing.T, far *net.UnixConn, order binary.ByteOrder, rights []byte) {
+	t.Helper()
 	defer far.Close()
 	for _, size := range sizes {
 		m := message(t, order, size)

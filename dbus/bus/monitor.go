@@ -8,8 +8,8 @@ import (
 	godbus "github.com/godbus/dbus/v5"
 )
 
-// Service is somebody on a bus, by a well-known name, whose properties are of
-// interest. He may come late, leave, and come again.
+// Service is a program on a bus, by its well-known name, whose properties are
+// of interest. It may come late, leave, and come again.
 type Service struct {
 	Name string
 	// Start has the bus start the service if it does not run when the watching

@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"maps"
 	"reflect"
 
 	godbus "github.com/godbus/dbus/v5"
@@ -94,9 +95,7 @@ func (t *Tree) getAll(ctx context.Context, c Call, iface string) (map[string]god
 		if err != nil {
 			return nil, err
 		}
-		for name, v := range i.values(state) {
-			all[name] = v
-		}
+		maps.Copy(all, i.values(state))
 	}
 	return all, nil
 }

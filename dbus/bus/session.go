@@ -190,14 +190,15 @@ func (s *session) found(ctx context.Context, w *watch, c *godbus.Call) error {
 // changedHands takes a NameOwnerChanged: name, old and new owner.
 func (s *session) changedHands(ctx context.Context, w *watch, signal *godbus.Signal) error {
 	var name, old, owner string
-	if err := godbus.Store(signal.Body, &name, &old, &owner); err != nil || name != w.Name {
+	wellFormed := godbus.Store(signal.Body, &name, &old, &owner) == nil
+	if !wellFormed || name != w.Name {
 		return nil
 	}
 	return s.ask(ctx, w, w.own(owner, signal.Sequence)...)
 }
 
-// ask asks the owner of w for the properties of some of its objects. He is
-// asked by his unique name, for which the bus starts nobody.
+// ask asks the owner of w for the properties of some of its objects, by its
+// unique name, for which the bus starts nobody.
 func (s *session) ask(ctx context.Context, w *watch, objects ...*object) error {
 	for _, o := range objects {
 		asked := w.owner

@@ -163,6 +163,7 @@ func TestDescriptorsComeWithTheirOwnCall(t *testing.T) {
 
 // name tells one pipe from the other.
 func name(t *testing.T, f *os.File) string {
+	t.Helper()
 	info, err := f.Stat()
 	if err != nil {
 		t.Error(err)

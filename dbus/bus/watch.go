@@ -16,7 +16,7 @@ import (
 // other: what is older than what is known already is of no use.
 type watch struct {
 	Service
-	owner   string // His unique name, or "" if there is nobody.
+	owner   string // Its unique name, or "" if there is nobody.
 	since   godbus.Sequence
 	objects []*object
 	news    bool // Whether Changed is yet to be called.
@@ -50,7 +50,7 @@ func (w *watch) rules() []string {
 	return rules
 }
 
-// own takes in who the owner is, and returns what to ask him.
+// own takes in who the owner is, and returns what to ask it for.
 func (w *watch) own(owner string, as godbus.Sequence) (ask []*object) {
 	if as < w.since || owner != "" && owner == w.owner {
 		return nil

@@ -46,8 +46,8 @@ func (n *noted) changed(as godbus.Sequence, number uint32) []*object {
 }
 
 // says is an answer.
-func (n *noted) says(as godbus.Sequence, number uint32) bool {
-	return n.answer(n.objects[0], answer{all: numbered(number), sequence: as})
+func (n *noted) says(as godbus.Sequence, number uint32) {
+	n.answer(n.objects[0], answer{all: numbered(number), sequence: as})
 }
 
 func TestWhatIsOlderDoesNotCount(t *testing.T) {

@@ -1,8 +1,8 @@
 // Package profiles tells which power profile the user has chosen in
 // power-profiles-daemon, or in what else owns its names.
 //
-// It opens no bus: whoever runs the bus.Monitor that it is given to calls it.
-// It sets no profile, and starts no daemon.
+// It opens no bus: the bus.Monitor that is given its Services does, and calls
+// it. It sets no profile, and starts no daemon.
 package profiles
 
 import (
@@ -14,8 +14,8 @@ import (
 	"github.com/joulemux/joulemux/power"
 )
 
-// Watcher follows the active profile. Its state belongs to whoever runs the
-// monitor.
+// Watcher follows the active profile. Its state belongs to the monitor, which
+// calls for one service at a time.
 type Watcher struct {
 	report func(context.Context, power.Profile)
 	active [2]power.Profile // By name, in the order of Services.

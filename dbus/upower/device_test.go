@@ -55,7 +55,7 @@ func TestWhatUPowerMeans(t *testing.T) {
 	battery := onBattery(62, power.WarningNone)
 	with := func(c power.Charge) power.Supply { return onBattery(c, power.WarningNone) }
 	warned := func(w power.Warning) power.Supply { return onBattery(62, w) }
-	line := onLine(62, power.WarningNone)
+	line := onLine(62)
 	for _, c := range []struct {
 		rule      string
 		onBattery bool
@@ -109,7 +109,7 @@ func TestChargeThatIsNoNumberLeavesTheLast(t *testing.T) {
 	for _, device := range []map[string]any{{}, {"Percentage": math.NaN()}, {"Percentage": math.NaN(), "State": uint32(1)}} {
 		o.changed(t.Context(), []bus.Mirror{nil, mirror(device)})
 	}
-	if len(o.reported) != 2 || o.reported[1] != onLine(62, power.WarningNone) {
+	if len(o.reported) != 2 || o.reported[1] != onLine(62) {
 		t.Errorf("reported %+v", o.reported)
 	}
 	o.changed(t.Context(), nil)

@@ -1,7 +1,7 @@
 // Package upower tells what UPower says of how the machine is powered.
 //
 // It knows what UPower's properties mean and where they mislead. It opens no
-// bus: whoever runs the bus.Monitor that it is given to calls it. What a
+// bus: the bus.Monitor that is given its Service does, and calls it. What a
 // supply is good for is decided elsewhere.
 package upower
 
@@ -21,7 +21,7 @@ const source = "upower"
 type Watcher struct {
 	report func(context.Context, power.Supply)
 
-	// What follows belongs to whoever runs the monitor.
+	// What follows belongs to the monitor, which never calls us twice at once.
 	told   bool
 	supply power.Supply // What was reported last, if told.
 	charge float64      // The last one that was a number.

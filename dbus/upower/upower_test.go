@@ -95,8 +95,8 @@ func onBattery(charge power.Charge, w power.Warning) power.Supply {
 	return power.Supply{Source: "upower", Battery: true, Discharging: true, Charge: charge, Warning: w}
 }
 
-func onLine(charge power.Charge, w power.Warning) power.Supply {
-	return power.Supply{Source: "upower", Battery: true, Charge: charge, Warning: w}
+func onLine(charge power.Charge) power.Supply {
+	return power.Supply{Source: "upower", Battery: true, Charge: charge, Warning: power.WarningNone}
 }
 
 var desktop = power.Supply{Source: "upower"}
@@ -112,10 +112,10 @@ func TestDayOfALaptop(t *testing.T) {
 	}{
 		{"it begins on battery", func() error { return nil }, onBattery(80, power.WarningNone)},
 		{"the charge falls", func() error { return l.SetCharge(57) }, onBattery(57, power.WarningNone)},
-		{"plugging in", l.Plug, onLine(57, power.WarningNone)},
+		{"plugging in", l.Plug, onLine(57)},
 		{"a weak charger: the plug is in, and the battery empties", func() error { return l.SetStatus("Discharging") }, onBattery(57, power.WarningNone)},
-		{"the plug delivers again", func() error { return l.SetStatus("Charging") }, onLine(57, power.WarningNone)},
-		{"full", func() error { return l.Set(full) }, onLine(100, power.WarningNone)},
+		{"the plug delivers again", func() error { return l.SetStatus("Charging") }, onLine(57)},
+		{"full", func() error { return l.Set(full) }, onLine(100)},
 		{"unplugging", l.Unplug, onBattery(100, power.WarningNone)},
 		{"UPower warns low", func() error { return l.SetCharge(18) }, onBattery(18, power.WarningLow)},
 		{"UPower warns critical", func() error { return l.SetCharge(4) }, onBattery(4, power.WarningCritical)},
@@ -185,7 +185,7 @@ func TestDrawIsReadAndNotReported(t *testing.T) {
 	if err := l.Plug(); err != nil {
 		t.Fatal(err)
 	}
-	l.await(t, onLine(80, power.WarningNone))
+	l.await(t, onLine(80))
 	if draw, ok := l.watcher.Draw(); ok {
 		t.Errorf("plugged in, the draw is %v", draw)
 	}
