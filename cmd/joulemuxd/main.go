@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"syscall"
 
@@ -90,7 +91,15 @@ func check(path string, stdout, stderr io.Writer) int {
 	return 0
 }
 
+// processors is how many run Go code at a time. What passes through here waits
+// far more than it computes; a second processor mostly has the first wake it
+// up, which is what a daemon for batteries must not do. GOMAXPROCS overrides.
+const processors = 1
+
 func serve(c command, stderr io.Writer) int {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(processors)
+	}
 	level := new(slog.LevelVar)
 	if c.level != "" {
 		if err := level.UnmarshalText([]byte(c.level)); err != nil {

@@ -1,135 +1,148 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
-	"os"
 	"os/exec"
-	"strings"
-	"time"
 
 	"github.com/joulemux/joulemux/daemon/httpapi/wire"
 )
 
-// get asks the daemon on its socket.
-func (l *laptop) get(ctx context.Context, path string) (*http.Response, error) {
-	client := http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", l.path("run", "joulemux", "api.sock"))
-		},
-	}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost"+path, nil)
-	if err != nil {
-		return nil, err
-	}
-	return client.Do(req)
+// prompt is what every job asks.
+const prompt = "Why is the sky blue?"
+
+// answer is what came of a job: a report, by the names that its members have
+// on the wires, or an error.
+type answer struct {
+	Backend         string   `json:"backend_used"`
+	Tier            string   `json:"tier"`
+	Reason          string   `json:"reason"`
+	TokensPerSecond float64  `json:"tokens_per_second"`
+	EnergyJoules    *float64 `json:"energy_joules"`
+	EnergyQuality   string   `json:"energy_quality"`
+	EnergySource    string   `json:"energy_source"`
+
+	refusal *wire.Error
 }
 
-func (l *laptop) status(ctx context.Context) (s wire.Status, err error) {
-	resp, err := l.get(ctx, "/joulemux/v1/status")
-	if err != nil {
-		return s, err
+// outcome is what a job came to, in a word.
+type outcome string
+
+const (
+	answered outcome = "answered"
+	waits    outcome = "waits"
+	refused  outcome = "refused"
+	failed   outcome = "failed"
+)
+
+func (a answer) outcome() outcome {
+	switch {
+	case a.refusal == nil:
+		return answered
+	case a.refusal.Code == wire.CodeDeadlinePassed:
+		return waits
+	case a.refusal.Code == wire.CodePowerPolicy:
+		return refused
+	default:
+		return failed
 	}
-	defer resp.Body.Close()
-	return s, json.NewDecoder(resp.Body).Decode(&s)
 }
 
-// await waits until the daemon is on a tier, and has seen a charge. It watches,
-// and so sees it as soon as the daemon does.
-func (l *laptop) await(ctx context.Context, tier string, charge float64) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	resp, err := l.get(ctx, "/joulemux/v1/status?watch")
-	if err != nil {
-		return err
+// generate asks the client joulemux. The error is for a client that says
+// nothing of use; a job that fails is an answer.
+func (l *laptop) generate(ctx context.Context, flags ...string) (answer, error) {
+	args := append([]string{"generate", "--json", "--max-tokens", "24"}, flags...)
+	out, err := l.output(ctx, l.file("bin", "joulemux"), append(args, prompt)...)
+	a, readErr := readEvents(out)
+	if readErr != nil {
+		return a, fmt.Errorf("joulemux: %w", errors.Join(err, readErr))
 	}
-	defer resp.Body.Close()
-	var s wire.Status
-	for lines := json.NewDecoder(resp.Body); s.Tier != tier || s.Supply.ChargePercent != charge; {
-		s = wire.Status{}
-		if err := lines.Decode(&s); err != nil {
-			return fmt.Errorf("the tier does not become %s: %w", tier, err)
-		}
-	}
-	return nil
+	return a, nil
 }
 
-// outcome is what became of a question.
-type outcome struct {
-	text  string
-	end   map[string]any // what it took, if it was answered
-	error *wire.Error
-}
-
-// generate asks with the real client.
-func (l *laptop) generate(ctx context.Context, prompt string, flags ...string) (outcome, error) {
-	args := append([]string{"generate", "--json", "--max-tokens", "24"}, append(flags, prompt)...)
-	out, err := l.output(ctx, "joulemux", args...)
-	var o outcome
-	for lines := bufio.NewScanner(bytes.NewReader(out)); lines.Scan(); {
+// readEvents reads what "joulemux generate --json" writes: what counts is its
+// last line.
+func readEvents(lines []byte) (answer, error) {
+	decoder := json.NewDecoder(bytes.NewReader(lines))
+	for {
 		var e wire.Event
-		var refused wire.Error
-		if json.Unmarshal(lines.Bytes(), &e) != nil {
-			// What fails before there is an answer is an error alone.
-			if json.Unmarshal(lines.Bytes(), &refused) == nil {
-				o.error = &refused
-			}
-			continue
+		if err := decoder.Decode(&e); err != nil {
+			return answer{}, fmt.Errorf("its answer has no end: %w", err)
 		}
-		o.text += e.Text
-		if e.End != nil {
-			o.end = e.End
-		}
-		if e.Error != nil {
-			o.error = e.Error
+		switch {
+		case e.Error != nil:
+			return answer{refusal: e.Error}, nil
+		case e.End != nil:
+			return report(e.End)
 		}
 	}
-	if o.end == nil && o.error == nil {
-		return o, fmt.Errorf("joulemux %s: %w", strings.Join(args, " "), errors.Join(err, errors.New("no end and no error")))
-	}
-	return o, nil
 }
 
-// generateOverBus asks with busctl, which knows nothing of us.
-func (l *laptop) generateOverBus(ctx context.Context, prompt string) (outcome, error) {
-	out, err := l.output(ctx, "busctl", "--user", "--json=short", "call",
+// generateOverDBus asks with busctl, which knows nothing of joulemux.
+func (l *laptop) generateOverDBus(ctx context.Context, _ ...string) (answer, error) {
+	out, err := l.output(ctx, "busctl", "--user", "--json=short", "--timeout=60", "call",
 		"io.github.joulemux.Inference1", "/io/github/joulemux/Inference1", "io.github.joulemux.Inference1",
 		"Generate", "sa{sv}", prompt, "1", "max_tokens", "i", "24")
+	if errors.Is(err, exec.ErrNotFound) {
+		return answer{}, fmt.Errorf("%w: it is in Debian's package systemd", err)
+	}
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() > 0 {
+		return answer{refusal: &wire.Error{Text: string(out), Code: wire.CodeBackendFailed}}, nil
+	}
 	if err != nil {
-		return outcome{}, fmt.Errorf("busctl: %w", err)
+		return answer{}, fmt.Errorf("busctl: %w", err)
 	}
-	var reply struct{ Data []json.RawMessage }
-	if err := json.Unmarshal(out, &reply); err != nil || len(reply.Data) != 2 {
-		return outcome{}, fmt.Errorf("busctl printed %.100q: %w", out, err)
-	}
-	var text string
-	var info map[string]struct{ Data any }
-	if err := errors.Join(json.Unmarshal(reply.Data[0], &text), json.Unmarshal(reply.Data[1], &info)); err != nil {
-		return outcome{}, fmt.Errorf("busctl: %w", err)
-	}
-	o := outcome{text: text, end: make(map[string]any)}
-	for key, value := range info {
-		o.end[key] = value.Data
-	}
-	return o, nil
+	return readReply(out)
 }
 
-// output runs a program as the laptop's user would.
-func (l *laptop) output(ctx context.Context, name string, args ...string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
-	defer cancel()
-	if name == "joulemux" {
-		name = l.path("bin", name)
+// readReply reads a reply of the form "sa{sv}" as busctl writes it.
+func readReply(text []byte) (answer, error) {
+	type variant struct {
+		Data any `json:"data"`
 	}
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Env, cmd.Stderr = append(os.Environ(), l.env...), io.Discard
-	return cmd.Output()
+	var reply struct {
+		Data []json.RawMessage `json:"data"`
+	}
+	err := json.Unmarshal(text, &reply)
+	if err == nil && len(reply.Data) != 2 {
+		err = fmt.Errorf("%d values, want 2", len(reply.Data))
+	}
+	if err != nil {
+		return answer{}, fmt.Errorf("read busctl's %q: %w", text, err)
+	}
+	var info map[string]variant
+	if err := json.Unmarshal(reply.Data[1], &info); err != nil {
+		return answer{}, fmt.Errorf("read busctl's %q: %w", text, err)
+	}
+	fields := make(map[string]any)
+	for name, v := range info {
+		fields[name] = v.Data
+	}
+	return report(fields)
+}
+
+func report(fields map[string]any) (answer, error) {
+	var a answer
+	text, err := json.Marshal(fields)
+	if err == nil {
+		err = json.Unmarshal(text, &a)
+	}
+	return a, err
+}
+
+// output runs a program on the laptop and returns what it writes, or what it
+// complains of if it writes nothing.
+func (l *laptop) output(ctx context.Context, name string, args ...string) ([]byte, error) {
+	cmd := l.command(ctx, name, args...)
+	var out, complaint bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &complaint
+	err := complete(ctx, cmd)
+	if out.Len() == 0 {
+		return bytes.TrimSpace(complaint.Bytes()), err
+	}
+	return out.Bytes(), err
 }

@@ -4,97 +4,125 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"time"
+
+	"github.com/joulemux/joulemux/daemon/httpapi/wire"
+	"github.com/joulemux/joulemux/packaging/rig"
 )
 
-// hour is a moment of the day, and the tier that it is expected to be.
-type hour struct {
-	what    string
-	plugged bool
-	charge  int
-	tier    string
+// stop is a moment of the day.
+type stop struct {
+	event  string // What happens to the laptop.
+	change func(*rig.Machine) error
+	charge int
+	tier   string // What the daemon is to make of it.
+	// background is what a job for which nobody waits is to come to.
+	background outcome
 }
 
-// hours are the day. The tiers are in the order of the table in README.md.
-var hours = []hour{
-	{"at the desk, on line power", true, 80, "mains"},
-	{"unplugged", false, 80, "battery"},
-	{"after a while", false, 45, "saver"},
-	{"late", false, 15, "low"},
-	{"nearly empty", false, 3, "critical"},
-	{"plugged in again", true, 3, "mains"},
+var stops = []stop{
+	{"Plugged in at 80 %", (*rig.Machine).Plug, 80, "mains", answered},
+	{"Unplugged at 80 %", (*rig.Machine).Unplug, 80, "battery", answered},
+	{"Down to 45 %", to(45), 45, "saver", answered},
+	{"Down to 19 %", to(19), 19, "low", waits},
+	{"Down to 3 %", to(3), 3, "critical", refused},
+	{"Plugged in again at 3 %", (*rig.Machine).Plug, 3, "mains", answered},
 }
 
-// question is what is asked at each hour.
+func to(charge int) func(*rig.Machine) error {
+	return func(m *rig.Machine) error { return m.SetCharge(charge) }
+}
+
+// question is something to ask of the daemon at a stop.
 type question struct {
-	what  string
+	asked string
+	ask   func(context.Context, ...string) (answer, error)
 	flags []string
+	want  outcome
 }
 
-var questions = []question{
-	{"an answer", nil},
-	{"quick", []string{"--latency-critical"}},
-	// Nobody waits for it, but the demo ends: on a tier where such jobs wait
-	// for a better one, this one's deadline passes.
-	{"background", []string{"--background", "--deadline", "3s"}},
+// questions has the one over D-Bus at a single stop: it goes the same way as
+// the ordinary one.
+func (s stop) questions(l *laptop) []question {
+	ordinary := []question{{"ordinary", l.generate, nil, answered}}
+	if s.tier == "battery" {
+		ordinary = append(ordinary, question{"ordinary, D-Bus", l.generateOverDBus, nil, answered})
+	}
+	background := []string{"--background"}
+	if s.background == waits {
+		background = append(background, "--deadline=2s") // Or it would wait until the laptop is plugged in.
+	}
+	return append(ordinary,
+		question{"latency-critical", l.generate, []string{"--latency-critical"}, answered},
+		question{"background", l.generate, background, s.background})
 }
 
-const prompt = "Tell me about the morning train."
-
-// live goes through the day, and prints a row for each answer.
-func (l *laptop) live(ctx context.Context) error {
-	t := table{os.Stdout}
+// day takes a laptop through its day. The error says what did not go as it
+// should.
+func day(ctx context.Context, c console) (err error) {
+	l, err := startLaptop(ctx, c, site{tiny: "tiny"})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, l.Close()) }()
+	f, err := l.follow(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := f.await(ctx, l.allServe); err != nil {
+		l.tellLog()
+		return fmt.Errorf("four backends: %w", err)
+	}
+	t := &table{out: c.out}
 	t.header(l.model)
-	if err := l.warm(ctx); err != nil {
-		return err
-	}
-	for _, h := range hours {
-		if err := l.turn(ctx, h); err != nil {
+	var faults []error
+	for _, s := range stops {
+		if err := l.visit(ctx, s, f, t); err != nil {
+			faults = append(faults, fmt.Errorf("%s: %w", s.event, err))
+		}
+		if err := errors.Join(ctx.Err(), t.err); err != nil {
 			return err
 		}
-		t.hour(h)
-		for _, q := range questions {
-			o, err := l.generate(ctx, prompt, q.flags...)
-			if err != nil {
-				return err
-			}
-			t.row(q.what, o)
-		}
-		o, err := l.generateOverBus(ctx, prompt)
-		if err != nil {
-			return err
-		}
-		t.row("over D-Bus", o)
 	}
-	t.footer()
-	return nil
+	if len(faults) > 0 {
+		l.tellLog()
+	}
+	return errors.Join(faults...)
 }
 
-// warm has every server load the model, so that the day shows devices and not
-// loading.
-func (l *laptop) warm(ctx context.Context) error {
-	say("loading the model on each")
-	for _, device := range devices {
-		o, err := l.generate(ctx, prompt, "--target", device)
-		if err == nil && o.error != nil {
-			err = errors.New(o.error.Text)
-		}
-		if err != nil {
-			return fmt.Errorf("the %s does not answer: %w", device, err)
-		}
-	}
-	return nil
-}
-
-// turn makes it that hour on the simulated hardware, and waits until the daemon
-// has heard of it from upowerd.
-func (l *laptop) turn(ctx context.Context, h hour) error {
-	power := l.machine.Unplug
-	if h.plugged {
-		power = l.machine.Plug
-	}
-	if err := errors.Join(l.machine.SetCharge(h.charge), power()); err != nil {
+// visit brings the laptop to a stop and asks what there is to ask.
+func (l *laptop) visit(ctx context.Context, s stop, f *follower, t *table) error {
+	if err := s.change(l.machine); err != nil {
 		return err
 	}
-	return l.await(ctx, h.tier, float64(h.charge))
+	status, err := f.await(ctx, at(s.tier, s.charge))
+	if err != nil {
+		return fmt.Errorf("tier %s: %w", s.tier, err)
+	}
+	t.stop(s.event, status)
+	var faults []error
+	for _, q := range s.questions(l) {
+		faults = append(faults, q.put(ctx, t, status))
+	}
+	return errors.Join(faults...)
+}
+
+// put asks, and shows what comes of it whatever it is. The error says if it
+// should have been something else.
+func (q question) put(ctx context.Context, t *table, s wire.Status) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	a, err := q.ask(ctx, q.flags...)
+	if err != nil {
+		return fmt.Errorf("%s: %w", q.asked, err)
+	}
+	t.row(q.asked, a, s)
+	switch got := a.outcome(); {
+	case got == q.want:
+		return nil
+	case got == answered:
+		return fmt.Errorf("%s: answered, which this tier should not allow (want: %s)", q.asked, q.want)
+	default:
+		return fmt.Errorf("%s: %s: %s", q.asked, got, a.why())
+	}
 }

@@ -1,16 +1,18 @@
-// Command demo shows one laptop's day: charge falls from line power to
-// critical, and at each tier the real client asks the real daemon for answers.
+// Command demo shows what joulemux does, on a laptop that is not there.
 //
-// The laptop is made of what packaging/rig starts: a real upowerd on a
-// simulated battery, private buses, and four real Ollamas on the CPU that
-// stand in for the four devices. Nothing that it prints is scripted. It
-// touches no other Ollama, bus or daemon, and leaves nothing behind.
+//	go run ./packaging/demo           one laptop's day, as a table
+//	go run ./packaging/demo -serve    the same laptop on the usual ports, to play with
 //
-//	go run ./packaging/demo           the day; exit code 0 if all of it was seen
-//	go run ./packaging/demo -serve    the laptop on the usual ports, to play with
+// The laptop's battery is simulated, and four Ollamas on the CPU stand in for
+// its four devices. All else is real: upowerd, the buses, joulemuxd, and the
+// clients joulemux and busctl, whose answers are all that the table shows.
+// MODEL in the environment names a model that the user's Ollama has, to be used
+// in place of the rig's tiny one.
 //
-// MODEL names a model that the user's Ollama has pulled, to be used instead of
-// a tiny one that talks nonsense.
+// The package owns the order of events and their display. The parts are of
+// packaging/rig; they keep to private folders and buses, and end with us.
+// What is being done is said on standard error. The exit code is 0 if the day
+// went as it should, and 1 if not.
 package main
 
 import (
@@ -18,37 +20,51 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
 )
 
 func main() {
-	serving := flag.Bool("serve", false, "keep the laptop running on the usual ports, and take commands about its battery")
+	serve := flag.Bool("serve", false, "keep the laptop running on the usual ports, and take commands for its battery")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	if flag.NArg() > 0 {
+		fmt.Fprintf(os.Stderr, "demo: unexpected argument %q\n", flag.Arg(0))
+		os.Exit(2)
+	}
+	// Whichever way the user leaves, nothing is to stay behind. SIGPIPE is
+	// among them, for when our output goes to a pager.
+	ctx, stop := signal.NotifyContext(context.Background(),
+		syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	defer stop()
-	if err := run(ctx, *serving); err != nil {
-		fmt.Fprintln(os.Stderr, "demo:", err)
+
+	what := day
+	if *serve {
+		what = playground
+	}
+	if err := what(ctx, console{in: os.Stdin, out: os.Stdout, err: os.Stderr}); err != nil {
+		fmt.Fprintln(os.Stderr, "demo:", explain(ctx, err))
+		stop()
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, serving bool) (err error) {
-	plan := day
-	if serving {
-		plan = served
-	}
-	l, err := start(ctx, plan)
-	if err == nil {
-		defer func() { err = errors.Join(err, l.close()) }()
-		if serving {
-			return l.serve(ctx)
-		}
-		return l.live(ctx)
+// explain says that we were told to stop, rather than what failed for it.
+func explain(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return errors.New("stopped")
 	}
 	return err
 }
 
+// console is where we hear of the user and where we are heard.
+type console struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
 // say tells what is being done.
-func say(format string, args ...any) { fmt.Fprintf(os.Stderr, "demo: "+format+"\n", args...) }
+func (c console) say(format string, args ...any) {
+	fmt.Fprintf(c.err, "demo: "+format+"\n", args...)
+}

@@ -4,78 +4,101 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"unicode"
+
+	"github.com/joulemux/joulemux/daemon/httpapi/wire"
+	"github.com/joulemux/joulemux/power"
 )
 
-// table prints what came of each question, as it comes.
-type table struct{ w io.Writer }
+// width is what terminals are made at least for this table.
+const width = 120
 
-const columns = "  %-11s %-31s %6s %9s  %s\n"
+// standIn is the marker of every row.
+const standIn = " (CPU stands in)"
 
-func (t table) header(model string) {
-	fmt.Fprintf(t.w, `
-One laptop's day: a real joulemuxd, upowerd, busctl and Ollama, with the model %s.
-There is no NPU and no GPU here: four Ollamas on the CPU stand in for the devices, and each
-row says so. Speeds are the CPU's. Until metering exists, costs are watts assumed of the
-device x measured seconds: "estimated".
+const header = `
+One laptop's day. The battery is simulated. CPU processes stand in for its four devices: four Ollamas, all on this
+machine's CPU, play the NPU, the integrated GPU, the NVIDIA GPU and the CPU, so tokens/s are this CPU's. The cost is
+estimated: the watts assumed of the real device x the time taken here. Nothing of it is measured. All else is real:
+upowerd, the buses, joulemuxd, and the clients joulemux and busctl, whose answers are all that you see.
+`
 
-`, model)
-	fmt.Fprintf(t.w, columns, "ASKED", "ANSWERED BY", "TOKENS", "TOKENS/S", "COST")
+const rowFormat = "%-8s  %6s  %-16s  %-29s  %8s  %s\n"
+
+// table writes rows as they come. The first failure to write ends it.
+type table struct {
+	out io.Writer
+	err error
 }
 
-func (t table) hour(h hour) {
-	fmt.Fprintf(t.w, "\n%s: %d %%, tier %s\n", h.what, h.charge, h.tier)
-}
-
-// row prints an outcome. Everything in it comes from the answer.
-func (t table) row(what string, o outcome) {
-	if o.error != nil {
-		fmt.Fprintf(t.w, columns, what, "nobody (CPUs stand in)", "-", "-", "none")
-		t.why(o.error.Text)
-		return
+func (t *table) printf(format string, args ...any) {
+	if t.err == nil {
+		_, t.err = fmt.Fprintf(t.out, format, args...)
 	}
-	where := fmt.Sprintf("%v (CPU stands in)", o.end["backend_used"])
-	cost := "energy " + fmt.Sprint(o.end["energy_quality"])
-	if joules, ok := o.end["energy_joules"].(float64); ok {
-		cost = fmt.Sprintf("%.2f J %v", joules, o.end["energy_quality"])
-	}
-	rate, _ := o.end["tokens_per_second"].(float64)
-	fmt.Fprintf(t.w, columns, what, where, fmt.Sprint(o.end["tokens_generated"]), fmt.Sprintf("%.0f", rate), cost)
-	t.why(fmt.Sprintf("tier %v, %v: %v", o.end["tier"], o.end["tier_reason"], o.end["reason"]))
-	t.why(excerpt(o.text))
 }
 
-// excerpt returns the beginning of an answer, fit for a terminal.
-func excerpt(text string) string {
-	const most = 60
-	var b strings.Builder
-	for _, r := range strings.TrimSpace(text) {
-		if b.Len() >= most {
-			b.WriteString("...")
-			break
-		}
-		if !unicode.IsPrint(r) {
-			r = ' '
-		}
-		b.WriteRune(r)
-	}
-	return `"` + b.String() + `"`
+func (t *table) header(model string) {
+	t.printf("%sThe model is %s.\n\n", header, model)
+	t.printf(rowFormat, "TIER", "CHARGE", "ASKED FOR", "BACKEND", "TOKENS/S", "COST")
 }
 
-// why prints a reason below its row, in lines that fit.
-func (t table) why(reason string) {
-	const width, indent = 92, "              "
+// stop heads the rows of a stop.
+func (t *table) stop(event string, s wire.Status) {
+	t.printf("\n%s: tier %s (%s)\n", event, s.Tier, s.TierReason)
+}
+
+// row shows an answer; what it does not say of the laptop is as in s.
+func (t *table) row(asked string, a answer, s wire.Status) {
+	tier, backend, rate := s.Tier, "none", "-"
+	if a.refusal == nil {
+		tier, backend = a.Tier, a.Backend
+		rate = fmt.Sprintf("%.1f", a.TokensPerSecond)
+	}
+	charge := fmt.Sprintf("%.0f %%", s.Supply.ChargePercent)
+	t.printf(rowFormat, tier, charge, asked, backend+standIn, rate, a.cost())
+	for _, line := range fold(a.why(), width-20) {
+		t.printf("%20s%s\n", "", line)
+	}
+}
+
+// cost is what the answer took, or that there is none.
+func (a answer) cost() string {
+	if a.refusal != nil {
+		return string(a.outcome())
+	}
+	c := power.Cost{Quality: power.Quality(a.EnergyQuality)}
+	if a.EnergyJoules != nil {
+		c.Energy = power.Joules(*a.EnergyJoules)
+	}
+	if a.EnergySource == "" {
+		return c.String()
+	}
+	return c.String() + " = " + a.EnergySource
+}
+
+func (a answer) why() string {
+	if a.refusal != nil {
+		return a.refusal.Text
+	}
+	return a.Reason
+}
+
+// fold breaks text into lines, between words. A word that is longer than a
+// line stays whole.
+func fold(text string, columns int) []string {
+	var lines []string
 	line := ""
-	for word := range strings.FieldsSeq(reason) {
-		if line != "" && len(line)+1+len(word) > width {
-			fmt.Fprintln(t.w, indent+line)
-			line = ""
+	for _, word := range strings.Fields(text) {
+		switch {
+		case line == "":
+			line = word
+		case len([]rune(line))+1+len([]rune(word)) <= columns:
+			line += " " + word
+		default:
+			lines, line = append(lines, line), word
 		}
-		line = strings.TrimSpace(line + " " + word)
 	}
-	fmt.Fprintln(t.w, indent+line)
-}
-
-func (t table) footer() {
-	fmt.Fprint(t.w, "\nThat was the day. make demo-serve keeps this laptop running, to play with.\n")
+	if line != "" {
+		lines = append(lines, line)
+	}
+	return lines
 }
