@@ -117,10 +117,10 @@ func (q question) put(ctx context.Context, t *table, s wire.Status) error {
 		return fmt.Errorf("%s: %w", q.asked, err)
 	}
 	t.row(q.asked, a, s)
-	switch got := a.outcome(); {
-	case got == q.want:
+	switch got := a.outcome(); got {
+	case q.want:
 		return nil
-	case got == answered:
+	case answered:
 		return fmt.Errorf("%s: answered, which this tier should not allow (want: %s)", q.asked, q.want)
 	default:
 		return fmt.Errorf("%s: %s: %s", q.asked, got, a.why())

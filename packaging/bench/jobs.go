@@ -1,0 +1,185 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/joulemux/joulemux/packaging/rig"
+)
+
+// proxy is one of the two that are compared.
+type proxy struct {
+	process *rig.Process
+	url     string
+	// client keeps its connection: what a new one costs is not part of a job.
+	client *http.Client
+}
+
+// load is a kind of job, and how many of it make a round.
+type load struct {
+	what   string
+	body   []byte
+	lines  int // of an answer
+	count  int
+	target float64
+}
+
+// measureJobs compares the processor time of jobs, and then looks at memory.
+func measureJobs(ctx context.Context, p plan) (rows []row, err error) {
+	w, err := newWorld(ctx, 1)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, w.Close()) }()
+	process, url, err := w.role(bareProxy, w.backends[0])
+	if err != nil {
+		return nil, err
+	}
+	client := &http.Client{Transport: &http.Transport{DisableCompression: true}}
+	defer client.CloseIdleConnections()
+	ours, bare := proxy{w.joulemuxd, w.url, client}, proxy{process, url, client}
+	for _, l := range []load{
+		{"CPU per chat that is not streamed", request(false, 0), 1, p.requests, 1.5},
+		{fmt.Sprintf("CPU per stream of %d pieces", pieces), request(true, pause), pieces + 1, p.streams, 1.3},
+	} {
+		fmt.Fprintf(os.Stderr, "%s: %d rounds of %d\n", l.what, p.rounds, l.count)
+		r, err := l.compare(ctx, ours, bare, p.rounds)
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, r)
+	}
+	r, err := memory(ctx, ours, p.many)
+	return append(rows, r), err
+}
+
+// pause between the pieces of a stream keeps them apart, as those of a model
+// are, in microseconds.
+const pause = 200
+
+// request returns the body of a chat of about a kilobyte.
+func request(stream bool, pause int) []byte {
+	body, err := json.Marshal(map[string]any{
+		"model": model, "stream": stream,
+		"options": map[string]any{"temperature": 0.2, "num_predict": pieces, "pause": pause},
+		"messages": []map[string]string{
+			{"role": "system", "content": strings.Repeat("Be brief and to the point. ", 12)},
+			{"role": "user", "content": strings.Repeat("Why is the sky blue? ", 30)},
+		},
+	})
+	if err != nil {
+		panic(err) // it is made of strings and numbers
+	}
+	return body
+}
+
+// compare measures the two in turn, and each first as often as the other: what
+// the machine does besides falls on both. The first round warms them up.
+func (l load) compare(ctx context.Context, ours, bare proxy, rounds int) (row, error) {
+	var ofOurs, ofBare, ratios []float64
+	for round := range rounds + 1 {
+		pair := [2]proxy{ours, bare}
+		if round%2 == 1 {
+			pair = [2]proxy{bare, ours}
+		}
+		var cost [2]float64
+		for i, p := range pair {
+			var err error
+			if cost[i], err = l.round(ctx, p); err != nil {
+				return row{}, err
+			}
+		}
+		if round%2 == 1 {
+			cost[0], cost[1] = cost[1], cost[0]
+		}
+		if round > 0 {
+			ofOurs, ofBare = append(ofOurs, cost[0]), append(ofBare, cost[1])
+			ratios = append(ratios, cost[0]/cost[1])
+		}
+	}
+	return row{
+		what: l.what, joulemux: fmt.Sprintf("%.0f us", median(ofOurs)), baseline: fmt.Sprintf("%.0f us", median(ofBare)),
+		value: median(ratios), target: l.target,
+	}, nil
+}
+
+// round returns the processor time that a proxy takes for a job, in
+// microseconds. A client asks one thing after the other on one connection.
+func (l load) round(ctx context.Context, p proxy) (float64, error) {
+	before, err := cpu(p.process.PID())
+	if err != nil {
+		return 0, err
+	}
+	for range l.count {
+		if err := l.ask(ctx, p.client, p.url); err != nil {
+			return 0, err
+		}
+	}
+	after, err := cpu(p.process.PID())
+	return float64(after-before) / float64(time.Microsecond) / float64(l.count), err
+}
+
+// ask runs a job, and sees to it that the answer is whole.
+func (l load) ask(ctx context.Context, client *http.Client, url string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/api/chat", bytes.NewReader(l.body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	var lines lineCounter
+	if _, err := io.Copy(&lines, resp.Body); err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK || int(lines) != l.lines {
+		return fmt.Errorf("%s answered %s with %d lines, want %d", url, resp.Status, lines, l.lines)
+	}
+	return nil
+}
+
+// lineCounter counts the lines that are written to it.
+type lineCounter int
+
+func (n *lineCounter) Write(p []byte) (int, error) {
+	*n += lineCounter(bytes.Count(p, []byte("\n")))
+	return len(p), nil
+}
+
+// sideBySide is how many clients stream at once when memory is measured.
+const sideBySide = 8
+
+// memory returns what joulemuxd has in use after many streams.
+func memory(ctx context.Context, ours proxy, many int) (row, error) {
+	fmt.Fprintf(os.Stderr, "memory: %d streams\n", many)
+	l := load{body: request(true, 0), lines: pieces + 1}
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: sideBySide}}
+	defer client.CloseIdleConnections()
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(sideBySide)
+	for range many {
+		g.Go(func() error { return l.ask(ctx, client, ours.url) })
+	}
+	if err := g.Wait(); err != nil {
+		return row{}, err
+	}
+	bytes, err := resident(ours.process.PID())
+	megabytes := float64(bytes) / 1e6
+	return row{
+		what:     fmt.Sprintf("resident memory after %d streams", many),
+		joulemux: fmt.Sprintf("%.1f MB", megabytes), baseline: "-", value: megabytes, target: 30, unit: " MB",
+	}, err
+}

@@ -1,0 +1,192 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/joulemux/joulemux/packaging/rig"
+)
+
+// patience is what a loaded machine may take for what should take no time.
+const patience = 30 * time.Second
+
+// world is a joulemuxd and all that is around it.
+type world struct {
+	session, system *rig.Bus
+	machine         *rig.Machine
+	joulemuxd       *rig.Process
+	url             string   // of joulemuxd
+	backends        []string // their URLs
+
+	dir   string
+	close []func() error
+}
+
+// newWorld makes a laptop that runs a joulemuxd with so many backends.
+func newWorld(ctx context.Context, backends int) (*world, error) {
+	w := new(world)
+	if err := w.make(ctx, backends); err != nil {
+		return nil, errors.Join(err, w.Close())
+	}
+	return w, nil
+}
+
+func (w *world) make(ctx context.Context, backends int) (err error) {
+	if w.dir, err = os.MkdirTemp("", "bench-"); err != nil {
+		return err
+	}
+	w.later(func() error { return os.RemoveAll(w.dir) })
+	for range backends {
+		_, url, err := w.role(fakeBackend)
+		if err != nil {
+			return err
+		}
+		w.backends = append(w.backends, url)
+	}
+	if err := w.startMachine(ctx); err != nil {
+		return err
+	}
+	return w.startDaemon(ctx)
+}
+
+// startMachine starts the buses, and upowerd on one of them.
+func (w *world) startMachine(ctx context.Context) (err error) {
+	if w.session, err = rig.StartBus(ctx); err != nil {
+		return err
+	}
+	w.later(w.session.Close)
+	if w.system, err = rig.StartBus(ctx); err != nil {
+		return err
+	}
+	w.later(w.system.Close)
+	if w.machine, err = rig.StartMachine(ctx, w.system.Address(), nil); err != nil {
+		return err
+	}
+	w.later(w.machine.Close)
+	// Without the kernel's own figure, which is whole percent, UPower takes the
+	// charge from the energy.
+	battery := rig.Battery(80)
+	delete(battery, "capacity")
+	if err := errors.Join(w.machine.Remove("BAT0"), w.machine.Add("BAT0", battery)); err != nil {
+		return err
+	}
+	return w.machine.StartUPower(ctx)
+}
+
+// startDaemon builds joulemuxd and starts it with every listener it has.
+func (w *world) startDaemon(ctx context.Context) error {
+	program := filepath.Join(w.dir, "joulemuxd")
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", program, "github.com/joulemux/joulemux/cmd/joulemuxd")
+	build.Stdout, build.Stderr = os.Stderr, os.Stderr
+	if err := build.Run(); err != nil {
+		return fmt.Errorf("build joulemuxd: %w", err)
+	}
+	address, err := freeAddress()
+	if err != nil {
+		return err
+	}
+	config := filepath.Join(w.dir, "config.yaml")
+	if err := os.WriteFile(config, []byte(w.config(address)), 0o600); err != nil {
+		return err
+	}
+	cmd := exec.Command(program, "--config", config, "--sysfs", w.machine.SysDir())
+	cmd.Env = []string{
+		"HOME=" + w.dir, "XDG_RUNTIME_DIR=" + w.dir,
+		"DBUS_SESSION_BUS_ADDRESS=" + w.session.Address(), "DBUS_SYSTEM_BUS_ADDRESS=" + w.system.Address(),
+	}
+	cmd.Stderr = os.Stderr
+	if w.joulemuxd, err = rig.Start(cmd); err != nil {
+		return err
+	}
+	w.later(w.joulemuxd.Close)
+	w.url = "http://" + address
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return w.joulemuxd.Await(ctx, w.ready)
+}
+
+// config names the backends, which are all of one class and so all to be
+// weighed for each job.
+func (w *world) config(address string) string {
+	_, port, _ := net.SplitHostPort(address)
+	var text strings.Builder
+	fmt.Fprintf(&text, "server: {http_port: %s}\nrouting: {default_backend: backend-0}\nmonitoring: {log_level: warn}\nbackends:\n", port)
+	for i, url := range w.backends {
+		fmt.Fprintf(&text, "- {id: backend-%d, type: ollama, hardware: igpu, endpoint: %q}\n", i, url)
+	}
+	return text.String()
+}
+
+func (w *world) ready(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.url+"/readyz", nil)
+	if err != nil {
+		return err
+	}
+	req.Close = true
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return errors.New(resp.Status)
+	}
+	_, err = io.Copy(io.Discard, resp.Body)
+	return err
+}
+
+// role starts this program in another role, behind a socket of its own.
+func (w *world) role(args ...string) (p *rig.Process, url string, err error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, "", err
+	}
+	defer l.Close()
+	socket, err := l.(*net.TCPListener).File()
+	if err != nil {
+		return nil, "", err
+	}
+	defer socket.Close()
+	self, err := os.Executable()
+	if err != nil {
+		return nil, "", err
+	}
+	cmd := exec.Command(self, args...)
+	cmd.Env = []string{}
+	cmd.ExtraFiles = []*os.File{socket}
+	cmd.Stderr = os.Stderr
+	if p, err = rig.Start(cmd); err != nil {
+		return nil, "", err
+	}
+	w.later(p.Close)
+	return p, "http://" + l.Addr().String(), nil
+}
+
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}
+
+// later has something undone when the world ends, the latest first.
+func (w *world) later(undo func() error) { w.close = append(w.close, undo) }
+
+// Close ends everything. That a role ends by a signal is no error.
+func (w *world) Close() error {
+	var errs []error
+	for i := len(w.close) - 1; i >= 0; i-- {
+		errs = append(errs, w.close[i]())
+	}
+	return errors.Join(errs...)
+}
