@@ -26,7 +26,7 @@ func backends(addrs map[string]string) string {
 	var text strings.Builder
 	text.WriteString("backends:\n")
 	for class, addr := range addrs {
-		text.WriteString(fmt.Sprintf("  - {id: ollama-%s, hardware: %s, endpoint: \"http://%s\"}\n", class, class, addr))
+		fmt.Fprintf(&text, "  - {id: ollama-%s, hardware: %s, endpoint: \"http://%s\"}\n", class, class, addr)
 	}
 	return text.String()
 }

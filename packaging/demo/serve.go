@@ -104,7 +104,7 @@ func (k keyboard) run(ctx context.Context) error {
 			}
 		case <-k.daemon.Done():
 			k.tellLog()
-			return fmt.Errorf("joulemuxd has ended, and nobody asked it to: %w", k.daemon.Err())
+			return errors.Join(errors.New("joulemuxd has ended, and nobody asked it to"), k.daemon.Err())
 		case <-ctx.Done():
 			k.say("ending")
 			return nil
