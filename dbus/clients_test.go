@@ -100,7 +100,7 @@ func python(t *testing.T) string {
 			return path
 		}
 	}
-	t.Skip("python3-dbus is not installed")
+	t.Fatal("python3-dbus is not installed; packaging/rig/install check does")
 	return ""
 }
 
