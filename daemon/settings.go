@@ -27,6 +27,9 @@ func (d *daemon) reload(ctx context.Context) (status string) {
 		d.Log.Error("the configuration has faults, the old one stays in force", "err", err)
 		return "configuration has faults, the old one is in force; " + d.status.text()
 	}
+	if reflect.DeepEqual(d.settings, c) {
+		return d.status.text()
+	}
 	_ = d.tiers.Configure(ctx, c.Policy) // fails when the daemon ends
 	d.backends.Configure(specs(c))
 	d.dispatcher.Configure(dispatchSettings(c))
@@ -36,9 +39,7 @@ func (d *daemon) reload(ctx context.Context) (status string) {
 	if before.Socket != after.Socket || before.Host != after.Host || before.HTTPPort != after.HTTPPort {
 		d.Log.Warn("where to listen changes with a restart")
 	}
-	if !reflect.DeepEqual(before, after) || !reflect.DeepEqual(d.settings, c) {
-		d.Log.Info("the configuration has changed")
-	}
+	d.Log.Info("the configuration has changed")
 	d.settings = c
 	for _, note := range c.Notes {
 		d.Log.Info("configuration", "note", note)
