@@ -34,7 +34,9 @@ func (d *daemon) reload(ctx context.Context) (status string) {
 	d.backends.Configure(specs(c))
 	d.dispatcher.Configure(dispatchSettings(c))
 	d.http.Configure(httpSettings(c))
-	d.setLevel(c)
+	if c.LogLevel != d.settings.LogLevel { // else what was set over the bus stays
+		d.setLevel(c)
+	}
 	before, after := d.settings.Server, c.Server
 	if before.Socket != after.Socket || before.Host != after.Host || before.HTTPPort != after.HTTPPort {
 		d.Log.Warn("where to listen changes with a restart")
