@@ -45,14 +45,8 @@ func plain(v any) any {
 	}
 }
 
-// roles are those that a message can have.
-var roles = []string{"system", "user", "assistant", "tool"}
-
 // conversation returns messages of the bus as those of a job.
 func conversation(messages []map[string]godbus.Variant) ([]job.Message, error) {
-	if len(messages) == 0 {
-		return nil, job.InvalidField("messages", "there are none")
-	}
 	all := make([]job.Message, len(messages))
 	for i, m := range messages {
 		for _, key := range slices.Sorted(maps.Keys(m)) {
@@ -67,11 +61,8 @@ func conversation(messages []map[string]godbus.Variant) ([]job.Message, error) {
 		if all[i].Content, err = part(m, i, "content"); err != nil {
 			return nil, err
 		}
-		if !slices.Contains(roles, all[i].Role) {
-			return nil, job.InvalidField(fmt.Sprintf("messages[%d].role", i), "%q is none of %q", all[i].Role, roles)
-		}
 	}
-	return all, nil
+	return all, job.CheckMessages(all)
 }
 
 // part returns one part of message i.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"maps"
 	"net/http"
 	"slices"
@@ -67,15 +66,11 @@ func (s *Server) nativeChat(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	j := job.Job{Kind: job.Chat}
-	for i, m := range q.Messages {
-		if !slices.Contains([]string{"system", "user", "assistant", "tool"}, m.Role) {
-			fail(w, job.InvalidField(fmt.Sprintf("messages[%d].role", i), "%q is none of system, user, assistant, tool", m.Role))
-			return
-		}
+	for _, m := range q.Messages {
 		j.Content.Messages = append(j.Content.Messages, job.Message(m))
 	}
-	if len(j.Content.Messages) == 0 {
-		fail(w, job.InvalidField("messages", "there are none"))
+	if err := job.CheckMessages(j.Content.Messages); err != nil {
+		fail(w, err)
 		return
 	}
 	s.native(w, r, j, q.Options)

@@ -6,6 +6,9 @@
 package job
 
 import (
+	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/joulemux/joulemux/power"
@@ -108,6 +111,23 @@ type Content struct {
 type Message struct {
 	Role    string `json:"role"` // "system", "user", "assistant" or "tool"
 	Content string `json:"content"`
+}
+
+// roles are those that a message can have.
+var roles = []string{"system", "user", "assistant", "tool"}
+
+// CheckMessages returns what is wrong with a conversation that came in no
+// backend's dialect. The error has the code Invalid and names the message.
+func CheckMessages(messages []Message) error {
+	if len(messages) == 0 {
+		return InvalidField("messages", "there are none")
+	}
+	for i, m := range messages {
+		if !slices.Contains(roles, m.Role) {
+			return InvalidField(fmt.Sprintf("messages[%d].role", i), "%q is none of %s", m.Role, strings.Join(roles, ", "))
+		}
+	}
+	return nil
 }
 
 // Sampling steers how tokens are chosen. Nil fields leave it to the model.
