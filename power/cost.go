@@ -1,5 +1,10 @@
 package power
 
+import (
+	"slices"
+	"strings"
+)
+
 // Quality says how a figure was obtained. Unknown is not zero: a figure of
 // unknown quality has no value.
 type Quality string
@@ -7,7 +12,7 @@ type Quality string
 // The qualities, from the most to the least trustworthy. Their names are
 // those on every wire.
 const (
-	Measured  Quality = "measured"  // read from a counter over the whole span
+	Measured  Quality = "measured"  // read from a counter of energy
 	Derived   Quality = "derived"   // computed from measured figures
 	Estimated Quality = "estimated" // an assumed draw times a measured time
 	Unknown   Quality = "unknown"   // no sensor covers the device
@@ -16,11 +21,32 @@ const (
 
 // Cost is the energy that a job took, and how that is known.
 type Cost struct {
-	Energy  Energy
+	// Energy is what the job added to what the machine draws without it, from
+	// the start of its attempt to its last token, Load included.
+	Energy Energy
+	// Gross is Energy with the job's share of the idle draw; zero if that is
+	// not known.
+	Gross Energy
+	// Load is the part of Energy that went into making the model resident.
+	Load Energy
+	// Tail is what the device took on the job's account after the last token,
+	// which is known only later.
+	Tail    Energy
 	Quality Quality
+	// Scope says what of the machine is in Energy, as in "dgpu+package".
+	Scope string
 	// Source names the sensors or assumptions behind the figure, as in
-	// "12.0 W assumed × 3.2 s".
+	// "rapl" or "12.0 W assumed x 3.2 s".
 	Source string
+	// Uncertainty is the part of Energy by which it may be off, either way;
+	// zero is not known.
+	Uncertainty float64
+	// Coverage is the part of the job's time in which its sensors could be
+	// read. What is missing is not filled in.
+	Coverage float64
+	// Shared is how many jobs, this one included, the energy was divided
+	// between at most.
+	Shared int
 }
 
 // Plus returns the cost of both. The sum is as trustworthy as its weaker
@@ -32,11 +58,24 @@ func (c Cost) Plus(d Cost) Cost {
 	case d.Quality == "" || d.Quality == None && d.Energy == 0:
 		return c
 	}
-	sum := Cost{Energy: c.Energy + d.Energy, Quality: weaker(c.Quality, d.Quality), Source: c.Source}
-	if d.Source != c.Source {
-		sum.Source += " + " + d.Source
+	return Cost{
+		Energy: c.Energy + d.Energy, Gross: c.Gross + d.Gross, Load: c.Load + d.Load, Tail: c.Tail + d.Tail,
+		Quality: weaker(c.Quality, d.Quality),
+		Scope:   union(c.Scope, d.Scope, "+"), Source: union(c.Source, d.Source, " + "),
+		Uncertainty: max(c.Uncertainty, d.Uncertainty), Coverage: min(c.Coverage, d.Coverage),
+		Shared: max(c.Shared, d.Shared),
 	}
-	return sum
+}
+
+// union returns the words of both lists, each once.
+func union(a, b, separator string) string {
+	words := strings.Split(a, separator)
+	for word := range strings.SplitSeq(b, separator) {
+		if !slices.Contains(words, word) {
+			words = append(words, word)
+		}
+	}
+	return strings.Trim(strings.Join(words, separator), separator)
 }
 
 func weaker(a, b Quality) Quality {
@@ -47,14 +86,17 @@ func weaker(a, b Quality) Quality {
 	return b
 }
 
+// Known reports whether the cost has a value.
+func (c Cost) Known() bool {
+	return c.Quality == Measured || c.Quality == Derived || c.Quality == Estimated
+}
+
 // String formats the cost with its quality, as in "12.4 J estimated".
 func (c Cost) String() string {
-	switch c.Quality {
-	case Unknown, None, "":
+	if !c.Known() {
 		return "energy " + string(c.quality())
-	default:
-		return c.Energy.String() + " " + string(c.Quality)
 	}
+	return c.Energy.String() + " " + string(c.Quality)
 }
 
 // quality returns the quality with the zero value read as unknown.
