@@ -3,6 +3,7 @@ package main
 import (
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -139,6 +140,11 @@ func TestTheCommandSurvivesItsHold(t *testing.T) {
 }
 
 func TestSignalsReachTheCommand(t *testing.T) {
+	// What a process ignores, as under nohup, its children ignore too; what it
+	// catches they do not.
+	caught := make(chan os.Signal, 1)
+	signal.Notify(caught, syscall.SIGHUP)
+	t.Cleanup(func() { signal.Stop(caught) })
 	for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1} {
 		h, _, _ := signalled(heldLine)
 		r := replay(t, answers{"POST hold": h})
