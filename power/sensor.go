@@ -91,3 +91,40 @@ var (
 	// ErrUnavailable is a sensor that is not there, or not for us to read.
 	ErrUnavailable = errors.New("unavailable")
 )
+
+// Between returns the energy that passed between two readings of the domain,
+// and whether it can be told.
+//
+// It cannot if the counter may have passed its range more than once, if it went
+// back though it has no range, or if more would have passed than the domain can
+// draw, for then it was set back. A sum of samples holds only if they are close
+// together.
+func (d Domain) Between(from, to Reading) (e Energy, ok bool) {
+	elapsed := to.At.Sub(from.At)
+	if elapsed <= 0 {
+		return 0, false
+	}
+	if !d.Cumulative {
+		mean := (from.Draw + to.Draw) / 2
+		return mean.For(elapsed), elapsed <= farthest && mean >= 0
+	}
+	e = to.Energy - from.Energy
+	if e < 0 {
+		if e += d.Range; d.Range == 0 || to.Energy < 0 || from.Energy > d.Range {
+			return 0, false
+		}
+	}
+	if d.Most > 0 {
+		// What the hardware had counted but not shown at the first reading
+		// may be shown at the second.
+		possible := d.Most.For(elapsed + d.Period)
+		if e > possible || d.Range > 0 && possible >= d.Range {
+			return 0, false
+		}
+	}
+	return e, true
+}
+
+// farthest is how far apart two samples of a draw may be to say what passed
+// between them.
+const farthest = 3 * time.Second

@@ -1,0 +1,259 @@
+package meter
+
+import (
+	"context"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/joulemux/joulemux/power"
+)
+
+// account divides the energy of one domain among those who caused it.
+type account struct {
+	sensor Sensor
+	domain power.Domain
+	index  int        // in a span's parts
+	parent *account   // the domain that contains this one
+	rails  []*account // domains within this one
+
+	// Guarded by the meter, as all below.
+	last      power.Reading
+	known     bool // there is a last reading to count from
+	suspended time.Duration
+
+	// What was counted in the phase that is on, and over how much of it.
+	counted []interval
+	idle    idle
+	balance Balance
+	tails   []*Span // whose tail has grown
+}
+
+// interval is the energy between two readings.
+type interval struct {
+	from, to time.Time
+	energy   power.Energy
+}
+
+func newAccount(s Sensor) *account { return &account{sensor: s, domain: s.Domain()} }
+
+// counts reports whether jobs can be told by the domain at all. A platform's
+// meter contains all of them, and the core's only a part.
+func (a *account) counts() bool {
+	switch a.domain.Scope {
+	case power.ScopePackage, power.ScopeNPU, power.ScopeDiscreteGPU:
+		return true
+	default:
+		return false
+	}
+}
+
+// wanted reports whether any of the jobs shows in the domain.
+func (a *account) wanted(jobs []*Span) bool {
+	return slices.ContainsFunc(jobs, func(s *Span) bool { return a.concerns(s.work.Class) })
+}
+
+// concerns reports whether a job of that class has the domain read. A rail is
+// read whenever the domain that contains it is, so that what both say is of the
+// same time.
+func (a *account) concerns(c power.DeviceClass) bool {
+	return a.domain.Covers(c) || a.parent != nil && a.parent.domain.Covers(c)
+}
+
+// stale reports whether the last reading is too old to stand for now.
+func (a *account) stale(now time.Time, fresh time.Duration) bool {
+	return !a.known || now.Sub(a.last.At) >= fresh
+}
+
+// look is what reading a sensor gave.
+type look struct {
+	account *account
+	reading power.Reading
+	err     error
+}
+
+func (a *account) read(ctx context.Context) look {
+	r, err := a.sensor.Read(ctx)
+	return look{a, r, err}
+}
+
+// take counts the energy since the last reading, if that can be told.
+func (a *account) take(l look, suspended time.Duration, p *phase) {
+	if l.err != nil {
+		a.known = false // whatever passes until there is a reading again is a gap
+		return
+	}
+	if a.known && !l.reading.At.After(a.last.At) {
+		return // no news
+	}
+	from, known := a.last, a.known && suspended == a.suspended
+	a.last, a.known, a.suspended = l.reading, true, suspended
+	if !known {
+		return
+	}
+	if energy, ok := a.domain.Between(from, l.reading); ok {
+		a.counted = append(a.counted, interval{from.At, l.reading.At, energy})
+	} else if !a.domain.Cumulative && p.quiet() {
+		a.idle.learn(l.reading.Draw)
+	}
+}
+
+// total returns what was counted, and over how much time.
+func (a *account) total() (e power.Energy, covered time.Duration) {
+	for _, i := range a.counted {
+		e += i.energy
+		covered += i.to.Sub(i.from)
+	}
+	return e, covered
+}
+
+// settle divides what was counted in a phase that has ended, at most most of
+// it, and returns how much that was. Rails come first: their readings are of a
+// moment of their own, so they may say a little more than the whole has.
+func (a *account) settle(p *phase, most power.Energy) power.Energy {
+	energy, covered := a.total()
+	energy = min(energy, most)
+	own := energy
+	for _, rail := range a.rails {
+		if a.known {
+			own -= rail.settleWithin(p, own)
+		} else {
+			rail.settle(p, math.MaxInt64)
+		}
+	}
+	a.balance.Counted += own
+	switch members := p.covered(a.domain); {
+	case covered <= 0:
+	case len(members) > 0:
+		a.divide(p, members, own, covered)
+	case p.after != nil && a.domain.Covers(p.after.work.Class):
+		a.trail(p.after, own, covered)
+	default:
+		a.rest(own, covered, p)
+	}
+	a.counted = a.counted[:0]
+	return energy
+}
+
+// settleWithin settles a rail of a domain. What no job caused stays with the
+// domain that contains the rail.
+func (a *account) settleWithin(p *phase, most power.Energy) power.Energy {
+	if len(p.covered(a.domain)) == 0 {
+		if energy, covered := a.total(); p.quiet() {
+			a.idle.learnOver(energy, covered)
+		}
+		a.counted = a.counted[:0]
+		return 0
+	}
+	return a.settle(p, most)
+}
+
+// rest counts the energy of a phase without jobs. As long as nothing is known
+// of the domain, it is all idle.
+func (a *account) rest(e power.Energy, covered time.Duration, p *phase) {
+	if p.quiet() {
+		a.idle.learnOver(e, covered)
+	}
+	idle := e
+	if draw, known := a.idle.draw(); known {
+		idle = min(e, draw.For(covered))
+	}
+	a.balance.Idle += idle
+	a.balance.Background += e - idle
+}
+
+// trail counts the energy of the phase after a job, as long as its devices
+// have not calmed down.
+func (a *account) trail(s *Span, e power.Energy, covered time.Duration) {
+	idle := e
+	if draw, known := a.idleDraw(); known {
+		idle = min(e, draw.For(covered))
+	}
+	a.balance.Idle += idle
+	a.balance.Jobs += e - idle
+	if e > idle {
+		s.tailSoFar += e - idle
+		a.tails = append(a.tails, s)
+	}
+}
+
+// idleDraw is what the domain draws without jobs. A discrete GPU sleeps without
+// them, so all that it takes is theirs.
+func (a *account) idleDraw() (power.Power, bool) {
+	if a.domain.Scope == power.ScopeDiscreteGPU {
+		return 0, true
+	}
+	return a.idle.draw()
+}
+
+// divide divides the energy of a phase with jobs.
+func (a *account) divide(p *phase, members []member, e power.Energy, covered time.Duration) {
+	idle := power.Energy(0)
+	draw, idleKnown := a.idleDraw()
+	if idleKnown {
+		idle = min(e, draw.For(covered))
+	}
+	background := p.background(a.domain, e-idle)
+	a.balance.Idle += idle
+	a.balance.Background += background
+	a.balance.Jobs += e - idle - background
+
+	shares := split(e-idle-background, weights(a.domain, members))
+	evenly := split(idle, make([]float64, len(members)))
+	for i, m := range members {
+		part := &m.span.parts[a.index]
+		part.energy += shares[i]
+		part.idled += evenly[i]
+		part.covered += covered
+		part.shared = max(part.shared, len(members))
+		part.idleUnknown = part.idleUnknown || !idleKnown
+		part.backgroundUnknown = part.backgroundUnknown || !p.known
+		if !m.writing {
+			part.reading = append(part.reading, a.trace(shares[i])...)
+		}
+	}
+}
+
+// trace spreads a share of the phase over the intervals that it was counted in.
+func (a *account) trace(share power.Energy) []interval {
+	rates := make([]float64, len(a.counted))
+	for i, c := range a.counted {
+		rates[i] = float64(c.energy)
+	}
+	list := make([]interval, len(a.counted))
+	for i, e := range split(share, rates) {
+		list[i] = interval{a.counted[i].from, a.counted[i].to, e}
+	}
+	return list
+}
+
+// quiet reports whether nothing of ours goes on in the phase.
+func (p *phase) quiet() bool { return len(p.members) == 0 && p.after == nil }
+
+// covered returns the members that show in a domain.
+func (p *phase) covered(d power.Domain) []member {
+	var list []member
+	for _, m := range p.members {
+		if d.Covers(m.span.work.Class) {
+			list = append(list, m)
+		}
+	}
+	return list
+}
+
+// background returns how much of a domain's active energy other processes
+// caused: their part of the processors' time, of what the processors took. If a
+// model runs on the processors, that is all; else it is as much as they were
+// busy, for the devices beside them take the rest.
+func (p *phase) background(d power.Domain, active power.Energy) power.Energy {
+	if !p.known || d.Scope != power.ScopePackage {
+		return 0
+	}
+	part := p.busy
+	for _, m := range p.members {
+		if m.span.work.Class == power.CPU {
+			part = 1
+		}
+	}
+	return min(max(power.Energy(float64(active)*part*p.foreign), 0), active)
+}

@@ -1,0 +1,226 @@
+package meter
+
+import (
+	"context"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/joulemux/joulemux/power"
+)
+
+// scene is a random sequence of jobs on a machine, and of what goes wrong with
+// its counters. Equal seeds give equal scenes.
+type scene struct {
+	*machine
+	r     *rand.Rand
+	meter *Meter
+	open  []*Span
+	done  []*Span
+	calm  bool // nothing goes wrong
+}
+
+func play(seed uint64, steps int, ticks time.Duration, calm bool) *scene {
+	s := &scene{machine: newMachine(pkg, npu, dgpu), r: rand.New(rand.NewPCG(seed, 1)), calm: calm}
+	s.meter = New(s.options())
+	s.meter.tick, s.meter.fresh = ticks, 0
+	s.draws("package-0", 4*power.Watt)
+	s.meter.Start(context.Background())
+	for range steps {
+		s.step()
+	}
+	for len(s.open) > 0 {
+		s.end()
+	}
+	pass(time.Minute) // the tail, and a pause
+	for _, c := range []power.DeviceClass{power.NVIDIA, power.NPU} { // all that was counted is divided
+		s.meter.Begin(context.Background(), work(c)).End(context.Background(), 0)
+	}
+	s.meter.Close()
+	return s
+}
+
+func (s *scene) step() {
+	switch n := s.r.IntN(20); {
+	case n < 5:
+		all := []power.DeviceClass{power.CPU, power.IntegratedGPU, power.NPU, power.NVIDIA, power.Cloud}
+		s.open = append(s.open, s.meter.Begin(context.Background(), work(all[s.r.IntN(len(all))])))
+		s.load()
+	case n < 9 && len(s.open) > 0:
+		s.end()
+	case n < 14 && len(s.open) > 0:
+		s.open[s.r.IntN(len(s.open))].Tokens(context.Background(), 1+s.r.IntN(40))
+	case n == 14 && !s.calm:
+		s.mishap()
+	default:
+		pass(time.Duration(s.r.Int64N(int64(5 * time.Second))))
+	}
+}
+
+func (s *scene) end() {
+	i := s.r.IntN(len(s.open))
+	s.open[i].End(context.Background(), time.Duration(s.r.Int64N(int64(time.Second))))
+	s.done = append(s.done, s.open[i])
+	s.open = slices.Delete(s.open, i, i+1)
+	s.load()
+}
+
+// load sets the draws that go with the open jobs.
+func (s *scene) load() {
+	sum, rail, gpu := 4*power.Watt, power.Power(0), power.Power(0)
+	for _, j := range s.open {
+		switch j.work.Class {
+		case power.NVIDIA:
+			gpu, sum = 60*power.Watt, sum+power.Watt
+		case power.NPU:
+			rail, sum = rail+2*power.Watt, sum+3*power.Watt
+		case power.Cloud:
+		default:
+			sum += j.work.Draw / 4
+		}
+	}
+	sum = min(sum, pkg.Most*9/10)
+	s.draws("package-0", sum)
+	s.draws("npu", min(rail, sum))
+	s.draws("gpu", gpu)
+}
+
+// mishap is one of the things that make a span a gap.
+func (s *scene) mishap() {
+	r := s.rails[[]string{"package-0", "npu", "gpu"}[s.r.IntN(3)]]
+	what := s.r.IntN(5)
+	if what == 1 { // long enough for a wrap, or several
+		pass(time.Duration(s.r.IntN(3)) * time.Hour)
+		return
+	}
+	whole := r.total()
+	s.Lock()
+	defer s.Unlock()
+	switch what {
+	case 0: // the counter starts again, as with a reload of its driver
+		r.offset = -float64(whole)
+	case 2:
+		s.suspended += time.Duration(s.r.IntN(100)) * time.Minute
+	case 3:
+		r.broken = !r.broken
+	case 4: // a wrap
+		if r.domain.Range > 0 {
+			r.offset += float64(r.domain.Range) * s.r.Float64()
+		}
+	}
+}
+
+// taken adds up what the jobs took of all domains.
+func (s *scene) taken() (sum power.Energy) {
+	for _, j := range s.done {
+		for _, p := range j.parts {
+			sum += p.energy
+		}
+		sum += j.tailSoFar
+	}
+	return sum
+}
+
+func TestEnergyOfThePartsIsTheWhole(t *testing.T) {
+	for seed := range uint64(150) {
+		synctest.Test(t, func(t *testing.T) {
+			s := play(seed, 300, time.Second, false)
+			taken := power.Energy(0)
+			for _, b := range s.meter.Balances() {
+				if b.Jobs+b.Background+b.Idle != b.Counted {
+					t.Fatalf("seed %d: %s: jobs %d + background %d + idle %d is not the %d that were counted",
+						seed, b.Domain.Name, b.Jobs, b.Background, b.Idle, b.Counted)
+				}
+				if b.Jobs < 0 || b.Background < 0 || b.Idle < 0 {
+					t.Fatalf("seed %d: %s: negative: %+v", seed, b.Domain.Name, b)
+				}
+				taken += b.Jobs
+				if whole := s.rails[b.Domain.Name].total(); b.Counted > whole+1 {
+					t.Fatalf("seed %d: %s: counted %v of %v", seed, b.Domain.Name, b.Counted, whole)
+				}
+			}
+			if got := s.taken(); got != taken {
+				t.Fatalf("seed %d: jobs say %d, the balances %d", seed, got, taken)
+			}
+			for _, j := range s.done {
+				for _, p := range j.parts {
+					if p.energy < 0 || p.idled < 0 {
+						t.Fatalf("seed %d: a job took %d and %d", seed, p.energy, p.idled)
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestNothingIsMissedWhileCountersAreWell(t *testing.T) {
+	for seed := range uint64(40) {
+		synctest.Test(t, func(t *testing.T) {
+			s := play(seed, 200, time.Second, true)
+			sum := power.Energy(0)
+			for _, b := range s.meter.Balances() {
+				if b.Domain.Name != "gpu" {
+					sum += b.Counted
+				}
+			}
+			// The rail is within the package. The last reading of the two is at
+			// the very end; hardware shows what it counted a period ago.
+			whole := s.rails["package-0"].total()
+			if off := whole - sum; off < -1 || off > 100*power.Joule/1000 {
+				t.Fatalf("seed %d: counted %d of %d", seed, sum, whole)
+			}
+		})
+	}
+}
+
+func TestTicksChangeNobodysShare(t *testing.T) {
+	for seed := range uint64(40) {
+		var want []power.Energy
+		for _, ticks := range []time.Duration{time.Second, 170 * time.Millisecond, 10 * time.Second} {
+			synctest.Test(t, func(t *testing.T) {
+				s := play(seed, 200, ticks, true)
+				var got []power.Energy
+				for _, j := range s.done {
+					for _, p := range j.parts {
+						got = append(got, p.energy, p.idled)
+					}
+				}
+				if want == nil {
+					want = got
+				}
+				for i := range want {
+					// A counter shows whole microjoules, and every reading of
+					// it may cut off one.
+					if off := got[i] - want[i]; off < -50 || off > 50 {
+						t.Fatalf("seed %d: with ticks of %v a share is %d, not %d", seed, ticks, got[i], want[i])
+					}
+				}
+			})
+		}
+	}
+}
+
+func TestSplitLosesNothing(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	for range 100_000 {
+		e := power.Energy(r.Int64N(1 << r.IntN(60)))
+		list := make([]float64, 1+r.IntN(6))
+		for i := range list {
+			if r.IntN(3) > 0 {
+				list[i] = r.Float64() * 100
+			}
+		}
+		sum := power.Energy(0)
+		for i, share := range split(e, list) {
+			if share < 0 || list[i] == 0 && share > 1 && slices.Max(list) > 0 && i < len(list)-1 {
+				t.Fatalf("%d by %v gives %d to %d", e, list, share, i)
+			}
+			sum += share
+		}
+		if sum != e {
+			t.Fatalf("%d by %v adds up to %d", e, list, sum)
+		}
+	}
+}

@@ -1,0 +1,335 @@
+// Package meter turns what sensors count into what each job took.
+//
+// Every domain of the machine has an account. Time is cut into phases, in each
+// of which the same jobs run and each is either reading its prompt or writing;
+// a phase ends with every event of a job. When a domain's energy in a phase is
+// known, the account divides it: what the domain takes without jobs is idle,
+// what other processes made it take is background, and the rest is the jobs'.
+// Nothing is lost or made up: jobs + background + idle is what was counted,
+// to the microjoule, always. Ticks only feed the accounts, so a long job is not
+// mistaken for a wrapped counter; they change nobody's share.
+//
+// A span of time over which a counter cannot be trusted (a suspend, a wrap that
+// may have been two, a reset) is a gap. Gaps make the coverage less than one and
+// are not filled in.
+//
+// Which sensors there are is for power/sysfs, power/nvml and power/energyd to
+// find out, and what becomes of the figures is daemon/dispatch's and
+// daemon/ledger's.
+package meter
+
+import (
+	"context"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/joulemux/joulemux/power"
+)
+
+// A Sensor reads one domain. Its figures may be older than the call, and calls
+// may come at the same time.
+type Sensor interface {
+	Domain() power.Domain
+	Read(ctx context.Context) (power.Reading, error)
+}
+
+// A Rester is a sensor that holds something while it is read, and lets go of
+// it when no job runs on its device any more. It is not read after that, for
+// its device is to fall asleep.
+type Rester interface{ Rest() }
+
+// CPU tells how much processor time has been used since some moment.
+type CPU interface {
+	// Busy is the time of all processors together.
+	Busy() (time.Duration, error)
+	// Used is the time of the processes of a control group.
+	Used(group string) (time.Duration, error)
+	// Count is how many processors there are.
+	Count() int
+}
+
+// Options are what a meter stands on. All but Sensors may be left out.
+type Options struct {
+	Sensors []Sensor
+	CPU     CPU
+	// Suspended is how long the machine has slept since it started: where it
+	// has changed between two readings lies a suspend.
+	Suspended func() time.Duration
+	// Tail is told what a job made its devices take after its end, when that
+	// is known; again if more becomes known.
+	Tail func(id string, tail power.Energy)
+}
+
+const (
+	// tick is how often sensors are read while a job runs.
+	tick = time.Second
+	// fresh is how old a reading may be to stand for now: in a burst of short
+	// jobs not every one of them costs a look. Of the shortest span with a
+	// measured value, 250 ms, that is 2 %.
+	fresh = 5 * time.Millisecond
+	// tailTime is for how long after a job its devices are still its own doing:
+	// clocks fall and caches are written back within that.
+	tailTime = 2 * time.Second
+)
+
+// Meter keeps the accounts.
+type Meter struct {
+	cpu       CPU
+	suspended func() time.Duration
+	tail      func(string, power.Energy)
+	accounts  []*account
+
+	// The constants, but in tests.
+	tick, fresh time.Duration
+
+	mu     sync.Mutex // guards the following, and the accounts
+	jobs   []*Span    // under way
+	now    *phase
+	cpuNow processors
+	timer  *time.Timer // runs while jobs or a tail do
+	closed bool
+}
+
+// New returns a meter of those sensors. It reads none until a job begins.
+func New(o Options) *Meter {
+	m := &Meter{cpu: o.CPU, suspended: o.Suspended, tail: o.Tail, tick: tick, fresh: fresh}
+	if m.suspended == nil {
+		m.suspended = func() time.Duration { return 0 }
+	}
+	if m.tail == nil {
+		m.tail = func(string, power.Energy) {}
+	}
+	for _, s := range o.Sensors {
+		m.accounts = append(m.accounts, newAccount(s))
+	}
+	for _, a := range m.accounts {
+		i := slices.IndexFunc(m.accounts, func(b *account) bool { return b.domain.Name == a.domain.Within })
+		if i >= 0 && a.counts() && m.accounts[i].counts() {
+			a.parent, m.accounts[i].rails = m.accounts[i], append(m.accounts[i].rails, a)
+		}
+	}
+	m.accounts = slices.DeleteFunc(m.accounts, func(a *account) bool { return !a.counts() })
+	for i, a := range m.accounts {
+		a.index = i
+	}
+	m.timer = time.AfterFunc(time.Hour, m.ticked)
+	m.timer.Stop()
+	now := time.Now()
+	m.cpuNow, m.now = m.processors(now), newPhase(now, nil)
+	return m
+}
+
+// Start takes a first reading, from which the idle draw is learned by the time
+// the first job begins.
+func (m *Meter) Start(ctx context.Context) {
+	m.update(ctx, m.due(time.Now(), true), func(time.Time) {})
+}
+
+// Close ends the ticks. Jobs under way still end with a cost.
+func (m *Meter) Close() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed = true
+	m.timer.Stop()
+}
+
+// Conditions says under which conditions the machine now draws what it draws
+// without jobs, such as "battery": an idle draw learned under others does not
+// count.
+func (m *Meter) Conditions(name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, a := range m.accounts {
+		a.idle.conditions(name)
+	}
+}
+
+// Begin opens the span of a job. Each span has to be ended.
+func (m *Meter) Begin(ctx context.Context, w Work) *Span {
+	s := &Span{meter: m, work: w}
+	if !m.sees(w) {
+		s.begun = time.Now()
+		return s
+	}
+	m.update(ctx, m.dueFor(w.Class), func(now time.Time) {
+		s.begun = now
+		s.open(m.accounts)
+		m.jobs = append(m.jobs, s)
+		m.turn(now)
+		m.schedule()
+	})
+	return s
+}
+
+// sees reports whether there is anything to measure about a job.
+func (m *Meter) sees(w Work) bool { return len(m.accounts) > 0 && w.Class != power.Cloud }
+
+// first notes that a job begins to write.
+func (m *Meter) first(ctx context.Context, s *Span) {
+	if !m.sees(s.work) {
+		return
+	}
+	m.update(ctx, m.dueFor(s.work.Class), func(now time.Time) {
+		s.writing = true
+		m.turn(now)
+	})
+}
+
+// end closes a job's span, even if its client is gone.
+func (m *Meter) end(ctx context.Context, s *Span) {
+	if !m.sees(s.work) {
+		s.ended = time.Now()
+		return
+	}
+	m.update(context.WithoutCancel(ctx), m.dueFor(s.work.Class), func(now time.Time) {
+		s.ended = now
+		m.jobs = slices.DeleteFunc(m.jobs, func(j *Span) bool { return j == s })
+		m.turn(now)
+		if len(m.jobs) == 0 {
+			m.now.after = s
+		}
+		m.rest(s.work.Class)
+		m.schedule()
+	})
+}
+
+// turn ends the phase and divides what was counted in it, and begins the next
+// with the jobs as they now are. What passed since the last reading of a sensor
+// is not known yet and will count for the next phase, so what a job took is
+// final when it ends.
+func (m *Meter) turn(now time.Time) {
+	cpu := m.processors(now)
+	m.now.close(now, m.cpuNow, cpu)
+	for _, a := range m.accounts {
+		if a.parent == nil {
+			a.settle(m.now, math.MaxInt64)
+		}
+	}
+	m.cpuNow, m.now = cpu, newPhase(now, m.jobs)
+}
+
+// rest lets go of what is held for devices on which no job runs any more.
+func (m *Meter) rest(c power.DeviceClass) {
+	for _, a := range m.accounts {
+		if r, ok := a.sensor.(Rester); ok && a.concerns(c) && !a.wanted(m.jobs) {
+			r.Rest()
+		}
+	}
+}
+
+// schedule sets the timer: for the next tick while jobs run, for the end of the
+// tail after the last of them, and else not at all.
+func (m *Meter) schedule() {
+	switch {
+	case m.closed:
+	case len(m.jobs) > 0:
+		m.timer.Reset(m.tick)
+	case m.now.after != nil:
+		m.timer.Reset(tailTime)
+	}
+}
+
+// ticked reads what is to be read, and ends a tail that is over.
+func (m *Meter) ticked() {
+	now := time.Now()
+	m.update(context.Background(), m.due(now, false), func(now time.Time) {
+		if len(m.jobs) == 0 && m.now.after != nil {
+			m.turn(now)
+		}
+		m.schedule()
+	})
+}
+
+// dueFor returns the accounts to read for an event of a job on such a device:
+// those that see it, and those that see any other job under way, whose phase
+// ends as well.
+func (m *Meter) dueFor(c power.DeviceClass) []*account {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	var list []*account
+	for _, a := range m.accounts {
+		if (a.concerns(c) || a.wanted(m.jobs)) && a.stale(now, m.fresh) {
+			list = append(list, a)
+		}
+	}
+	return list
+}
+
+// due returns the accounts to read when no job has an event: those that see a
+// job under way, or all that disturb nothing.
+func (m *Meter) due(now time.Time, all bool) []*account {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var list []*account
+	for _, a := range m.accounts {
+		_, rests := a.sensor.(Rester)
+		tail := m.now.after != nil && a.concerns(m.now.after.work.Class)
+		if (a.wanted(m.jobs) || !rests && (all || tail)) && a.stale(now, m.fresh) {
+			list = append(list, a)
+		}
+	}
+	return list
+}
+
+// update reads the sensors of those accounts, which may take a while, and then
+// takes in what they say and does what is to be done at that moment.
+func (m *Meter) update(ctx context.Context, due []*account, then func(now time.Time)) {
+	looks := make([]look, 0, 4)
+	for _, a := range due {
+		looks = append(looks, a.read(ctx))
+	}
+	m.mu.Lock()
+	suspended := time.Duration(0)
+	if len(looks) > 0 {
+		suspended = m.suspended()
+	}
+	for _, l := range looks {
+		l.account.take(l, suspended, m.now)
+	}
+	then(time.Now())
+	tails := m.tails()
+	m.mu.Unlock()
+	for _, s := range tails {
+		m.tail(s.work.ID, s.tailSoFar)
+	}
+}
+
+// tails returns the spans whose tails have become known.
+func (m *Meter) tails() []*Span {
+	var list []*Span
+	for _, a := range m.accounts {
+		for _, s := range a.tails {
+			if !slices.Contains(list, s) {
+				list = append(list, s)
+			}
+		}
+		a.tails = nil
+	}
+	return list
+}
+
+// Balance is how the energy of a domain was divided since the meter began.
+// Jobs + Background + Idle = Counted.
+type Balance struct {
+	Domain                          power.Domain
+	Counted, Jobs, Background, Idle power.Energy
+	// IdleDraw is what the domain draws without jobs, if that is known.
+	IdleDraw power.Power
+}
+
+// Balances returns the balance of every domain.
+func (m *Meter) Balances() []Balance {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	list := make([]Balance, 0, len(m.accounts))
+	for _, a := range m.accounts {
+		b := a.balance
+		b.Domain = a.domain
+		b.IdleDraw, _ = a.idle.draw()
+		list = append(list, b)
+	}
+	return list
+}

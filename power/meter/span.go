@@ -1,0 +1,187 @@
+package meter
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/joulemux/joulemux/power"
+)
+
+// Work is a job as the meter needs to know it.
+type Work struct {
+	ID, Backend string
+	Class       power.DeviceClass
+	// Draw is what the backend is assumed to take while it works: it divides
+	// what a sensor cannot, and stands for what no sensor sees.
+	Draw power.Power
+	// Group is the control group of the backend's processes, or "" if it is
+	// not known.
+	Group string
+}
+
+// Span is the time in which a job runs on a backend.
+type Span struct {
+	meter  *Meter
+	work   Work
+	tokens atomic.Int64
+	first  atomic.Bool
+
+	// The rest belongs to the meter.
+	begun, ended time.Time
+	writing      bool
+	parts        []part // by account
+	tailSoFar    power.Energy
+}
+
+// part is what a job took of one domain.
+type part struct {
+	*account
+	energy, idled power.Energy
+	covered       time.Duration
+	shared        int // jobs, at most
+	// reading is energy by time, until the first token: a part of it went into
+	// loading, and how long that took is told only at the end.
+	reading                        []interval
+	idleUnknown, backgroundUnknown bool
+}
+
+func (s *Span) open(accounts []*account) {
+	s.parts = make([]part, len(accounts))
+	for i, a := range accounts {
+		s.parts[i].account = a
+	}
+}
+
+// Tokens counts tokens that the job has written. It is called for each piece of
+// the answer, and costs next to nothing but the first time.
+func (s *Span) Tokens(ctx context.Context, n int) {
+	s.tokens.Add(int64(n))
+	if !s.first.Swap(true) {
+		s.meter.first(ctx, s)
+	}
+}
+
+// End closes the span and returns what the job took, of which load is how long
+// the backend spent on making the model resident.
+func (s *Span) End(ctx context.Context, load time.Duration) power.Cost {
+	s.meter.end(ctx, s)
+	s.meter.mu.Lock()
+	defer s.meter.mu.Unlock()
+	return s.cost(load)
+}
+
+// apart reports whether the job's device has an account of its own beside the
+// one of the processor, which then sees only what the processor does for it.
+func (s *Span) apart(d power.Domain) bool {
+	return d.Scope == power.ScopePackage && slices.ContainsFunc(s.parts, func(p part) bool {
+		return p.known && p.domain.Scope != power.ScopePackage && p.domain.Holds(s.work.Class)
+	}) || !d.Holds(s.work.Class)
+}
+
+// leastWindow is the shortest time for which a measured value is told. Finer
+// ones would let a program that times its requests learn what others compute
+// (PLATYPUS, CVE-2020-8694), and the counters' own period blurs them.
+const leastWindow = 250 * time.Millisecond
+
+// cost adds up what the job took of every domain.
+func (s *Span) cost(load time.Duration) power.Cost {
+	window := s.ended.Sub(s.begun)
+	if s.work.Class == power.Cloud {
+		return power.Cost{Quality: power.None, Source: "remote"}
+	}
+	if window < leastWindow {
+		return s.estimate(window)
+	}
+	var sum power.Cost
+	seen := false // the device itself, and not only the processor beside it
+	for _, p := range s.parts {
+		if p.covered > 0 {
+			sum = sum.Plus(s.measured(p, window, load))
+			seen = seen || p.domain.Holds(s.work.Class)
+		}
+	}
+	if !sum.Known() {
+		return s.estimate(window)
+	}
+	if !seen {
+		sum = sum.Plus(s.estimate(window))
+		sum.Coverage, sum.Uncertainty = 0, 0
+	}
+	sum.Gross += sum.Energy
+	return sum
+}
+
+// estimate is the assumed draw times the time.
+func (s *Span) estimate(window time.Duration) power.Cost {
+	return power.Cost{
+		Energy: s.work.Draw.For(window), Quality: power.Estimated,
+		Source: fmt.Sprintf("%v assumed x %.2f s", s.work.Draw, window.Seconds()),
+	}
+}
+
+// measured is what the job took of one domain. Gross is only the idle share
+// yet.
+func (s *Span) measured(p part, window, load time.Duration) power.Cost {
+	c := power.Cost{
+		Energy: p.energy, Gross: p.idled, Load: loaded(p.reading, s.begun, load),
+		Quality: power.Measured, Scope: string(p.domain.Scope), Source: p.domain.Source,
+		Uncertainty: p.uncertainty(window),
+		Coverage:    min(p.covered.Seconds()/window.Seconds(), 1), Shared: p.shared,
+	}
+	if !p.domain.Cumulative || p.shared > 1 {
+		c.Quality = power.Derived
+	}
+	return c
+}
+
+// loaded returns the energy within the first moments.
+func loaded(list []interval, begun time.Time, load time.Duration) power.Energy {
+	until, sum := begun.Add(load), power.Energy(0)
+	for _, i := range list {
+		whole := i.to.Sub(i.from)
+		within := min(until.Sub(i.from), whole)
+		if within > 0 && whole > 0 {
+			sum += power.Energy(float64(i.energy) * within.Seconds() / whole.Seconds())
+		}
+	}
+	return sum
+}
+
+// What is not certain about a measured figure, as parts of it: the class of
+// the sensors themselves, a sum of samples, dividing among jobs, processes that
+// cannot be told apart, and an idle draw that was never seen.
+const (
+	sensorError     = 0.05
+	samplingError   = 0.10
+	sharingError    = 0.20
+	backgroundError = 0.10
+	idleError       = 0.50
+)
+
+// uncertainty adds up the errors as independent ones.
+func (p part) uncertainty(window time.Duration) float64 {
+	edges := (fresh + p.domain.Period).Seconds() / window.Seconds()
+	sum := sensorError*sensorError + edges*edges
+	for _, e := range []struct {
+		applies bool
+		error   float64
+	}{
+		{!p.domain.Cumulative, samplingError},
+		{p.shared > 1, sharingError},
+		{p.backgroundUnknown && p.domain.Scope == power.ScopePackage, backgroundError},
+		{p.idleUnknown, idleError},
+	} {
+		if e.applies {
+			sum += e.error * e.error
+		}
+	}
+	return min(math.Sqrt(sum), 1)
+}
+
+// String names the span in logs.
+func (s *Span) String() string { return strings.TrimSpace(s.work.Backend + " " + s.work.ID) }
