@@ -94,7 +94,7 @@ func (a *account) take(l look, suspended time.Duration, p *phase) {
 	if energy, ok := a.domain.Between(from, l.reading); ok {
 		a.counted = append(a.counted, interval{from.At, l.reading.At, energy})
 	} else if !a.domain.Cumulative && p.quiet() {
-		a.idle.learn(l.reading.Draw)
+		a.idle.learn(l.reading.Draw, p.calm())
 	}
 }
 
@@ -127,7 +127,7 @@ func (a *account) settle(p *phase, most power.Energy) power.Energy {
 	case len(members) > 0:
 		a.divide(p, members, own, covered)
 	case p.after != nil && a.domain.Covers(p.after.work.Class):
-		a.trail(p.after, own, covered)
+		a.trail(p, own, covered)
 	default:
 		a.rest(own, covered, p)
 	}
@@ -140,7 +140,7 @@ func (a *account) settle(p *phase, most power.Energy) power.Energy {
 func (a *account) settleWithin(p *phase, most power.Energy) power.Energy {
 	if len(p.covered(a.domain)) == 0 {
 		if energy, covered := a.total(); p.quiet() {
-			a.idle.learnOver(energy, covered)
+			a.idle.learnOver(energy, covered, p.calm())
 		}
 		a.counted = a.counted[:0]
 		return 0
@@ -152,10 +152,10 @@ func (a *account) settleWithin(p *phase, most power.Energy) power.Energy {
 // of the domain, it is all idle.
 func (a *account) rest(e power.Energy, covered time.Duration, p *phase) {
 	if p.quiet() {
-		a.idle.learnOver(e, covered)
+		a.idle.learnOver(e, covered, p.calm())
 	}
 	idle := e
-	if draw, known := a.idle.draw(); known {
+	if draw, _, known := a.idle.draw(); known {
 		idle = min(e, draw.For(covered))
 	}
 	a.balance.Idle += idle
@@ -164,36 +164,40 @@ func (a *account) rest(e power.Energy, covered time.Duration, p *phase) {
 
 // trail counts the energy of the phase after a job, as long as its devices
 // have not calmed down.
-func (a *account) trail(s *Span, e power.Energy, covered time.Duration) {
-	idle := e
-	if draw, known := a.idleDraw(); known {
+func (a *account) trail(p *phase, e power.Energy, covered time.Duration) {
+	idle, background := e, power.Energy(0)
+	if draw, calm, known := a.idleDraw(); known {
 		idle = min(e, draw.For(covered))
+		if calm {
+			background = p.background(a.domain, e-idle)
+		}
 	}
+	tail := e - idle - background
 	a.balance.Idle += idle
-	a.balance.Jobs += e - idle
-	if e > idle {
-		s.tailSoFar += e - idle
-		a.tails = append(a.tails, s)
+	a.balance.Background += background
+	a.balance.Jobs += tail
+	if tail > 0 {
+		p.after.tailSoFar += tail
+		a.tails = append(a.tails, p.after)
 	}
 }
 
 // idleDraw is what the domain draws without jobs. A discrete GPU sleeps without
 // them, so all that it takes is theirs.
-func (a *account) idleDraw() (power.Power, bool) {
+func (a *account) idleDraw() (draw power.Power, calm, known bool) {
 	if a.domain.Scope == power.ScopeDiscreteGPU {
-		return 0, true
+		return 0, true, true
 	}
 	return a.idle.draw()
 }
 
 // divide divides the energy of a phase with jobs.
 func (a *account) divide(p *phase, members []member, e power.Energy, covered time.Duration) {
-	idle := power.Energy(0)
-	draw, idleKnown := a.idleDraw()
-	if idleKnown {
-		idle = min(e, draw.For(covered))
+	draw, calm, idleKnown := a.idleDraw()
+	idle, background := min(e, draw.For(covered)), power.Energy(0)
+	if calm { // else what others do is in the idle draw already
+		background = p.background(a.domain, e-idle)
 	}
-	background := p.background(a.domain, e-idle)
 	a.balance.Idle += idle
 	a.balance.Background += background
 	a.balance.Jobs += e - idle - background
@@ -207,7 +211,7 @@ func (a *account) divide(p *phase, members []member, e power.Energy, covered tim
 		part.covered += covered
 		part.shared = max(part.shared, len(members))
 		part.idleUnknown = part.idleUnknown || !idleKnown
-		part.backgroundUnknown = part.backgroundUnknown || !p.known
+		part.backgroundUnknown = part.backgroundUnknown || !p.known || !calm
 		if !m.writing {
 			part.reading = append(part.reading, a.trace(shares[i])...)
 		}
@@ -230,6 +234,9 @@ func (a *account) trace(share power.Energy) []interval {
 // quiet reports whether nothing of ours goes on in the phase.
 func (p *phase) quiet() bool { return len(p.members) == 0 && p.after == nil }
 
+// calm reports whether the processors had little to do.
+func (p *phase) calm() bool { return p.looked && p.busy < calmBusy }
+
 // covered returns the members that show in a domain.
 func (p *phase) covered(d power.Domain) []member {
 	var list []member
@@ -243,13 +250,16 @@ func (p *phase) covered(d power.Domain) []member {
 
 // background returns how much of a domain's active energy other processes
 // caused: their part of the processors' time, of what the processors took. If a
-// model runs on the processors, that is all; else it is as much as they were
-// busy, for the devices beside them take the rest.
+// model runs on the processors, or none runs, that is all; else it is as much
+// as they were busy, for the devices beside them take the rest.
 func (p *phase) background(d power.Domain, active power.Energy) power.Energy {
 	if !p.known || d.Scope != power.ScopePackage {
 		return 0
 	}
 	part := p.busy
+	if len(p.members) == 0 {
+		part = 1
+	}
 	for _, m := range p.members {
 		if m.span.work.Class == power.CPU {
 			part = 1

@@ -18,38 +18,52 @@ const (
 // idle is what a domain draws without jobs, learned from the pauses between
 // them: no sensor is read for it while nothing happens.
 //
-// In most pauses somebody works at the machine, so the low decile counts. It
-// depends on how the machine is powered, so each condition has its own.
+// In most pauses somebody works at the machine. Those in which the processors
+// had little to do count alone, once there is one, and of them the low decile.
+// What a domain draws depends on how the machine is powered, so each condition
+// has pauses of its own.
 type idle struct {
-	condition string
-	pauses    map[string][]power.Power // the last of each condition
+	condition    string
+	calm, lively map[string][]power.Power // the last of each condition
 }
+
+// calmBusy is the part of the processors that may work in a calm pause.
+const calmBusy = 0.03
 
 func (i *idle) conditions(name string) { i.condition = name }
 
 // learnOver learns from a pause in which e was taken.
-func (i *idle) learnOver(e power.Energy, pause time.Duration) {
+func (i *idle) learnOver(e power.Energy, pause time.Duration, calm bool) {
 	if pause >= leastPause {
-		i.learn(e.Over(pause))
+		i.learn(e.Over(pause), calm)
 	}
 }
 
-func (i *idle) learn(draw power.Power) {
-	if i.pauses == nil {
-		i.pauses = make(map[string][]power.Power)
+func (i *idle) learn(draw power.Power, calm bool) {
+	pauses := &i.lively
+	if calm {
+		pauses = &i.calm
 	}
-	list := append(i.pauses[i.condition], draw)
+	if *pauses == nil {
+		*pauses = make(map[string][]power.Power)
+	}
+	list := append((*pauses)[i.condition], draw)
 	if len(list) > remembered {
 		list = slices.Delete(list, 0, len(list)-remembered)
 	}
-	i.pauses[i.condition] = list
+	(*pauses)[i.condition] = list
 }
 
-// draw returns the idle draw under the condition in force, if it is known.
-func (i *idle) draw() (power.Power, bool) {
-	list := slices.Sorted(slices.Values(i.pauses[i.condition]))
+// draw returns the idle draw under the condition in force, if it is known, and
+// whether it is that of a calm machine.
+func (i *idle) draw() (draw power.Power, calm, known bool) {
+	list, calm := i.calm[i.condition], true
 	if len(list) == 0 {
-		return 0, false
+		list, calm = i.lively[i.condition], false
 	}
-	return list[len(list)/10], true
+	if len(list) == 0 {
+		return 0, false, false
+	}
+	list = slices.Sorted(slices.Values(list))
+	return list[len(list)/10], calm, true
 }

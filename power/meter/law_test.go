@@ -34,7 +34,7 @@ func play(seed uint64, steps int, ticks time.Duration, calm bool) *scene {
 	for len(s.open) > 0 {
 		s.end()
 	}
-	pass(time.Minute) // the tail, and a pause
+	pass(time.Minute)                                                // the tail, and a pause
 	for _, c := range []power.DeviceClass{power.NVIDIA, power.NPU} { // all that was counted is divided
 		s.meter.Begin(context.Background(), work(c)).End(context.Background(), 0)
 	}

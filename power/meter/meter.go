@@ -328,7 +328,7 @@ func (m *Meter) Balances() []Balance {
 	for _, a := range m.accounts {
 		b := a.balance
 		b.Domain = a.domain
-		b.IdleDraw, _ = a.idle.draw()
+		b.IdleDraw, _, _ = a.idle.draw()
 		list = append(list, b)
 	}
 	return list

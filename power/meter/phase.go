@@ -15,7 +15,7 @@ type phase struct {
 	// busy is the part of the processors that worked in the mean, and foreign
 	// the part of that which was other processes'.
 	busy, foreign float64
-	known         bool
+	looked, known bool
 }
 
 // member is a job in a phase.
@@ -43,7 +43,11 @@ func (p *phase) close(now time.Time, from, to processors) {
 		m.tokens = m.span.tokens.Load() - m.before
 	}
 	elapsed, busy := to.at.Sub(from.at), to.busy-from.busy
-	if !from.known || !to.known || elapsed <= 0 || busy <= 0 {
+	if !from.known || !to.known || elapsed <= 0 {
+		return
+	}
+	p.looked, p.busy = true, min(busy.Seconds()/elapsed.Seconds()/float64(to.count), 1)
+	if busy <= 0 {
 		return
 	}
 	var ours time.Duration
@@ -55,15 +59,17 @@ func (p *phase) close(now time.Time, from, to processors) {
 		ours += *used - *before
 	}
 	p.known = true
-	p.busy = min(busy.Seconds()/elapsed.Seconds()/float64(to.count), 1)
 	p.foreign = min(max(1-ours.Seconds()/busy.Seconds(), 0), 1)
 }
 
-// groups returns the control groups of the jobs' backends.
+// groups returns the control groups of the backends at work.
 func (p *phase) groups() map[string]bool {
 	groups := make(map[string]bool)
 	for _, m := range p.members {
 		groups[m.span.work.Group] = true
+	}
+	if p.after != nil {
+		groups[p.after.work.Group] = true
 	}
 	return groups
 }
@@ -84,13 +90,11 @@ func (m *Meter) processors(now time.Time) processors {
 		return processors{at: now}
 	}
 	groups := make(map[string]bool)
+	if m.now != nil { // there is none yet when a meter is made
+		groups = m.now.groups()
+	}
 	for _, s := range m.jobs {
 		groups[s.work.Group] = true
-	}
-	if m.now != nil { // there is none yet when a meter is made
-		for _, member := range m.now.members {
-			groups[member.span.work.Group] = true
-		}
 	}
 	delete(groups, "")
 	if m.cpuNow.known && now.Sub(m.cpuNow.at) < m.fresh && sees(m.cpuNow, groups) {
