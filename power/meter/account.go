@@ -213,16 +213,17 @@ func (a *account) divide(p *phase, members []member, e power.Energy, covered tim
 		part.idleUnknown = part.idleUnknown || !idleKnown
 		part.backgroundUnknown = part.backgroundUnknown || !p.known || !calm
 		if !m.writing {
-			part.reading = append(part.reading, a.trace(shares[i])...)
+			part.reading = append(part.reading, a.trace(shares[i], draw)...)
 		}
 	}
 }
 
-// trace spreads a share of the phase over the intervals that it was counted in.
-func (a *account) trace(share power.Energy) []interval {
+// trace spreads a share of the phase over the intervals that it was counted in,
+// by what each had above the idle draw.
+func (a *account) trace(share power.Energy, idle power.Power) []interval {
 	rates := make([]float64, len(a.counted))
 	for i, c := range a.counted {
-		rates[i] = float64(c.energy)
+		rates[i] = max(float64(c.energy-idle.For(c.to.Sub(c.from))), 0)
 	}
 	list := make([]interval, len(a.counted))
 	for i, e := range split(share, rates) {

@@ -79,6 +79,7 @@ type Meter struct {
 	cpu       CPU
 	suspended func() time.Duration
 	tail      func(string, power.Energy)
+	sensors   []Sensor // all, to look at
 	accounts  []*account
 
 	// The constants, but in tests.
@@ -90,11 +91,14 @@ type Meter struct {
 	cpuNow processors
 	timer  *time.Timer // runs while jobs or a tail do
 	closed bool
+	// What somebody saw who looked, and when.
+	glance  []look
+	glanced time.Time
 }
 
 // New returns a meter of those sensors. It reads none until a job begins.
 func New(o Options) *Meter {
-	m := &Meter{cpu: o.CPU, suspended: o.Suspended, tail: o.Tail, tick: tick, fresh: fresh}
+	m := &Meter{cpu: o.CPU, suspended: o.Suspended, tail: o.Tail, sensors: o.Sensors, tick: tick, fresh: fresh}
 	if m.suspended == nil {
 		m.suspended = func() time.Duration { return 0 }
 	}

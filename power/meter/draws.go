@@ -1,0 +1,88 @@
+package meter
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/joulemux/joulemux/power"
+)
+
+// Draw is what a domain draws now, for people to look at.
+type Draw struct {
+	Domain power.Domain
+	Draw   power.Power
+	// Asleep domains draw next to nothing, and are not woken up to be asked.
+	Asleep bool
+}
+
+// together is how soon somebody who keeps looking comes again: two looks not
+// further apart make one figure.
+const together = 5 * time.Second
+
+// Draws returns what every domain draws that can be read without disturbing
+// it. Counters have to be read twice: unless somebody has looked lately, this
+// takes as long as the shortest span with a measured value.
+func (m *Meter) Draws(ctx context.Context) []Draw {
+	m.mu.Lock()
+	before, looked := m.glance, m.glanced
+	m.mu.Unlock()
+	if age := time.Since(looked); age < leastWindow || age > together {
+		before = m.look(ctx)
+		select {
+		case <-time.After(leastWindow):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	now := m.look(ctx)
+	m.mu.Lock()
+	m.glance, m.glanced = now, time.Now()
+	m.mu.Unlock()
+	var list []Draw
+	for i, s := range m.sensors {
+		if d, ok := drawOf(s.Domain(), before[i], now[i]); ok {
+			list = append(list, d)
+		}
+	}
+	return list
+}
+
+// look reads every sensor whose device does not have to be left alone.
+func (m *Meter) look(ctx context.Context) []look {
+	looks := make([]look, len(m.sensors))
+	for i, s := range m.sensors {
+		if _, rests := s.(Rester); rests && !m.atWork(s.Domain()) {
+			looks[i].err = power.ErrUnavailable
+			continue
+		}
+		looks[i].reading, looks[i].err = s.Read(ctx)
+	}
+	return looks
+}
+
+// atWork reports whether a job runs that shows in a domain.
+func (m *Meter) atWork(d power.Domain) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, s := range m.jobs {
+		if d.Holds(s.work.Class) {
+			return true
+		}
+	}
+	return false
+}
+
+// drawOf returns what two looks tell, if that is anything.
+func drawOf(d power.Domain, before, now look) (Draw, bool) {
+	switch {
+	case errors.Is(now.err, power.ErrAsleep):
+		return Draw{Domain: d, Asleep: true}, true
+	case now.err != nil:
+		return Draw{}, false
+	case !d.Cumulative:
+		return Draw{Domain: d, Draw: now.reading.Draw}, true
+	}
+	energy, ok := d.Between(before.reading, now.reading)
+	return Draw{Domain: d, Draw: energy.Over(now.reading.At.Sub(before.reading.At))}, ok && before.err == nil
+}

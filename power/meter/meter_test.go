@@ -1,0 +1,303 @@
+package meter
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/joulemux/joulemux/power"
+)
+
+// resting is a rail that has to be left alone when nothing runs on it.
+type resting struct {
+	*rail
+	rested int
+}
+
+func (r *resting) Rest() { r.rested++ }
+
+// near reports whether two amounts are the same but for what a counter's
+// period makes of them.
+func near(a, b power.Energy) bool { return max(a-b, b-a) <= b/100+power.Joule/100 }
+
+// learn has the meter see a pause in which the machine does nothing.
+func learn(m *Meter) {
+	m.Start(context.Background())
+	pass(10 * time.Second)
+}
+
+// job runs one for that long while the package draws p.
+func (m *machine) job(meter *Meter, c power.DeviceClass, p power.Power, d time.Duration) power.Cost {
+	s := meter.Begin(context.Background(), work(c))
+	m.draws("package-0", p)
+	pass(d / 2)
+	s.Tokens(context.Background(), 1)
+	pass(d - d/2)
+	return s.End(context.Background(), 0)
+}
+
+func TestCostOfAJob(t *testing.T) {
+	tests := []struct {
+		rule    string
+		domains []power.Domain
+		class   power.DeviceClass
+		window  time.Duration
+		prepare func(*machine)
+		check   func(power.Cost) string
+	}{
+		{
+			"what the machine draws anyway is not the job's",
+			[]power.Domain{pkg},
+			power.CPU, 10 * time.Second, nil,
+			func(c power.Cost) string {
+				return unless(near(c.Energy, 200*power.Joule) && near(c.Gross, 240*power.Joule) && c.Quality == power.Measured &&
+					c.Scope == "package" && c.Source == "rapl" && c.Coverage > 0.99 && c.Shared == 1)
+			},
+		},
+		{
+			"nothing measured is told of a moment",
+			[]power.Domain{pkg},
+			power.CPU, 249 * time.Millisecond, nil,
+			func(c power.Cost) string {
+				return unless(c.Quality == power.Estimated && c.Source == "28.0 W assumed x 0.25 s" && c.Gross == 0)
+			},
+		},
+		{
+			"without a sensor the draw is assumed", nil, power.IntegratedGPU, 2 * time.Second, nil,
+			func(c power.Cost) string {
+				return unless(c.Quality == power.Estimated && c.Energy == 24*power.Joule && c.Coverage == 0)
+			},
+		},
+		{
+			"a sensor that cannot be read is none",
+			[]power.Domain{pkg},
+			power.CPU, 2 * time.Second,
+			func(m *machine) { m.rails["package-0"].broken = true },
+			func(c power.Cost) string { return unless(c.Quality == power.Estimated && c.Energy == 56*power.Joule) },
+		},
+		{
+			"the package does not see a discrete GPU",
+			[]power.Domain{pkg},
+			power.NVIDIA, 2 * time.Second, nil,
+			func(c power.Cost) string {
+				return unless(c.Quality == power.Estimated && near(c.Energy, 40*power.Joule+110*power.Joule) &&
+					c.Source == "rapl + 55.0 W assumed x 2.00 s" && c.Uncertainty == 0)
+			},
+		},
+		{
+			"its own sensor does",
+			[]power.Domain{pkg, dgpu},
+			power.NVIDIA, 10 * time.Second,
+			func(m *machine) { m.draws("gpu", 40*power.Watt) },
+			func(c power.Cost) string {
+				return unless(c.Quality == power.Measured && near(c.Energy, 200*power.Joule+400*power.Joule) &&
+					c.Scope == "dgpu+package" && c.Source == "nvml + rapl")
+			},
+		},
+		{
+			"samples of a draw are no counter",
+			[]power.Domain{apu},
+			power.IntegratedGPU, 10 * time.Second,
+			func(m *machine) { m.rails["package-0"] = m.rails["apu"] },
+			func(c power.Cost) string {
+				return unless(c.Quality == power.Derived && c.Uncertainty > samplingError && c.Energy > 150*power.Joule)
+			},
+		},
+		{
+			"what runs elsewhere costs nothing here",
+			[]power.Domain{pkg},
+			power.Cloud, 2 * time.Second, nil,
+			func(c power.Cost) string { return unless(c.Quality == power.None && c.Energy == 0) },
+		},
+		{
+			"a suspend is a gap",
+			[]power.Domain{pkg},
+			power.CPU, 10 * time.Second,
+			func(m *machine) { time.AfterFunc(13500*time.Millisecond, func() { m.sleep(time.Hour) }) },
+			func(c power.Cost) string {
+				return unless(c.Quality == power.Measured && c.Coverage > 0.89 && c.Coverage < 0.91 && near(c.Energy, 180*power.Joule))
+			},
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.rule, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newMachine(tt.domains...)
+				meter := New(m.options())
+				defer meter.Close()
+				if m.rails["package-0"] == nil {
+					m.rails["package-0"] = newMachine(pkg).rails["package-0"]
+				}
+				if tt.prepare != nil {
+					tt.prepare(m)
+				}
+				m.draws("package-0", 4*power.Watt)
+				learn(meter)
+				c := m.job(meter, tt.class, 24*power.Watt, tt.window)
+				if fault := tt.check(c); fault != "" {
+					t.Errorf("%s: %+v", fault, c)
+				}
+			})
+		})
+	}
+}
+
+func unless(ok bool) string {
+	if ok {
+		return ""
+	}
+	return "not so"
+}
+
+// sleep has the machine sleep.
+func (m *machine) sleep(d time.Duration) {
+	m.Lock()
+	defer m.Unlock()
+	m.suspended += d
+}
+
+func TestLoadAndTailAreApart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(pkg)
+		o := m.options()
+		tails := map[string]power.Energy{}
+		o.Tail = func(id string, e power.Energy) { tails[id] = e }
+		meter := New(o)
+		defer meter.Close()
+		m.draws("package-0", 4*power.Watt)
+		learn(meter)
+		s := meter.Begin(context.Background(), work(power.CPU))
+		m.draws("package-0", 14*power.Watt) // loading
+		pass(5 * time.Second)
+		m.draws("package-0", 34*power.Watt) // reading, then writing
+		pass(time.Second)
+		s.Tokens(context.Background(), 1)
+		pass(4 * time.Second)
+		c := s.End(context.Background(), 5*time.Second)
+		if !near(c.Load, 50*power.Joule) || !near(c.Energy, 50*power.Joule+150*power.Joule) {
+			t.Errorf("%v, of which loading took %v", c, c.Load)
+		}
+		m.draws("package-0", 9*power.Watt) // the clocks come down slowly
+		pass(3 * time.Second)
+		if got := tails["cpu"]; !near(got, 10*power.Joule) {
+			t.Errorf("the tail is %v", got)
+		}
+	})
+}
+
+func TestNothingIsReadWhileNothingRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(pkg, dgpu)
+		o := m.options()
+		gpu := &resting{rail: m.rails["gpu"]}
+		o.Sensors = []Sensor{m.rails["package-0"], gpu}
+		meter := New(o)
+		defer meter.Close()
+		learn(meter)
+		m.job(meter, power.CPU, 20*power.Watt, 3*time.Second)
+		if gpu.reads != 0 {
+			t.Errorf("the discrete GPU was read %d times for a job on the CPU", gpu.reads)
+		}
+		m.job(meter, power.NVIDIA, 20*power.Watt, 3*time.Second)
+		if gpu.reads == 0 || gpu.rested != 1 {
+			t.Errorf("for a job of its own it was read %d times, and let go of %d times", gpu.reads, gpu.rested)
+		}
+		read := gpu.reads
+		pass(time.Minute)
+		quiet := m.rails["package-0"].reads
+		pass(24 * time.Hour)
+		if gpu.reads != read || m.rails["package-0"].reads != quiet {
+			t.Error("a sensor was read in a day without jobs")
+		}
+	})
+}
+
+func TestDrawsAreReadWhenSomebodyLooks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(pkg, dgpu, apu)
+		o := m.options()
+		asleep := &resting{rail: m.rails["gpu"]}
+		o.Sensors = []Sensor{m.rails["apu"], asleep, m.rails["package-0"]}
+		meter := New(o)
+		defer meter.Close()
+		m.draws("package-0", 7*power.Watt)
+		m.draws("apu", 5*power.Watt)
+		for look := range 2 {
+			start := time.Now()
+			var said []string
+			for _, d := range meter.Draws(context.Background()) {
+				said = append(said, d.Domain.Name+" "+d.Draw.String())
+			}
+			if got := strings.Join(said, ", "); got != "apu 5.0 W, package-0 7.0 W" {
+				t.Errorf("look %d: %s", look, got)
+			}
+			if look > 0 && time.Since(start) > 0 {
+				t.Errorf("somebody who looks again waits %v", time.Since(start))
+			}
+			pass(time.Second)
+		}
+		if asleep.reads != 0 {
+			t.Error("a device that is to be left alone was read")
+		}
+	})
+}
+
+func TestAnIdleDrawBelongsToItsConditions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(pkg)
+		meter := New(m.options())
+		defer meter.Close()
+		m.draws("package-0", 8*power.Watt)
+		meter.Conditions("mains")
+		learn(meter)
+		m.job(meter, power.CPU, 20*power.Watt, time.Second)
+		meter.Conditions("battery")
+		if b := meter.Balances()[0]; b.IdleDraw != 0 {
+			t.Errorf("on battery nothing is known yet, but %v is told", b.IdleDraw)
+		}
+		meter.Conditions("mains")
+		if b := meter.Balances()[0]; b.IdleDraw < 7*power.Watt || b.IdleDraw > 9*power.Watt {
+			t.Errorf("on mains it is %v", b.IdleDraw)
+		}
+	})
+}
+
+func TestAJobWithoutASensorCostsTheMeterNothing(t *testing.T) {
+	meter := New(Options{})
+	defer meter.Close()
+	allocated := testing.AllocsPerRun(100, func() {
+		s := meter.Begin(context.Background(), work(power.CPU))
+		s.Tokens(context.Background(), 1)
+	})
+	if allocated > 1 {
+		t.Errorf("%v allocations", allocated)
+	}
+}
+
+func TestBrokenSensorsDoNotStopAJob(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(pkg)
+		meter := New(m.options())
+		defer meter.Close()
+		m.draws("package-0", 4*power.Watt)
+		learn(meter)
+		s := meter.Begin(context.Background(), work(power.CPU))
+		m.draws("package-0", 24*power.Watt)
+		for _, broken := range []bool{false, true, false} {
+			m.Lock()
+			m.rails["package-0"].broken = broken
+			m.Unlock()
+			pass(4 * time.Second)
+		}
+		c := s.End(context.Background(), 0)
+		if c.Quality != power.Measured || c.Coverage < 0.5 || c.Coverage > 0.75 {
+			t.Errorf("%+v", c)
+		}
+		if _, err := m.rails["package-0"].Read(context.Background()); errors.Is(err, power.ErrUnavailable) {
+			t.Error("the sensor has not been mended")
+		}
+	})
+}
