@@ -319,3 +319,24 @@ func TestText(t *testing.T) {
 		}
 	}
 }
+
+// TestCallThatCannotBeDecodedIsTheCallersProblem has the real bus pass on what
+// godbus finds too deep: the specification counts what is in a container, and
+// in an empty one there is nothing.
+func TestCallThatCannotBeDecodedIsTheCallersProblem(t *testing.T) {
+	_, serving, peer := serveLamps(t)
+	lamp := lampAt(peer, serving, lampPath)
+	for what, empty := range map[string]any{"a dictionary": map[string]string{}, "an array": []string{}} {
+		for depth := range 65 {
+			v := empty
+			for range depth {
+				v = godbus.MakeVariant(v)
+			}
+			lamp.Go("test.Lamp1.Dim", godbus.FlagNoReplyExpected, nil, v)
+			var left uint32
+			if err := lamp.Call("test.Lamp1.Dim", 0, uint32(0), "x").Store(&left, new(string)); err != nil {
+				t.Fatalf("after %s in %d variants: %v", what, depth, err)
+			}
+		}
+	}
+}

@@ -83,17 +83,35 @@ func (s *socket) negotiate() error {
 	return nil
 }
 
-// next reads one message, and the descriptors that came with it alone: the
-// kernel hands them over with the first byte of what they were sent with.
+// next reads one message that godbus can decode.
+//
+// Any other would cost us the connection, and there are some that the bus
+// passes on: an empty array may be in more containers than godbus (5.2.4)
+// allows. Whoever sends one gets no answer.
 func (s *socket) next() error {
+	for {
+		message, err := s.receive()
+		if err != nil {
+			return err
+		}
+		if _, err := godbus.DecodeMessage(bytes.NewReader(message)); err == nil {
+			s.unread = message
+			return nil
+		}
+	}
+}
+
+// receive reads one message, and the descriptors that came with it alone: the
+// kernel hands them over with the first byte of what they were sent with.
+func (s *socket) receive() ([]byte, error) {
 	s.drop()
 	head := s.buffer[:fixedHeader]
 	if err := s.fill(head); err != nil {
-		return err
+		return nil, err
 	}
 	size, err := messageSize(head)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	message := s.buffer[:]
 	if size > len(message) {
@@ -101,10 +119,9 @@ func (s *socket) next() error {
 		copy(message, head)
 	}
 	if err := s.fill(message[fixedHeader:size]); err != nil {
-		return err
+		return nil, err
 	}
-	s.unread = message[:size]
-	return nil
+	return message[:size], nil
 }
 
 // fill reads until p is full.
