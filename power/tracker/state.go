@@ -58,9 +58,10 @@ func (s *state) observe(supply power.Supply) {
 }
 
 // await keeps the base tier until the step's wait is over. A step to the same
-// tier that is already waiting goes on waiting.
+// tier goes on with the wait that has begun, for its own reason.
 func (s *state) await(step power.Step) {
 	if s.pending.timer != nil && s.pending.step.Tier == step.Tier {
+		s.pending.step = step
 		return
 	}
 	s.drop()
@@ -87,11 +88,13 @@ func (s *state) elapsed() {
 	step := s.pending.step
 	if !s.reported {
 		s.supply = s.read()
-		if now := s.policy.Next(s.base, s.supply); now.Tier != step.Tier {
+		now := s.policy.Next(s.base, s.supply)
+		if now.Tier != step.Tier {
 			s.drop()
 			s.observe(s.supply)
 			return
 		}
+		step = now
 	}
 	s.take(step)
 	s.settle()

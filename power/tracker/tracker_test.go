@@ -122,6 +122,19 @@ func TestClimbOfChargeNeedsThirtySteadySeconds(t *testing.T) {
 	})
 }
 
+func TestReasonOfAClimbIsTheLastOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := run(t, noSupply)
+		say(t, tr, onBattery(80))
+		say(t, tr, onLine(80))
+		time.Sleep(time.Second)
+		say(t, tr, power.Supply{Source: "upower"}) // the battery is taken out
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		expect(t, tr, power.Mains, power.ReasonNoBattery)
+	})
+}
+
 func TestUPowerLostAndFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := run(t, noSupply)
@@ -200,6 +213,24 @@ func TestUnwatchedClimbIsReadAgainBeforeItHappens(t *testing.T) {
 		synctest.Wait()
 		expect(t, tr, power.Critical, power.ReasonChargeCritical)
 		sys.expectReads(t, 3, "two looks and a climb")
+	})
+}
+
+func TestReasonOfAnUnwatchedClimbIsReadAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var sys sysfs
+		sys.set(true, 60)
+		tr := run(t, sys.read)
+		tr.Look(t.Context())
+		time.Sleep(time.Second)
+		sys.set(false, 60)
+		tr.Look(t.Context())
+		sys.mu.Lock()
+		sys.supply = power.Supply{Source: "sysfs"}
+		sys.mu.Unlock()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		expect(t, tr, power.Mains, power.ReasonNoBattery)
 	})
 }
 
