@@ -147,5 +147,8 @@ func (r *router) release(ctx context.Context, c bus.Call, cookie uint32) error {
 	if ours {
 		h.unwatch()
 	}
+	if ctx.Err() != nil {
+		r.endHolds(c.Sender) // With the bus, nobody watches for its end any more.
+	}
 	return err
 }

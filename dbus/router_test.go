@@ -1,6 +1,7 @@
 package dbus
 
 import (
+	"context"
 	"math"
 	"slices"
 	"strings"
@@ -197,6 +198,28 @@ func TestHoldsEndWithTheirHolder(t *testing.T) {
 		holds := r.tiers.Current().Holds
 		return len(holds) == 1 && holds[0].Cookie == kept
 	})
+}
+
+// busyTiers are those of a tracker that is busy when somebody releases a hold.
+type busyTiers struct {
+	Tiers
+	asked chan struct{}
+}
+
+func (b busyTiers) Release(ctx context.Context, _ uint32, _ string) error {
+	close(b.asked)
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func TestHoldEndsThoughTheBusIsLostWhileItIsReleased(t *testing.T) {
+	asked := make(chan struct{})
+	r := newRig(t, func(r *rig) { r.Tiers = busyTiers{r.tiers, asked} })
+	router := routerOf(r.bus.Connect(t))
+	router.Go(RouterName+".Release", godbus.FlagNoReplyExpected, nil, holdTier(t, router, "low"))
+	receive(t, asked)
+	r.bus.Stop(t)
+	eventually(t, "the hold has ended", func() bool { return len(r.tiers.Current().Holds) == 0 })
 }
 
 func TestHolderIsToldWhenSomebodyElseEndsHisHold(t *testing.T) {
