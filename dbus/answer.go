@@ -10,9 +10,10 @@ import (
 
 // answer collects an answer that is wanted in one piece.
 type answer struct {
-	most    int // bytes of text
+	limits  limits
 	text    strings.Builder
 	vectors [][]float64
+	size    int // of the vectors on the bus, in bytes
 	report  *dispatch.Report
 }
 
@@ -24,11 +25,15 @@ func (*answer) Begin(job.Head) error { return nil }
 
 // Chunk adds a piece.
 func (a *answer) Chunk(c job.Chunk, r *dispatch.Report) error {
-	if a.text.Len()+len(c.Text) > a.most {
-		return job.Errorf(job.Cancelled, "the answer is longer than %d bytes; have it streamed", a.most)
+	if a.text.Len()+len(c.Text) > a.limits.text {
+		return job.Errorf(job.Cancelled, "the answer is longer than %d bytes; have it streamed", a.limits.text)
 	}
 	a.text.WriteString(c.Text)
 	for _, vector := range c.Vectors {
+		a.size += 8 + 8*len(vector) // its length with the padding, and its numbers
+		if a.size > a.limits.vectors {
+			return job.Errorf(job.Cancelled, "the vectors are longer than %d bytes; have fewer texts embedded at a time", a.limits.vectors)
+		}
 		a.vectors = append(a.vectors, widened(vector))
 	}
 	if r != nil {

@@ -84,6 +84,7 @@ type limits struct {
 	stall    time.Duration // for which a reader may take nothing
 	farewell time.Duration // for which one may take none of the last words
 	text     int           // bytes of an answer in one piece
+	vectors  int           // bytes of vectors
 }
 
 // New returns a front-end. It opens no bus.
@@ -91,6 +92,7 @@ func New(p Parts) *FrontEnd {
 	p.LogTarget = cmp.Or(p.LogTarget, "console")
 	return &FrontEnd{Parts: p, limits: limits{
 		jobs: 4, stall: 30 * time.Second, farewell: 500 * time.Millisecond, text: 16 << 20,
+		vectors: 1 << 26, // The longest array that the specification allows.
 	}}
 }
 

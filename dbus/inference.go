@@ -103,7 +103,7 @@ func (i *inference) whole(ctx context.Context, c bus.Call, j job.Job) (*answer, 
 		return nil, err
 	}
 	defer r.end()
-	a := &answer{most: i.limits.text}
+	a := &answer{limits: i.limits}
 	return a, reason(ctx, i.Runner.Run(ctx, j, a))
 }
 

@@ -129,9 +129,16 @@ func TestGenerateEndsItself(t *testing.T) {
 }
 
 func TestAnswerInOnePieceIsBounded(t *testing.T) {
-	r := newRig(t, func(r *rig) { r.limits.text = 10 })
-	err := inferenceOf(r.bus.Connect(t)).Call(InferenceName+".Generate", 0, "x", options{}).Err
+	r := newRig(t, func(r *rig) { r.limits.text, r.limits.vectors = 10, 40 })
+	inference := inferenceOf(r.bus.Connect(t))
+	err := inference.Call(InferenceName+".Generate", 0, "x", options{}).Err
 	expectError(t, "a long answer", err, "io.github.joulemux.Error.Cancelled", "longer than 10 bytes")
+	r.runner.set(func(_ context.Context, j job.Job, sink dispatch.Sink) error {
+		sink.Routed(decision)
+		return sink.Chunk(job.Chunk{Last: true, Vectors: [][]float32{{0.5, -1}, {2, 0}}}, report(j, 0)) // 48 bytes
+	})
+	err = inference.Call(InferenceName+".Embed", 0, []string{"x", "y"}, options{}).Err
+	expectError(t, "many vectors", err, "io.github.joulemux.Error.Cancelled", "longer than 40 bytes; have fewer texts")
 }
 
 func TestCallerHasFourJobsAtATime(t *testing.T) {
