@@ -67,6 +67,13 @@ func (j *Job) Annotate(key string, value any) error {
 
 func wrong(want string, v any) string { return fmt.Sprintf("want %s, got %T", want, v) }
 
+func notNumber(v any) string {
+	if f, ok := v.(float64); ok { // NaN, or one of the infinities
+		return fmt.Sprintf("want a number, got %v", f)
+	}
+	return wrong("a number", v)
+}
+
 func text(v any, to *string) string {
 	s, ok := v.(string)
 	if !ok {
@@ -130,7 +137,7 @@ func natural(v any, to *int32) string {
 	n, ok := real(v)
 	switch {
 	case !ok:
-		return wrong("a number", v)
+		return notNumber(v)
 	case n != math.Trunc(n):
 		return fmt.Sprintf("want a whole number, got %v", n)
 	case n < 0 || n > math.MaxInt32:
@@ -171,7 +178,7 @@ func watts(v any, to *power.Power) string {
 	w, ok := real(v)
 	switch {
 	case !ok:
-		return wrong("a number", v)
+		return notNumber(v)
 	case w < 0 || w > math.MaxInt32:
 		return fmt.Sprintf("want a number from 0 to %d, got %v", math.MaxInt32, w)
 	}
@@ -182,7 +189,7 @@ func watts(v any, to *power.Power) string {
 func float(v any, to **float64) string {
 	f, ok := real(v)
 	if !ok {
-		return wrong("a number", v)
+		return notNumber(v)
 	}
 	*to = &f
 	return ""

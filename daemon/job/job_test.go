@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"math"
 	"reflect"
 	"strings"
 	"testing"
@@ -214,6 +215,8 @@ func TestSetRefuses(t *testing.T) {
 		says  string
 	}{
 		{"max_tokens", "12", "want a number, got string"},
+		{"temperature", math.NaN(), "want a number, got NaN"},
+		{"max_power_watts", math.Inf(1), "want a number, got +Inf"},
 		{"max_tokens", 1.5, "want a whole number"},
 		{"max_tokens", -1, "from 0 to"},
 		{"max_tokens", 1e12, "from 0 to"},
