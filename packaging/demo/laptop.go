@@ -97,8 +97,7 @@ func (l *laptop) startMachine(ctx context.Context) (err error) {
 	return l.machine.StartUPower(ctx)
 }
 
-// startProfiles is for before upowerd starts: of two daemons on a simulated
-// machine the one that came last is sure to hear of its hardware.
+// startProfiles does without a daemon that is not there.
 func (l *laptop) startProfiles(ctx context.Context) {
 	p, err := rig.StartPowerProfiles(ctx, l.machine)
 	if err != nil {

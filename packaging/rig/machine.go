@@ -240,7 +240,7 @@ func (m *Machine) ask(do string, with ...any) error {
 // StartUPower starts upowerd, and returns when its name is on the bus and it
 // knows the supplies.
 func (m *Machine) StartUPower(ctx context.Context) error {
-	p, err := m.startDaemon(ctx, "upowerd", "org.freedesktop.UPower",
+	p, err := m.startDaemon(ctx, "upowerd", "org.freedesktop.UPower", nil,
 		"UPOWER_HISTORY_DIR="+m.file("history"),
 		"UPOWER_CONF_FILE_NAME="+m.file("upower.conf"))
 	m.upower = p
@@ -252,8 +252,8 @@ func (m *Machine) StartUPower(ctx context.Context) error {
 func (m *Machine) StopUPower() error { return stop(&m.upower) }
 
 // startDaemon starts a system daemon that takes the tree for the machine, and
-// waits for its name on the bus.
-func (m *Machine) startDaemon(ctx context.Context, program, name string, env ...string) (*Process, error) {
+// waits for its name on the bus. It inherits the files of extra.
+func (m *Machine) startDaemon(ctx context.Context, program, name string, extra []*os.File, env ...string) (*Process, error) {
 	path, err := daemon(program, "/usr/libexec", "/usr/lib", "/usr/lib/upower")
 	if err != nil {
 		return nil, err
@@ -261,7 +261,7 @@ func (m *Machine) startDaemon(ctx context.Context, program, name string, env ...
 	cmd := command(ctx, path)
 	cmd.Env = append(cmd.Env, mockedSystem, "UMOCKDEV_DIR="+m.tree, "DBUS_SYSTEM_BUS_ADDRESS="+m.bus, "HOME="+m.dir)
 	cmd.Env = append(cmd.Env, env...)
-	cmd.Stdout, cmd.Stderr = m.log, m.log
+	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = m.log, m.log, extra
 	p, err := Start(cmd)
 	if err != nil {
 		return nil, err

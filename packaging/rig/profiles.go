@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 //go:embed polkit.py
@@ -40,10 +41,20 @@ func (p *PowerProfiles) start(ctx context.Context, m *Machine) error {
 	if err := p.startPolkit(ctx, m); err != nil {
 		return err
 	}
-	var err error
-	p.process, err = m.startDaemon(ctx, "power-profiles-daemon", profilesName)
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	p.process, err = m.startDaemon(ctx, "power-profiles-daemon", profilesName, slices.Repeat([]*os.File{null}, apart))
 	return err
 }
+
+// apart is by how much the numbers of the daemon's descriptors are greater
+// than they would be. umockdev (0.17) names the socket of whoever listens to
+// the kernel by such a number: of two daemons with the same one, only the one
+// that came last would hear.
+const apart = 16
 
 // addFirmware adds the files of the kernel's platform_profile, as the ABI
 // document sysfs-platform_profile has them.

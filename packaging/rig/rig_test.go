@@ -149,6 +149,22 @@ func TestThePowerProfileIsTheUsers(t *testing.T) {
 	}
 }
 
+func TestBothDaemonsHearOfTheHardware(t *testing.T) {
+	m, read := startMachine(t)
+	if err := m.StartUPower(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p, err := rig.StartPowerProfiles(t.Context(), m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closing(t, p)
+	if err := m.SetCharge(33); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "upowerd, which came first, to hear", func() bool { return read("Percentage") == "d 33" })
+}
+
 func TestOllamaSpeaksInWords(t *testing.T) {
 	s := startOllama(t)
 	var answer struct {
