@@ -111,6 +111,23 @@ func TestStopsWithAStreamOpen(t *testing.T) {
 	}
 }
 
+func TestWhoWaitsIsToldOfTheStop(t *testing.T) {
+	for range 20 { // The answer and the end of the connection used to race.
+		r := newRig(t, nil)
+		cancelled := make(chan error, 1)
+		running := make(chan struct{})
+		wait := hangs("", cancelled)
+		r.runner.set(func(ctx context.Context, j job.Job, sink dispatch.Sink) error {
+			close(running)
+			return wait(ctx, j, sink)
+		})
+		call := inferenceOf(r.bus.Connect(t)).Go(InferenceName+".Generate", 0, nil, "x", options{})
+		receive(t, running)
+		_ = r.stop()
+		expectError(t, "a caller who waits", receive(t, call.Done).Err, "io.github.joulemux.Error.Cancelled", "stopping")
+	}
+}
+
 func TestBadCallsLeaveNothingBehind(t *testing.T) {
 	r := newRig(t, nil)
 	peer := r.bus.Connect(t)

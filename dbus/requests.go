@@ -45,6 +45,7 @@ func (all *requests) begin(ctx context.Context, c bus.Call, j job.Job) (context.
 		cancel(nil)
 		return nil, nil, err
 	}
+	c.Answered(all.jobs.Done)
 	release := func() {}
 	if j.Deadline > 0 {
 		passed := job.Errorf(job.DeadlinePassed, "%d ms", j.Deadline.Milliseconds())
@@ -80,7 +81,7 @@ func (all *requests) enter(r *request) error {
 	all.last++
 	r.name = strconv.FormatUint(all.last, 10)
 	all.running[r.name] = r
-	all.jobs.Add(1)
+	all.jobs.Add(2) // It, and the call that asks for it.
 	return nil
 }
 
@@ -117,7 +118,8 @@ func (all *requests) cancel(_ context.Context, c bus.Call) error {
 	return nil
 }
 
-// stop ends every job, admits no more, and returns when the last has ended.
+// stop ends every job, admits no more, and returns when the last has ended and
+// its call is answered.
 func (all *requests) stop(why *job.Error) {
 	all.mu.Lock()
 	all.stopped = why

@@ -21,7 +21,14 @@ type Call struct {
 	Sender string
 	// Path is the object that is called.
 	Path godbus.ObjectPath
+
+	answered *[]func()
 }
+
+// Answered has f called when the answer is on its way, or none is wanted: from
+// then on the caller loses nothing if the connection ends. Only the method that
+// is called may ask for it, before it returns.
+func (c Call) Answered(f func()) { *c.answered = append(*c.answered, f) }
 
 // Code is what stands behind an interface.
 type Code struct {

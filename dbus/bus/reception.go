@@ -34,13 +34,27 @@ type arrival struct {
 // DecodeArguments hands the whole message to Call.
 func (reception) DecodeArguments(conn *godbus.Conn, sender string, m *godbus.Message, _ []any) ([]any, error) {
 	path, _ := m.Headers[godbus.FieldPath].Value().(godbus.ObjectPath)
-	return []any{arrival{Call{Conn: conn, Sender: sender, Path: path}, m}}, nil
+	return []any{arrival{Call{conn, sender, path, new([]func())}, m}}, nil
 }
 
-// Call answers a call. Whatever becomes of it, its descriptors are closed, a
-// panic is the caller's problem alone, and who wants no answer gets none.
-func (r reception) Call(args ...any) (results []any, err error) {
+// Call answers a call, by itself: godbus answers later, and does not tell when
+// it has.
+func (r reception) Call(args ...any) ([]any, error) {
 	a := args[0].(arrival)
+	results, err := r.attempt(a)
+	if a.Flags&godbus.FlagNoReplyExpected == 0 {
+		_ = a.Conn.Send(r.reply(a, results, err), nil) // Fails with the connection alone.
+		a.Flags |= godbus.FlagNoReplyExpected          // Not from godbus, too.
+	}
+	for _, f := range *a.answered {
+		f()
+	}
+	return nil, nil
+}
+
+// attempt calls the method. Whatever becomes of it, its descriptors are closed,
+// and a panic is the caller's problem alone.
+func (r reception) attempt(a arrival) (results []any, err error) {
 	defer closeDescriptors(a.Body)
 	defer func() {
 		if p := recover(); p != nil {
@@ -48,12 +62,25 @@ func (r reception) Call(args ...any) (results []any, err error) {
 				slog.String("panic", fmt.Sprint(p)), slog.String("stack", string(debug.Stack())))
 			err = Errorf(Failed, "internal error")
 		}
-		if a.Flags&godbus.FlagNoReplyExpected != 0 {
-			results, err = nil, nil
-		}
 	}()
-	results, err = r.answer(a)
-	return results, r.refusal(err)
+	return r.answer(a)
+}
+
+// reply returns the answer to a call.
+func (r reception) reply(a arrival, results []any, err error) *godbus.Message {
+	m := &godbus.Message{Type: godbus.TypeMethodReply, Body: results, Headers: map[godbus.HeaderField]godbus.Variant{
+		godbus.FieldDestination: godbus.MakeVariant(a.Sender),
+		godbus.FieldReplySerial: godbus.MakeVariant(a.Serial()),
+	}}
+	if err != nil {
+		refused := r.refusal(err)
+		m.Type, m.Body = godbus.TypeError, refused.Body
+		m.Headers[godbus.FieldErrorName] = godbus.MakeVariant(refused.Name)
+	}
+	if len(m.Body) > 0 {
+		m.Headers[godbus.FieldSignature] = godbus.MakeVariant(godbus.SignatureOf(m.Body...))
+	}
+	return m
 }
 
 // answer finds the method, and calls it if the arguments are right.
@@ -85,15 +112,11 @@ func (r reception) answer(a arrival) ([]any, error) {
 }
 
 // refusal returns err as an error of the bus.
-func (t *Tree) refusal(err error) error {
-	switch err := err.(type) { //nolint:errorlint // Only an error that is one of the bus already is to pass.
-	case nil:
-		return nil
-	case *godbus.Error:
-		return err
-	default:
-		return t.errorOf(err)
+func (t *Tree) refusal(err error) *godbus.Error {
+	if refused, ok := err.(*godbus.Error); ok { //nolint:errorlint // Only an error that is one of the bus already is to pass.
+		return refused
 	}
+	return t.errorOf(err)
 }
 
 // closeDescriptors closes the descriptors among the arguments of a call.
