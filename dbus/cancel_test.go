@@ -97,7 +97,7 @@ func TestJobsAreCancelled(t *testing.T) {
 						t.Errorf("the reader got %q", got)
 					}
 				}
-				eventually(t, "the request is gone", func() bool {
+				dbustest.Eventually(t, "the request is gone", func() bool {
 					err := r.bus.Connect(t).Object(InferenceName, path).Call("io.github.joulemux.Request1.Cancel", 0).Err
 					var refused godbus.Error
 					return errors.As(err, &refused) && refused.Name == bus.UnknownObject

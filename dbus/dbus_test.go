@@ -21,6 +21,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/backend/ollama"
 	"github.com/joulemux/joulemux/daemon/dispatch"
 	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/dbus/dbustest"
 	"github.com/joulemux/joulemux/power"
 )
 
@@ -62,12 +63,12 @@ func TestServesAgainWhenTheBusIsBack(t *testing.T) {
 	if got := readAll(t, e); !strings.HasPrefix(got, "Hel\x18cancelled") {
 		t.Errorf("the reader got %q", got)
 	}
-	eventually(t, "the holds of the lost bus end", func() bool { return len(r.tiers.Current().Holds) == 0 })
+	dbustest.Eventually(t, "the holds of the lost bus end", func() bool { return len(r.tiers.Current().Holds) == 0 })
 	for range 2 {
 		r.bus.Restart(t)
 		peer = r.bus.Connect(t)
 		for _, name := range []string{InferenceName, RouterName} {
-			eventually(t, name+" has an owner", func() bool {
+			dbustest.Eventually(t, name+" has an owner", func() bool {
 				var owned bool
 				_ = peer.BusObject().Call("org.freedesktop.DBus.NameHasOwner", 0, name).Store(&owned)
 				return owned
@@ -159,19 +160,19 @@ func TestBadCallsLeaveNothingBehind(t *testing.T) {
 		fail(router.Call(RouterName+".Release", 0, uint32(12345)))
 	}
 	bad()
-	open, running := descriptors(t), runtime.NumGoroutine()
+	open, running := dbustest.Descriptors(t), runtime.NumGoroutine()
 	for range 100 {
 		bad()
 	}
-	eventually(t, "as many descriptors and goroutines as before", func() bool {
-		return descriptors(t) <= open && runtime.NumGoroutine() <= running
+	dbustest.Eventually(t, "as many descriptors and goroutines as before", func() bool {
+		return dbustest.Descriptors(t) <= open && runtime.NumGoroutine() <= running
 	})
 }
 
 func TestStreamsLeaveNothingBehind(t *testing.T) {
 	r := newRig(t, nil)
 	peer := r.bus.Connect(t)
-	open, running := descriptors(t), runtime.NumGoroutine()
+	open, running := dbustest.Descriptors(t), runtime.NumGoroutine()
 	for n := range 200 {
 		if n%2 == 0 {
 			r.runner.set(answers("a", "b"))
@@ -188,8 +189,8 @@ func TestStreamsLeaveNothingBehind(t *testing.T) {
 			_ = e.near.Close()
 		}
 	}
-	eventually(t, "as many descriptors and goroutines as before", func() bool {
-		return descriptors(t) <= open && runtime.NumGoroutine() <= running
+	dbustest.Eventually(t, "as many descriptors and goroutines as before", func() bool {
+		return dbustest.Descriptors(t) <= open && runtime.NumGoroutine() <= running
 	})
 }
 

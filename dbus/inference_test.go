@@ -14,6 +14,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/dispatch"
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/dbus/bus"
+	"github.com/joulemux/joulemux/dbus/dbustest"
 	"github.com/joulemux/joulemux/power/tracker"
 )
 
@@ -150,7 +151,7 @@ func TestCallerHasFourJobsAtATime(t *testing.T) {
 	for range 4 {
 		inference.Go(InferenceName+".Generate", 0, nil, "x", options{})
 	}
-	eventually(t, "four jobs run", func() bool { r.runner.mu.Lock(); defer r.runner.mu.Unlock(); return len(r.runner.jobs) == 4 })
+	dbustest.Eventually(t, "four jobs run", func() bool { r.runner.mu.Lock(); defer r.runner.mu.Unlock(); return len(r.runner.jobs) == 4 })
 	_, w := pipe(t)
 	for _, call := range []*godbus.Call{
 		inference.Call(InferenceName+".Generate", 0, "x", options{}),

@@ -1,13 +1,11 @@
 package dbus
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -36,14 +34,14 @@ type rig struct {
 	backends *backend.Set
 	servers  map[string]*server // by host
 	runner   *scripted
-	log      *journal
+	log      *dbustest.Journal
 	stop     func() error // ends the front-end, and returns what Run did
 }
 
 // newRig starts a front-end that change has had its way with.
 func newRig(t *testing.T, change func(*rig)) *rig {
 	t.Helper()
-	r := &rig{bus: dbustest.Start(t), runner: &scripted{script: answers("Hello", ", ", "world")}, log: new(journal)}
+	r := &rig{bus: dbustest.Start(t), runner: &scripted{script: answers("Hello", ", ", "world")}, log: new(dbustest.Journal)}
 	r.tiers = tracker.New(power.DefaultPolicy(), power.PreferAuto, func() power.Supply { return power.Supply{} })
 	background(t, r.tiers.Run)
 	r.supply(t, 80)
@@ -236,37 +234,6 @@ func (s *server) Stream(context.Context, job.Job, func(job.Head) error, func(job
 func (s *server) Do(*http.Request) (*http.Response, error) { return nil, errors.New("not scripted") }
 func (s *server) Close()                                   {}
 
-// journal is a log that several may write to.
-type journal struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (j *journal) Write(p []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.Write(p)
-}
-
-func (j *journal) String() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.String()
-}
-
-// eventually waits until it is so.
-func eventually(t *testing.T, what string, so func() bool) {
-	t.Helper()
-	deadline := time.After(patience)
-	for !so() {
-		select {
-		case <-deadline:
-			t.Fatalf("never happened: %s", what)
-		case <-time.After(time.Millisecond):
-		}
-	}
-}
-
 // receive waits for what is to come on a channel, or for its end.
 func receive[T any](t *testing.T, from <-chan T) (v T) {
 	t.Helper()
@@ -285,15 +252,6 @@ func expectError(t *testing.T, what string, err error, name, says string) {
 	if !errors.As(err, &refused) || refused.Name != name || !strings.Contains(refused.Error(), says) {
 		t.Errorf("%s: got %s: %v; want %s that says %q", what, refused.Name, err, name, says)
 	}
-}
-
-func descriptors(t *testing.T) int {
-	t.Helper()
-	open, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(open)
 }
 
 // hear has the peer hear what we tell everybody, and what is for it alone.

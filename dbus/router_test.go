@@ -12,6 +12,7 @@ import (
 
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/dbus/bus"
+	"github.com/joulemux/joulemux/dbus/dbustest"
 	"github.com/joulemux/joulemux/power"
 )
 
@@ -194,7 +195,7 @@ func TestHoldsEndWithTheirHolder(t *testing.T) {
 	holdTier(t, routerOf(peer), "saver")
 	kept := holdTier(t, routerOf(r.bus.Connect(t)), "battery")
 	_ = peer.Close()
-	eventually(t, "the holds of who has left are gone", func() bool {
+	dbustest.Eventually(t, "the holds of who has left are gone", func() bool {
 		holds := r.tiers.Current().Holds
 		return len(holds) == 1 && holds[0].Cookie == kept
 	})
@@ -219,7 +220,7 @@ func TestHoldEndsThoughTheBusIsLostWhileItIsReleased(t *testing.T) {
 	router.Go(RouterName+".Release", godbus.FlagNoReplyExpected, nil, holdTier(t, router, "low"))
 	receive(t, asked)
 	r.bus.Stop(t)
-	eventually(t, "the hold has ended", func() bool { return len(r.tiers.Current().Holds) == 0 })
+	dbustest.Eventually(t, "the hold has ended", func() bool { return len(r.tiers.Current().Holds) == 0 })
 }
 
 func TestHolderIsToldWhenSomebodyElseEndsHisHold(t *testing.T) {

@@ -28,11 +28,7 @@ func message(role, content string) options {
 // own copy of that end when it is over.
 func pipe(t *testing.T) (*os.File, godbus.UnixFD) {
 	t.Helper()
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _, _ = r.Close(), w.Close() })
+	r, w := dbustest.Pipe(t)
 	return r, godbus.UnixFD(w.Fd())
 }
 

@@ -39,7 +39,7 @@ func TestCallersWhoLeaveAreToldOf(t *testing.T) {
 	}
 	name := other.Name()
 	_ = other.Close()
-	eventually(t, "the other has left", func() bool {
+	dbustest.Eventually(t, "the other has left", func() bool {
 		var owned bool
 		_ = conn.BusObject().Call("org.freedesktop.DBus.NameHasOwner", 0, name).Store(&owned)
 		return !owned

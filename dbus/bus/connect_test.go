@@ -17,19 +17,6 @@ import (
 	"github.com/joulemux/joulemux/dbus/dbustest"
 )
 
-// eventually waits until ok is true, for as long as a loaded machine may take.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.After(20 * time.Second)
-	for !ok() {
-		select {
-		case <-deadline:
-			t.Fatalf("never happened: %s", what)
-		case <-time.After(time.Millisecond):
-		}
-	}
-}
-
 func connect(t *testing.T, b *dbustest.Bus, serving bus.Serving) *godbus.Conn {
 	t.Helper()
 	conn, err := bus.Connect(t.Context(), b.Address(), serving)
@@ -67,7 +54,7 @@ func TestConnectingIsBoundedByItsContext(t *testing.T) {
 	if _, err := bus.Connect(ctx, "unix:path="+path, nil); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a mute bus gave %v", err)
 	}
-	eventually(t, "no goroutine stays behind", func() bool { return runtime.NumGoroutine() <= before })
+	dbustest.Eventually(t, "no goroutine stays behind", func() bool { return runtime.NumGoroutine() <= before })
 }
 
 func TestContextOfConnectingMayEnd(t *testing.T) {

@@ -70,7 +70,7 @@ func run(t *testing.T, m *bus.Monitor) {
 		if err := <-ended; !errors.Is(err, context.Canceled) {
 			t.Errorf("the monitor ended with %v", err)
 		}
-		eventually(t, "no goroutine stays behind", func() bool { return runtime.NumGoroutine() <= before })
+		dbustest.Eventually(t, "no goroutine stays behind", func() bool { return runtime.NumGoroutine() <= before })
 	})
 }
 
@@ -263,7 +263,7 @@ func TestNoChangeIsLostInAFlood(t *testing.T) {
 	for n := range uint32(last) {
 		p.Changed(numbersPath, numbers, number(n+1))
 	}
-	eventually(t, "the last number is told", func() bool { return <-told == fmt.Sprint(numbers, " ", last) })
+	dbustest.Eventually(t, "the last number is told", func() bool { return <-told == fmt.Sprint(numbers, " ", last) })
 }
 
 func TestMonitorOutlivesTheBus(t *testing.T) {
@@ -275,7 +275,7 @@ func TestMonitorOutlivesTheBus(t *testing.T) {
 	expect(t, told, "test.Numbers nobody")
 	b.Restart(t)
 	serveNumber(b.Connect(t), numbers, 2)
-	eventually(t, "the new service is found", func() bool { return <-told == "test.Numbers 2" })
+	dbustest.Eventually(t, "the new service is found", func() bool { return <-told == "test.Numbers 2" })
 }
 
 func TestServiceIsStartedOnlyOnDemand(t *testing.T) {

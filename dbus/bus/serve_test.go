@@ -1,7 +1,6 @@
 package bus_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -67,25 +66,7 @@ type lamps struct {
 	iface  *bus.Interface
 	branch bus.Branch
 	tree   *bus.Tree
-	log    journal
-}
-
-// journal is a log that several may write to.
-type journal struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (j *journal) Write(p []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.Write(p)
-}
-
-func (j *journal) String() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.String()
+	log    dbustest.Journal
 }
 
 const (
@@ -255,7 +236,7 @@ func TestCallsAreAnswered(t *testing.T) {
 	if call := lampAt(peer, serving, lampPath).Call("test.Lamp1.Dim", godbus.FlagNoReplyExpected, uint32(10), "x"); call.Err != nil {
 		t.Error(call.Err)
 	}
-	eventually(t, "a call without an answer is made", func() bool { return l.level.Load() == 20 })
+	dbustest.Eventually(t, "a call without an answer is made", func() bool { return l.level.Load() == 20 })
 	var id string
 	if err := lampAt(peer, serving, lampPath).Call("GetMachineId", 0).Store(&id); err != nil {
 		if _, missing := os.Stat("/etc/machine-id"); missing == nil {
@@ -284,7 +265,7 @@ func TestDescriptorsAreClosedWhateverBecomesOfTheCall(t *testing.T) {
 	}
 	defer r.Close()
 	fd := godbus.UnixFD(w.Fd())
-	before := descriptors(t)
+	before := dbustest.Descriptors(t)
 	for range 100 {
 		for _, c := range []struct {
 			path   godbus.ObjectPath
@@ -305,7 +286,7 @@ func TestDescriptorsAreClosedWhateverBecomesOfTheCall(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "all descriptors are closed", func() bool { return descriptors(t) <= before })
+	dbustest.Eventually(t, "all descriptors are closed", func() bool { return dbustest.Descriptors(t) <= before })
 	_ = w.Close()
 	if text := must(io.ReadAll(r)); strings.Count(string(text), "light") != 100 {
 		t.Errorf("the pipe has %q", text)

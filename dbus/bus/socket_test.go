@@ -37,31 +37,11 @@ func (sink) Accepts(iface, member string) (string, bool) {
 	return "sh", iface == "test.Sink" && member == "Put"
 }
 
-// descriptors counts those of this process.
-func descriptors(t *testing.T) int {
-	t.Helper()
-	open, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(open)
-}
-
-func pipe(t *testing.T) (r, w *os.File) {
-	t.Helper()
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _, _ = r.Close(), w.Close() })
-	return r, w
-}
-
 func TestDescriptorReachesTheMethod(t *testing.T) {
 	b := dbustest.Start(t)
 	s := sink{make(chan []any, 1)}
 	conn, peer := connect(t, b, s), b.Connect(t)
-	r, w := pipe(t)
+	r, w := dbustest.Pipe(t)
 
 	object := peer.Object(conn.Names()[0], "/sink")
 	if err := object.Call("test.Sink.Put", 0, "word", godbus.UnixFD(w.Fd())).Err; err != nil {
@@ -106,11 +86,11 @@ func TestStrayDescriptorsAreClosed(t *testing.T) {
 	b := dbustest.Start(t)
 	s := sink{make(chan []any, 1)}
 	conn, peer := connect(t, b, s), b.Connect(t)
-	_, w := pipe(t)
+	_, w := dbustest.Pipe(t)
 	fd := godbus.UnixFD(w.Fd())
 	us := conn.Names()[0]
 	peer.Answer("/liar", func(string) (godbus.UnixFD, *godbus.Error) { return fd, nil })
-	before := descriptors(t)
+	before := dbustest.Descriptors(t)
 
 	const rounds = 20
 	for range rounds {
@@ -126,14 +106,14 @@ func TestStrayDescriptorsAreClosed(t *testing.T) {
 		peer.Object(us, "/elsewhere").Call("test.Sink.Put", 0, "word", fd)
 		conn.Object(peer.Name(), "/liar").Call("org.freedesktop.DBus.Properties.GetAll", 0, "") // Its reply brings one.
 	}
-	eventually(t, "no descriptor stays open", func() bool { return descriptors(t) == before })
+	dbustest.Eventually(t, "no descriptor stays open", func() bool { return dbustest.Descriptors(t) == before })
 }
 
 func TestDescriptorsComeWithTheirOwnCall(t *testing.T) {
 	b := dbustest.Start(t)
 	s := sink{make(chan []any)}
 	conn, peer := connect(t, b, s), b.Connect(t)
-	before := descriptors(t)
+	before := dbustest.Descriptors(t)
 	const calls = 500
 	go func() {
 		for range calls {
@@ -158,7 +138,7 @@ func TestDescriptorsComeWithTheirOwnCall(t *testing.T) {
 		}
 		_ = got.Close()
 	}
-	eventually(t, "no descriptor stays open", func() bool { return descriptors(t) == before })
+	dbustest.Eventually(t, "no descriptor stays open", func() bool { return dbustest.Descriptors(t) == before })
 }
 
 // name tells one pipe from the other.
