@@ -16,7 +16,7 @@ func (r *rig) client(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil {
-		t.Skipf("%s is not installed", name)
+		t.Fatalf("%s is not installed; packaging/rig/install check does", name)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
