@@ -475,6 +475,19 @@ func TestBackendThatComesLaterIsTakenIn(t *testing.T) {
 	})
 }
 
+func TestFallbackFindsBackendThatCameSince(t *testing.T) {
+	scenario(t, func(r *rig) {
+		r.igpu.script = fails(job.BackendFailed, "500")
+		r.npu.down, r.nvidia.down, r.cpu.down = true, true, true
+	}, func(t *testing.T, r *rig) {
+		time.Sleep(500 * time.Millisecond) // the back-off is a second yet
+		r.cpu.mu.Lock()
+		r.cpu.down = false
+		r.cpu.mu.Unlock()
+		expect(t, r, chat(), "ollama-igpu", "ollama-cpu")
+	})
+}
+
 func TestDeadline(t *testing.T) {
 	scenario(t, nil, func(t *testing.T, r *rig) {
 		j := chat()

@@ -50,13 +50,13 @@ func (r *run) run(ctx context.Context) error {
 		case err == nil:
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		case len(r.failures) > 0:
-			return r.failed()
-		case searched:
-			return err
-		default:
+		case !searched:
 			backends, searched = r.backends.Search(ctx), true
 			continue
+		case len(r.failures) > 0:
+			return r.failed()
+		default:
+			return err
 		}
 		b, _ := backends.Find(d.Backend)
 		r.decision = d
