@@ -164,33 +164,52 @@ func (d *Dispatcher) Prospect(tier power.Tier, backends backend.Snapshot) (route
 	s := d.settings.Load()
 	j := job.Job{Kind: job.Chat}
 	j.Class = job.Interactive
-	model, err := s.model(tier, backends)
-	if err != nil {
+	if len(s.models(tier, backends)) == 0 {
 		// No model is loaded anywhere; any will tell where it would be.
 		if all := backends.Models(); len(all) > 0 {
-			model = all[0]
+			j.Model = all[0]
 		}
+		return route.Decide(s.Rules, tier, j, backends.Candidates(j.Model))
 	}
-	j.Model = model
-	return route.Decide(s.Rules, tier, j, backends.Candidates(model))
+	decision, _, err := s.decide(tier, j, backends, backend.Snapshot.Candidates)
+	return decision, err
 }
 
-// model returns the model for a job that names none.
-func (s *Settings) model(tier power.Tier, backends backend.Snapshot) (string, error) {
+// decide chooses the backend for j, and the model of a job that names none: the
+// first that it may run with.
+func (s *Settings) decide(tier power.Tier, j job.Job, backends backend.Snapshot, candidates func(backend.Snapshot, string) []job.Candidate) (d route.Decision, model string, err error) {
+	models := []string{j.Model}
+	if j.Model == "" {
+		models = s.models(tier, backends)
+	}
+	err = &job.Error{Code: job.ModelNotFound, Field: "model", Detail: "none is named, there is no default and none is loaded"}
+	for i, name := range models {
+		j.Model = name
+		found, why := route.Decide(s.Rules, tier, j, candidates(backends, name))
+		if why == nil {
+			return found, name, nil
+		}
+		if i == 0 {
+			err = why
+		}
+	}
+	return d, "", err
+}
+
+// models returns the models that will do for a job that names none: the
+// default, or else those which are resident somewhere.
+func (s *Settings) models(tier power.Tier, backends backend.Snapshot) (names []string) {
 	for _, t := range []power.Tier{tier, power.TierUnknown} {
 		if name := s.Models[t]; name != "" {
-			return name, nil
+			return []string{name}
 		}
 	}
 	for _, b := range backends {
 		for _, m := range b.Facts.Models {
 			if b.Healthy && m.Resident {
-				return m.Name, nil
+				names = append(names, m.Name)
 			}
 		}
 	}
-	return "", &job.Error{
-		Code: job.ModelNotFound, Field: "model",
-		Detail: "none is named, there is no default and none is loaded" + list(backends),
-	}
+	return names
 }

@@ -443,6 +443,26 @@ func TestModelIsChosenForWhoNamesNone(t *testing.T) {
 	})
 }
 
+func TestModelIsChosenFromWhereTheJobMayRun(t *testing.T) {
+	scenario(t, func(r *rig) {
+		for s, name := range map[*server]string{r.npu: "a", r.igpu: "b", r.nvidia: "c", r.cpu: "d"} {
+			s.models = []job.Model{{Name: name, Resident: true}}
+		}
+	}, func(t *testing.T, r *rig) {
+		for target, want := range map[string]string{"": "a", "igpu": "b", "nvidia": "c", "cpu": "d"} {
+			j := chat()
+			j.Model, j.Target = "", target
+			s := new(sink)
+			if err := r.Run(t.Context(), j, s); err != nil || s.report.Model != want {
+				t.Errorf("target %q: %v, %+v; want model %q", target, err, s.report, want)
+			}
+		}
+		j := chat()
+		j.Model, j.Target = "", "nosuch"
+		expectError(t, r, j, job.BackendNotFound, "nosuch")
+	})
+}
+
 func TestModelNotFoundListsWhatThereIs(t *testing.T) {
 	scenario(t, nil, func(t *testing.T, r *rig) {
 		j := chat()

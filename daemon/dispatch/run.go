@@ -104,15 +104,11 @@ func (r *run) decide(ctx context.Context, backends backend.Snapshot) (route.Deci
 	if len(r.failures) > 0 {
 		r.now = r.tiers.Look(ctx) // a fallback is decided by the tier of its own moment
 	}
-	if r.job.Model == "" {
-		model, err := r.settings.model(r.now.Tier, backends)
-		if err != nil {
-			return route.Decision{}, err
-		}
+	d, model, err := r.settings.decide(r.now.Tier, r.job, backends, r.candidates)
+	switch e := (*job.Error)(nil); {
+	case err == nil && r.job.Model == "":
 		r.job.Model, r.job.Chosen = model, true
-	}
-	d, err := route.Decide(r.settings.Rules, r.now.Tier, r.job, r.candidates(backends))
-	if e := (*job.Error)(nil); errors.As(err, &e) && e.Code == job.ModelNotFound {
+	case errors.As(err, &e) && e.Code == job.ModelNotFound:
 		e.Detail += list(backends)
 	}
 	return d, err
@@ -120,8 +116,8 @@ func (r *run) decide(ctx context.Context, backends backend.Snapshot) (route.Deci
 
 // candidates returns the backends as they look to the job, with those that
 // failed it left out.
-func (r *run) candidates(backends backend.Snapshot) []job.Candidate {
-	candidates := backends.Candidates(r.job.Model)
+func (r *run) candidates(backends backend.Snapshot, model string) []job.Candidate {
+	candidates := backends.Candidates(model)
 	for i := range candidates {
 		c := &candidates[i]
 		for _, f := range r.failures {
