@@ -28,7 +28,7 @@ const (
 // asked first, since models are unloaded and servers started behind our back.
 func (s *Set) Wanted(ctx context.Context) Snapshot {
 	now := time.Now()
-	if now.UnixMilli() < s.nextDue.Load() {
+	if int64(now.Sub(s.made)) < s.nextDue.Load() {
 		return s.Current()
 	}
 	return s.await(ctx, wantedPatience, func(e *entry) bool { return !now.Before(e.dueAt()) })

@@ -28,8 +28,10 @@ type Set struct {
 	log      *slog.Logger
 
 	now latest.Value[Snapshot]
-	// nextDue is when a probe falls due, in Unix milliseconds, for a job to
-	// compare with at no cost.
+	// made is when the set was, and nextDue for how long it will have been
+	// there when a probe falls due, for a job to compare with at no cost. A
+	// time of day would not do: it may be set back.
+	made    time.Time
 	nextDue atomic.Int64
 
 	mu      sync.Mutex // guards the following, and publishing
@@ -40,7 +42,7 @@ type Set struct {
 
 // New returns a set without backends.
 func New(connect Connect, classify Classify, log *slog.Logger) *Set {
-	s := &Set{connect: connect, classify: classify, log: log}
+	s := &Set{connect: connect, classify: classify, log: log, made: time.Now()}
 	s.nextDue.Store(farFuture)
 	return s
 }
@@ -104,16 +106,16 @@ func (s *Set) Close() {
 func (s *Set) publishLocked() {
 	s.nameLocked()
 	var snapshot Snapshot
-	due := int64(farFuture)
+	due := time.Duration(farFuture)
 	for _, e := range s.entries {
-		due = min(due, e.dueAt().UnixMilli())
+		due = min(due, e.dueAt().Sub(s.made))
 		if !e.hidden() {
 			e.Profile = profile(e.Spec.Profile, e.Class)
 			e.tell(s.log)
 			snapshot = append(snapshot, e.Backend)
 		}
 	}
-	s.nextDue.Store(due)
+	s.nextDue.Store(int64(due))
 	s.now.Publish(snapshot)
 }
 

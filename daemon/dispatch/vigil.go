@@ -28,18 +28,24 @@ type vigil struct {
 	cancel context.CancelCauseFunc
 	limits limits
 
-	// heardAt is when the server was last heard of, in Unix nanoseconds, or
-	// zero while the client is being waited for, which is no silence.
+	// since is when the watch began, by the clock that nobody sets and that
+	// stands still while the machine sleeps: a lid closed for the night is no
+	// silence.
+	since time.Time
+	// heardAt is for how long the watch had lasted when the server was last
+	// heard of, or paused while the client is being waited for, which is no
+	// silence either.
 	heardAt atomic.Int64
 	begun   atomic.Bool
 	timer   *time.Timer
 	over    chan struct{}
 }
 
+const paused = -1
+
 // keepVigil begins to watch. End it.
 func keepVigil(ctx context.Context, ping func(context.Context) error, l limits, cancel context.CancelCauseFunc) *vigil {
-	v := &vigil{ping: ping, cancel: cancel, limits: l, over: make(chan struct{})}
-	v.heard()
+	v := &vigil{ping: ping, cancel: cancel, limits: l, since: time.Now(), over: make(chan struct{})}
 	v.timer = time.AfterFunc(firstPing, func() {
 		defer close(v.over)
 		v.watch(ctx)
@@ -56,18 +62,18 @@ func (v *vigil) end() {
 }
 
 // heard is called when the server is waited for again.
-func (v *vigil) heard() { v.heardAt.Store(time.Now().UnixNano()) }
+func (v *vigil) heard() { v.heardAt.Store(int64(time.Since(v.since))) }
 
 // pause is called when the client is waited for.
-func (v *vigil) pause() { v.heardAt.Store(0) }
+func (v *vigil) pause() { v.heardAt.Store(paused) }
 
 // quiet returns how long the server has been silent.
 func (v *vigil) quiet() time.Duration {
 	at := v.heardAt.Load()
-	if at == 0 {
+	if at == paused {
 		return 0
 	}
-	return time.Duration(time.Now().UnixNano() - at)
+	return time.Since(v.since) - time.Duration(at)
 }
 
 // limit returns how long it may be.
