@@ -18,6 +18,8 @@ func (r *run) attempt(ctx context.Context, b backend.Backend, d route.Decision) 
 	ctx, cancel := context.WithCancelCause(ctx)
 	start := time.Now()
 	v := keepVigil(ctx, b.Server().Ping, r.limits(b), cancel)
+	r.lines.join(b.ID, v)
+	defer r.lines.leave(b.ID, v)
 	defer v.end()
 	defer cancel(nil)
 

@@ -78,6 +78,7 @@ type Dispatcher struct {
 	backends Backends
 	log      *slog.Logger
 	settings atomic.Pointer[Settings]
+	lines    *lines
 
 	waiting atomic.Int32
 
@@ -88,7 +89,7 @@ type Dispatcher struct {
 
 // New returns a dispatcher with those settings.
 func New(tiers Tiers, backends Backends, settings Settings, log *slog.Logger) *Dispatcher {
-	d := &Dispatcher{tiers: tiers, backends: backends, log: log, running: make(map[*run]context.CancelCauseFunc)}
+	d := &Dispatcher{tiers: tiers, backends: backends, log: log, lines: newLines(), running: make(map[*run]context.CancelCauseFunc)}
 	d.settings.Store(&settings)
 	return d
 }

@@ -322,6 +322,63 @@ func TestSilenceIsNoFailure(t *testing.T) {
 	}
 }
 
+// oneByOne is a script that leaves a job without a word while another one is
+// worked on, as Ollama does.
+func oneByOne(work script) script {
+	slot := make(chan struct{}, 1)
+	return func(ctx context.Context, begin func(job.Head) error, emit func(job.Chunk) error) error {
+		select {
+		case slot <- struct{}{}:
+			defer func() { <-slot }()
+			return work(ctx, begin, emit)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// together runs so many jobs on the igpu at once, and returns what each of
+// their clients saw.
+func together(t *testing.T, r *rig, n int) []*sink {
+	t.Helper()
+	var jobs sync.WaitGroup
+	sinks := make([]*sink, n)
+	for i := range sinks {
+		sinks[i] = new(sink)
+		jobs.Go(func() {
+			if err := r.Run(t.Context(), chat(), sinks[i]); err != nil {
+				t.Errorf("job %d: %v", i, err)
+			}
+		})
+	}
+	jobs.Wait()
+	return sinks
+}
+
+func TestStandingInLineIsNoSilence(t *testing.T) {
+	minute := answers(strings.Split(strings.Repeat("x", 60), "")...)
+	scenario(t, func(r *rig) { r.igpu.script = oneByOne(minute) }, func(t *testing.T, r *rig) {
+		for i, s := range together(t, r, 4) {
+			if !slices.Equal(s.routed, []string{"ollama-igpu"}) {
+				t.Errorf("job %d went to %v", i, s.routed)
+			}
+		}
+		if b := r.backends.Current()[1]; b.Suspect != "" {
+			t.Errorf("the busy server is suspect: %s", b.Suspect)
+		}
+	})
+}
+
+func TestFrozenRunnerHoldsUpEveryoneInLineOnlyOnce(t *testing.T) {
+	scenario(t, func(r *rig) { r.igpu.script = oneByOne(silent(time.Hour)) }, func(t *testing.T, r *rig) {
+		for i, s := range together(t, r, 4) {
+			if !slices.Equal(s.routed, []string{"ollama-igpu", "ollama-npu"}) || s.report.FirstToken != 10*time.Second {
+				t.Errorf("job %d went to %v, its first token came after %v", i, s.routed, s.report.FirstToken)
+			}
+		}
+	})
+}
+
 func TestSlowReaderIsNoSilence(t *testing.T) {
 	scenario(t, nil, func(t *testing.T, r *rig) {
 		s := &sink{chunk: func() error { time.Sleep(10 * time.Minute); return nil }}

@@ -37,15 +37,23 @@ type vigil struct {
 	// silence either.
 	heardAt atomic.Int64
 	begun   atomic.Bool
-	timer   *time.Timer
-	over    chan struct{}
+	// before is how many attempts stand before this one on the same backend,
+	// and turnAt when the last of them left, as heardAt. What has moved is told
+	// by moved.
+	before atomic.Int32
+	turnAt atomic.Int64
+	moved  chan struct{}
+	// gaveUp says, once the watch is over, that it has cancelled the attempt.
+	gaveUp bool
+	timer  *time.Timer
+	over   chan struct{}
 }
 
 const paused = -1
 
 // keepVigil begins to watch. End it.
 func keepVigil(ctx context.Context, ping func(context.Context) error, l limits, cancel context.CancelCauseFunc) *vigil {
-	v := &vigil{ping: ping, cancel: cancel, limits: l, since: time.Now(), over: make(chan struct{})}
+	v := &vigil{ping: ping, cancel: cancel, limits: l, since: time.Now(), moved: make(chan struct{}, 1), over: make(chan struct{})}
 	v.timer = time.AfterFunc(firstPing, func() {
 		defer close(v.over)
 		v.watch(ctx)
@@ -76,27 +84,33 @@ func (v *vigil) quiet() time.Duration {
 	return time.Since(v.since) - time.Duration(at)
 }
 
-// limit returns how long it may be.
-func (v *vigil) limit() time.Duration {
-	if v.begun.Load() {
-		return v.limits.stream
+// patience returns for how long the server may yet be silent, were it to give
+// signs of life. While others are before this attempt it loses none.
+func (v *vigil) patience() time.Duration {
+	switch quiet := v.quiet(); {
+	case v.begun.Load():
+		return v.limits.stream - quiet
+	case v.before.Load() > 0:
+		return v.limits.headers
+	default:
+		turn := time.Since(v.since) - time.Duration(v.turnAt.Load())
+		return v.limits.headers - min(quiet, turn)
 	}
-	return v.limits.headers
 }
 
 // watch asks the silent server for signs of life until ctx is done.
 func (v *vigil) watch(ctx context.Context) {
 	for next := firstPing; ; {
-		quiet := v.quiet()
+		quiet, patience := v.quiet(), v.patience()
 		switch {
 		case quiet < firstPing:
 			next = firstPing // it has spoken since
-		case quiet >= v.limit():
-			v.cancel(job.Errorf(job.BackendFailed, "answers, but has been silent about the job for %.0f s", quiet.Seconds()))
+		case patience <= 0:
+			v.giveUp(job.Errorf(job.BackendFailed, "answers, but has been silent about the job for %.0f s", quiet.Seconds()))
 			return
 		case quiet >= next:
 			if err := v.signOfLife(ctx); err != nil {
-				v.cancel(err)
+				v.giveUp(err)
 				return
 			}
 			next = min(2*next, next+lastPing)
@@ -104,9 +118,15 @@ func (v *vigil) watch(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(min(next, v.limit()) - v.quiet()):
+		case <-v.moved:
+		case <-time.After(min(next-v.quiet(), v.patience())):
 		}
 	}
+}
+
+func (v *vigil) giveUp(why error) {
+	v.gaveUp = true
+	v.cancel(why)
 }
 
 // signOfLife asks the server whether it still accepts and answers requests.
