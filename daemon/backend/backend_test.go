@@ -367,3 +367,16 @@ func TestModelsAreListedOnce(t *testing.T) {
 		}
 	})
 }
+
+func TestNoTwoBackendsHaveOneID(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.servers["1"].say(tiny(true))
+		r.servers["2"].say(tiny(true))
+		r.classes["1"] = power.CPU
+		r.Configure([]backend.Spec{spec("1", nil)})
+		expect(t, r.Look(t.Context()), "+ollama-cpu")
+		r.Configure([]backend.Spec{spec("2", configured("ollama-cpu", power.CPU)), spec("1", nil)})
+		expect(t, r.Look(t.Context()), "+ollama-cpu", "+ollama-cpu-1")
+	})
+}

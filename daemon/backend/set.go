@@ -120,25 +120,31 @@ func (s *Set) publishLocked() {
 }
 
 // nameLocked gives every backend an id of its own. One that has a fitting id
-// keeps it, so that ids move only when classes do.
+// keeps it, so that ids move only when classes do, or the user takes one.
 func (s *Set) nameLocked() {
 	used := make(map[string]bool)
 	for _, e := range s.entries {
 		if e.Spec.ID != "" {
 			e.ID = e.Spec.ID
-		}
-		if e.ID != "" && (e.named == e.Class || e.Spec.ID != "") {
 			used[e.ID] = true
 		}
 	}
+	var nameless []*entry
 	for _, e := range s.entries {
-		if e.Spec.ID != "" || e.hidden() || e.ID != "" && e.named == e.Class {
-			continue
+		switch {
+		case e.Spec.ID != "":
+		case e.ID != "" && e.named == e.Class && !used[e.ID]:
+			used[e.ID] = true
+		case !e.hidden():
+			nameless = append(nameless, e)
 		}
-		switch e.ID = e.Spec.Type + "-" + string(e.Class); {
-		case e.Class == power.Unclassified:
+	}
+	for _, e := range nameless {
+		e.ID = e.Spec.Type + "-" + string(e.Class)
+		if e.Class == power.Unclassified {
 			e.ID = portID(e.Spec)
-		case used[e.ID]:
+		}
+		if used[e.ID] {
 			e.ID += "-" + e.Endpoint.Port()
 		}
 		e.named = e.Class
