@@ -380,3 +380,34 @@ func TestNoTwoBackendsHaveOneID(t *testing.T) {
 		expect(t, r.Look(t.Context()), "+ollama-cpu", "+ollama-cpu-1")
 	})
 }
+
+func TestOneOutageIsOneFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.servers["1"].say(tiny(false))
+		r.Configure([]backend.Spec{spec("1", configured("a", power.CPU))})
+		r.Look(t.Context())
+		for range 50 { // jobs that were under way when the server was restarted
+			r.Failed("a", &job.Error{Code: job.BackendFailed, Err: errRefused})
+		}
+		expect(t, r.Current(), "-a")
+		time.Sleep(time.Second)
+		expect(t, r.Wanted(t.Context()), "+a")
+	})
+}
+
+func TestOutageThatIsOverDoesNotLengthenTheNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.Configure([]backend.Spec{spec("1", configured("a", power.CPU))})
+		for range 600 {
+			r.Wanted(t.Context())
+			time.Sleep(time.Second)
+		}
+		r.servers["1"].say(tiny(false))
+		expect(t, r.Search(t.Context()), "+a")
+		r.Failed("a", &job.Error{Code: job.BackendFailed, Err: errRefused})
+		time.Sleep(time.Second)
+		expect(t, r.Wanted(t.Context()), "+a")
+	})
+}

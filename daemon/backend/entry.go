@@ -59,8 +59,12 @@ func (e *entry) dueAt() time.Time {
 	return e.retryAt
 }
 
-// backOff doubles the pause before the server is asked again.
+// backOff doubles the pause before the server is asked again. Failures while
+// one lasts are of the same outage, which every job under way notices.
 func (e *entry) backOff() {
+	if time.Now().Before(e.retryAt) {
+		return
+	}
 	pause := min(backOffFirst<<min(e.failures, 10), backOffMost)
 	e.failures++
 	e.retryAt = time.Now().Add(pause)

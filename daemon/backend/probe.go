@@ -117,6 +117,9 @@ func (s *Set) upLocked(e *entry, facts job.Facts, class power.DeviceClass) {
 		e.Healthy, e.Problem = false, "it is a joulemux, and no backend"
 		return
 	}
+	if !e.Healthy { // an outage is over, and the next is one of its own
+		e.failures, e.retryAt = 0, time.Time{}
+	}
 	e.Healthy, e.Problem, e.Suspect = true, "", ""
 	// What has been found out stays true until something else is found out.
 	if class != power.Unclassified {
