@@ -411,3 +411,23 @@ func TestOutageThatIsOverDoesNotLengthenTheNext(t *testing.T) {
 		expect(t, r.Wanted(t.Context()), "+a")
 	})
 }
+
+func TestCloseDoesNotWaitForAFrozenServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.servers["1"].say(tiny(false))
+		r.Configure([]backend.Spec{spec("1", configured("frozen", power.CPU))})
+		r.Look(t.Context())
+		r.servers["1"].delay = time.Hour
+		time.Sleep(time.Minute)
+		r.Wanted(t.Context())
+		start := time.Now()
+		r.Close()
+		if took := time.Since(start); took > 0 {
+			t.Errorf("it took %v", took)
+		}
+		if log := r.log.String(); strings.Contains(log, "down") {
+			t.Errorf("it logged %s", log)
+		}
+	})
+}

@@ -88,7 +88,7 @@ func (s *Set) probe(due func(*entry) bool) (done []<-chan struct{}) {
 
 // probeOne asks one server, and takes in what it says.
 func (s *Set) probeOne(e *entry) {
-	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
+	ctx, cancel := s.probing()
 	defer cancel()
 	spec := e.Spec
 	facts, err := e.server.Probe(ctx)
@@ -98,12 +98,16 @@ func (s *Set) probeOne(e *entry) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err != nil {
+	switch {
+	case s.closed: // nobody wants to know, and it may be us who cut it off
+	case err != nil:
 		s.downLocked(e, err)
-	} else {
+	default:
 		s.upLocked(e, facts, class)
 	}
-	s.publishLocked()
+	if !s.closed {
+		s.publishLocked()
+	}
 	close(e.probing) // last, for whoever waits reads what was published
 	e.probing = nil
 }

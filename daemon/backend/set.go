@@ -38,12 +38,19 @@ type Set struct {
 	entries []*entry
 	closed  bool
 	probes  sync.WaitGroup
+
+	// probing returns the context of a probe, and stop ends all of them.
+	probing func() (context.Context, context.CancelFunc)
+	stop    context.CancelFunc
 }
 
 // New returns a set without backends.
 func New(connect Connect, classify Classify, log *slog.Logger) *Set {
 	s := &Set{connect: connect, classify: classify, log: log, made: time.Now()}
 	s.nextDue.Store(farFuture)
+	base, stop := context.WithCancel(context.Background())
+	s.probing = func() (context.Context, context.CancelFunc) { return context.WithTimeout(base, probeTimeout) }
+	s.stop = stop
 	return s
 }
 
@@ -96,6 +103,7 @@ func (s *Set) Close() {
 	s.closed = true
 	entries := s.entries
 	s.mu.Unlock()
+	s.stop()
 	for _, e := range entries {
 		e.server.Close()
 	}
