@@ -248,6 +248,9 @@ func hint(written string, names []string) string {
 func Nearest(written string, names []string) string {
 	best, least := "", 1+len(written)/3
 	for _, name := range slices.Sorted(slices.Values(names)) {
+		if max(len(written)-len(name), len(name)-len(written)) > least {
+			continue // at least as many bytes apart, and what clients write may be huge
+		}
 		if d := distance(strings.ToLower(written), strings.ToLower(name)); d <= least && (best == "" || d < least) {
 			best, least = name, d
 		}

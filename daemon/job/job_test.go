@@ -245,3 +245,15 @@ func TestSetRefuses(t *testing.T) {
 		t.Error("max_tokens is no annotation")
 	}
 }
+
+func TestHugeKeyIsRefusedAtOnce(t *testing.T) {
+	key := strings.Repeat("x", 64<<20)
+	start := time.Now()
+	var j job.Job
+	if err := j.Annotate(key, 1); err == nil {
+		t.Error("it is taken")
+	}
+	if took := time.Since(start); took > 5*time.Second { // compared byte by byte, it is minutes
+		t.Errorf("it took %v", took)
+	}
+}
