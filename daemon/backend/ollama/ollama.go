@@ -194,7 +194,7 @@ func (s *Server) Stream(ctx context.Context, j job.Job, begin func(job.Head) err
 	}
 	defer resp.Body.Close()
 	if err := refusal(j, resp); err != nil {
-		return err
+		return failed(ctx, err)
 	}
 	a := answer{job: j, head: job.Head{Status: resp.StatusCode, ContentType: resp.Header.Get("Content-Type"), Length: resp.ContentLength}, begin: begin, emit: emit}
 	if a.inLines() {

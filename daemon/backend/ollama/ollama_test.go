@@ -277,6 +277,21 @@ func TestCancelReachesTheServer(t *testing.T) {
 	<-gone
 }
 
+func TestEndOfTheJobDuringAnErrorIsNoFailure(t *testing.T) {
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.WriteHeader(http.StatusInternalServerError)
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	})
+	why := errors.New("the deadline has passed")
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 200*time.Millisecond, why)
+	defer cancel()
+	if err := s.Stream(ctx, passed("/api/chat", "{}"), nil, nil); !errors.Is(err, why) {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestProbe(t *testing.T) {
 	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		answers := map[string]string{
