@@ -459,6 +459,20 @@ func TestOnlyCandidateFailsInItsOwnWords(t *testing.T) {
 	})
 }
 
+func TestFallbackHasOnlyWhatIsLeftOfTheDeadline(t *testing.T) {
+	scenario(t, func(r *rig) { r.npu.script = silent(time.Hour) }, func(t *testing.T, r *rig) {
+		s := dispatch.DefaultSettings()
+		s.Rules.Tiers[power.Low] = route.Rule{DiscreteGPU: route.Always, Background: route.Run}
+		r.Configure(s)
+		r.supply(t, 15)
+		j := chat()
+		// The npu needs 14.8 s, and freezes for 10. Of what is left the igpu
+		// needs 6.7, and the other one 2.3.
+		j.MaxTokens, j.Deadline = 140, 15*time.Second
+		expect(t, r, j, "ollama-npu", "ollama-nvidia")
+	})
+}
+
 func TestAllBusy(t *testing.T) {
 	busy := fails(job.Busy, "queue full")
 	scenario(t, func(r *rig) {

@@ -104,7 +104,11 @@ func (r *run) decide(ctx context.Context, backends backend.Snapshot) (route.Deci
 	if len(r.failures) > 0 {
 		r.now = r.tiers.Look(ctx) // a fallback is decided by the tier of its own moment
 	}
-	d, model, err := r.settings.decide(r.now.Tier, r.job, backends, r.candidates)
+	j := r.job
+	if j.Deadline > 0 { // it counts from arrival, and predictions from now
+		j.Deadline = max(j.Deadline-time.Since(j.Arrived), 1)
+	}
+	d, model, err := r.settings.decide(r.now.Tier, j, backends, r.candidates)
 	switch e := (*job.Error)(nil); {
 	case err == nil && r.job.Model == "":
 		r.job.Model, r.job.Chosen = model, true
