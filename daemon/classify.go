@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"io/fs"
+	"net/netip"
+	"net/url"
 	"path"
 	"strconv"
 	"strings"
@@ -21,11 +23,13 @@ type classifier struct {
 
 // classify goes by what a server has loaded, then by what its processes hold
 // open, then by what there is: where there is no GPU, there is only the CPU.
+// Of another machine only its user knows.
 func (c classifier) classify(s backend.Spec, facts job.Facts) power.DeviceClass {
-	for _, m := range facts.Models {
-		if m.Resident && m.VRAM == 0 {
-			return power.CPU
-		}
+	if !local(s.Endpoint) {
+		return power.Unclassified
+	}
+	if onCPU(facts.Models) {
+		return power.CPU
 	}
 	if class, found := c.held(s); found {
 		return class
@@ -34,6 +38,26 @@ func (c classifier) classify(s backend.Spec, facts job.Facts) power.DeviceClass 
 		return power.CPU
 	}
 	return power.Unclassified
+}
+
+// local reports whether an endpoint is on this machine.
+func local(endpoint url.URL) bool {
+	host := endpoint.Hostname()
+	ip, err := netip.ParseAddr(host)
+	return endpoint.Scheme == "unix" || host == "localhost" || err == nil && ip.IsLoopback()
+}
+
+// onCPU reports whether all that is resident is in the processor's memory. What
+// has no room left in a GPU's spills over there too.
+func onCPU(models []job.Model) bool {
+	resident := false
+	for _, m := range models {
+		if m.Resident && m.VRAM > 0 {
+			return false
+		}
+		resident = resident || m.Resident
+	}
+	return resident
 }
 
 // anyGPU leaves out the display controllers of virtual machines and servers,
@@ -48,7 +72,7 @@ func anyGPU(gpus map[string]power.DeviceClass) bool {
 }
 
 // held returns the class of the device nodes that a server's processes have
-// open. Looking at links of /proc opens no device.
+// open; of several, one whose rules are the stricter. Looking at links of /proc opens no device.
 func (c classifier) held(s backend.Spec) (power.DeviceClass, bool) {
 	port, err := strconv.ParseUint(s.Endpoint.Port(), 10, 16)
 	if err != nil {
@@ -60,7 +84,9 @@ func (c classifier) held(s backend.Spec) (power.DeviceClass, bool) {
 		case strings.HasPrefix(file, "/dev/nvidia"):
 			return power.NVIDIA, true
 		case strings.HasPrefix(file, "/dev/dri/renderD"):
-			class, found = sysfs.RenderNode(c.sys, path.Base(file)), true
+			if node := sysfs.RenderNode(c.sys, path.Base(file)); !found || node.Discrete() {
+				class, found = node, true
+			}
 		}
 	}
 	return class, found
