@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -27,6 +28,7 @@ type server struct {
 	err    error
 	delay  time.Duration
 	probes int
+	closes atomic.Int32
 }
 
 func (s *server) Probe(ctx context.Context) (job.Facts, error) {
@@ -55,7 +57,7 @@ func (s *server) probed() int {
 }
 
 func (s *server) Do(*http.Request) (*http.Response, error) { return nil, errors.New("not asked for") }
-func (s *server) Close()                                   {}
+func (s *server) Close()                                   { s.closes.Add(1) }
 
 var errRefused = errors.New("connection refused")
 
@@ -428,6 +430,23 @@ func TestCloseDoesNotWaitForAFrozenServer(t *testing.T) {
 		}
 		if log := r.log.String(); strings.Contains(log, "down") {
 			t.Errorf("it logged %s", log)
+		}
+	})
+}
+
+func TestProbeOfABackendThatWentLeavesNothingOpen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.servers["1"].say(tiny(false))
+		r.servers["1"].delay = time.Second
+		r.Configure([]backend.Spec{spec("1", configured("a", power.CPU))})
+		r.Wanted(t.Context()) // has it asked
+		r.Configure(nil)
+		before := r.servers["1"].closes.Load() // what the probe still opens is not among it
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if n := r.servers["1"].closes.Load(); n != before+1 {
+			t.Errorf("after the probe its connections were closed %d times", n-before)
 		}
 	})
 }

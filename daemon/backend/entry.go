@@ -27,6 +27,8 @@ type entry struct {
 	joulemux bool
 	failures int
 	retryAt  time.Time
+	// gone tells that it is no longer configured.
+	gone bool
 	// probing is closed when the probe under way is over; nil if none is.
 	probing chan struct{}
 	metrics meter

@@ -99,13 +99,14 @@ func (s *Set) probeOne(e *entry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.closed: // nobody wants to know, and it may be us who cut it off
+	case s.closed, e.gone: // nobody wants to know, and it may be us who cut it off
+		e.server.Close()
 	case err != nil:
 		s.downLocked(e, err)
 	default:
 		s.upLocked(e, facts, class)
 	}
-	if !s.closed {
+	if !s.closed && !e.gone {
 		s.publishLocked()
 	}
 	close(e.probing) // last, for whoever waits reads what was published

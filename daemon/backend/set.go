@@ -80,6 +80,7 @@ func (s *Set) Configure(specs []Spec) {
 	}
 	for _, e := range s.entries {
 		if !kept[e] {
+			e.gone = true
 			e.server.Close()
 		}
 	}
