@@ -2,6 +2,7 @@ package daemon_test
 
 import (
 	"errors"
+	"net"
 	"os"
 	"strings"
 	"testing"
@@ -110,5 +111,28 @@ func TestConfigurationThatBecomesADirectoryChangesNothing(t *testing.T) {
 	d.Await("is no regular file, but a directory")
 	if got := ran(t, d); got != "ollama-cpu" {
 		t.Errorf("a job ran on %s", got)
+	}
+}
+
+func TestBackendsAreLookedAtAfterAReload(t *testing.T) {
+	first := oneBackend(t)
+	d := daemontest.Start(t, daemontest.Options{Config: first})
+	d.Await("backend is up")
+	d.Configure(strings.ReplaceAll(first, "ollama-cpu", "renamed"))
+	d.Await(`backend.id=renamed`) // is up, without any job
+}
+
+func TestConfiguredServerIsNotFoundAgain(t *testing.T) {
+	addr := daemontest.Serve(t, daemontest.CannedOllama())
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := daemontest.Start(t, daemontest.Options{Config: backends(map[string]string{"npu": addr}) + "discover: {ports: [" + port + "]}\n"})
+	if got := ran(t, d); got != "ollama-npu" {
+		t.Errorf("a job ran on %s", got)
+	}
+	if all := status(t, d).Backends; len(all) != 1 {
+		t.Errorf("backends are %+v", all)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/url"
 	"reflect"
+	"slices"
 	"strconv"
 
 	"github.com/joulemux/joulemux/daemon/backend"
@@ -46,6 +47,9 @@ func (d *daemon) reload(ctx context.Context) (status string) {
 	for _, note := range c.Notes {
 		d.Log.Info("configuration", "note", note)
 	}
+	// Of backends that are new nothing is known yet, for whoever looks.
+	d.backends.Look(ctx)
+	d.showStatus()
 	return d.status.text()
 }
 
@@ -67,12 +71,23 @@ func specs(c config.Config) []backend.Spec {
 		})
 	}
 	for _, port := range c.Ports {
+		if configured(c, port) {
+			continue
+		}
 		list = append(list, backend.Spec{
 			Type: "ollama", Class: power.Unclassified, Found: true,
 			Endpoint: url.URL{Scheme: "http", Host: net.JoinHostPort("127.0.0.1", strconv.Itoa(port))},
 		})
 	}
 	return list
+}
+
+// configured reports whether a backend of the user's is at that port of this
+// machine.
+func configured(c config.Config, port int) bool {
+	return slices.ContainsFunc(c.Backends, func(b config.Backend) bool {
+		return local(b.Endpoint) && b.Endpoint.Port() == strconv.Itoa(port)
+	})
 }
 
 func dispatchSettings(c config.Config) dispatch.Settings {
