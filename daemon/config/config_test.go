@@ -134,6 +134,8 @@ func TestFaults(t *testing.T) {
 		{"backends: [{id: a b, endpoint: \"http://a:1\"}]", `line 1: backends[0]: the id "a b" has other characters than letters, digits, '-', '_' and '.'`},
 		{"backends:\n- {id: a, endpoint: \"http://a:1\"}\n- {id: a, endpoint: \"http://a:2\"}", `line 3: backends[1]: the id "a" is taken by the backend on line 2`},
 		{"backends: [{id: a, endpoint: \"ftp://a:1\"}]", `line 1: backends[0].endpoint: want http://HOST:PORT, https://HOST:PORT or unix:///PATH, got "ftp://a:1"`},
+		{"backends: [{id: a, endpoint: \"http://u:p@a:1?b\"}]", `line 1: backends[0].endpoint: want http://HOST:PORT, https://HOST:PORT or unix:///PATH, got "http://u:xxxxx@a:1?b"`},
+		{"backends: [{id: a, endpoint: \"http://a:99999\"}]", `line 1: backends[0].endpoint: port 99999 is none from 1 to 65535`},
 		{"backends: [{id: a, endpoint: \"http://a:1\", hardware: tpu}]", `line 1: backends[0].hardware: hardware "tpu" is none of npu, igpu, nvidia, dgpu, cpu, cloud`},
 		{"backends: [{id: a, endpoint: \"http://a:1\", type: openai}]", `line 1: backends[0].type: this version speaks only "ollama"; set enabled to false to keep the entry`},
 		{"backends: [{id: a, endpoint: \"http://a:1\"}]\nrouting: {default_backend: b}", `line 2: routing.default_backend: no backend "b" is configured; did you mean "a"?`},
@@ -224,6 +226,8 @@ func TestWatch(t *testing.T) {
 		{"made, with its folder", func() { must(os.Mkdir(at("etc/joulemux"), 0o700)); write(t, path, "# new") }},
 		{"written in place", func() { write(t, path, "# in place") }},
 		{"replaced, as editors do", func() { write(t, path+".new", "# replaced"); must(os.Rename(path+".new", path)) }},
+		{"made unreadable", func() { must(os.Chmod(path, 0)) }},
+		{"made readable again", func() { must(os.Chmod(path, 0o600)) }},
 		{"removed", func() { must(os.Remove(path)) }},
 		{"made a link to a dotfile", func() {
 			must(os.Mkdir(at("dotfiles"), 0o700))
@@ -258,6 +262,24 @@ func TestWatch(t *testing.T) {
 			t.Fatalf("%s: the watch ended: %v", c.what, err)
 		case <-time.After(10 * time.Second):
 			t.Fatalf("%s: no change was seen", c.what)
+		}
+	}
+}
+
+func TestWatchOfAPathAsItIsTyped(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := os.Mkdir("etc", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"config.yaml", "etc//config.yaml", "etc/../other.yaml"} {
+		changes := make(chan struct{}, 100)
+		go func() { _ = config.Watch(t.Context(), path, func() { changes <- struct{}{} }) }()
+		<-changes
+		write(t, path, "# new")
+		select {
+		case <-changes:
+		case <-time.After(10 * time.Second):
+			t.Errorf("%s: no change was seen", path)
 		}
 	}
 }

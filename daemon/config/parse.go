@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/url"
 	"slices"
+	"strconv"
 	"time"
 
 	"go.yaml.in/yaml/v4"
@@ -194,15 +195,21 @@ func parseEndpoint(s section, to *url.URL) {
 	var text string
 	s.text(&text)
 	u, err := url.Parse(text)
-	switch {
-	case err != nil:
+	if err != nil {
 		s.fault("%v", err)
-	case u.Scheme == "unix" && u.Path != "" && u.Host == "":
+		return
+	}
+	plain := u.User == nil && u.RawQuery == "" && u.Fragment == "" // there is no use for these
+	port, err := strconv.Atoi(u.Port())
+	switch {
+	case u.Scheme == "unix" && u.Path != "" && u.Host == "" && plain:
 		*to = *u
-	case (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && (u.Path == "" || u.Path == "/"):
+	case u.Port() != "" && (err != nil || port < 1 || port > 65535):
+		s.fault("port %s is none from 1 to 65535", u.Port())
+	case (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && (u.Path == "" || u.Path == "/") && plain:
 		*to = url.URL{Scheme: u.Scheme, Host: u.Host}
 	default:
-		s.fault("want http://HOST:PORT, https://HOST:PORT or unix:///PATH, got %q", text)
+		s.fault("want http://HOST:PORT, https://HOST:PORT or unix:///PATH, got %q", u.Redacted())
 	}
 }
 

@@ -30,7 +30,11 @@ func Watch(ctx context.Context, path string, changed func()) error {
 		return fmt.Errorf("watching %s: %w", path, err)
 	}
 	defer w.Close()
-	t := trail{watcher: w, path: path, folders: map[string]bool{}}
+	full, err := filepath.Abs(path) // as events name it
+	if err != nil {
+		return fmt.Errorf("watching %s: %w", path, err)
+	}
+	t := trail{watcher: w, path: full, folders: map[string]bool{}}
 	t.follow()
 	seen := fingerprint(path)
 	changed()
@@ -66,6 +70,7 @@ type state struct {
 	size         int64
 	device, node uint64
 	modified     time.Time
+	mode         os.FileMode // decides whether it can be read
 }
 
 func fingerprint(path string) state {
@@ -73,7 +78,7 @@ func fingerprint(path string) state {
 	if err != nil {
 		return state{}
 	}
-	s := state{exists: true, size: info.Size(), modified: info.ModTime()}
+	s := state{exists: true, size: info.Size(), modified: info.ModTime(), mode: info.Mode()}
 	s.device, s.node = inode(info)
 	return s
 }
