@@ -1,6 +1,7 @@
 package dbus
 
 import (
+	"context"
 	"strings"
 
 	"github.com/joulemux/joulemux/daemon/dispatch"
@@ -24,7 +25,7 @@ func (*answer) Routed(route.Decision) {}
 func (*answer) Begin(job.Head) error { return nil }
 
 // Chunk adds a piece.
-func (a *answer) Chunk(c job.Chunk, r *dispatch.Report) error {
+func (a *answer) Chunk(_ context.Context, c job.Chunk, r *dispatch.Report) error {
 	if a.text.Len()+len(c.Text) > a.limits.text {
 		return job.Errorf(job.Cancelled, "the answer is longer than %d bytes; have it streamed", a.limits.text)
 	}

@@ -132,7 +132,7 @@ func floods(stopped chan<- error) script {
 	return func(ctx context.Context, _ job.Job, sink dispatch.Sink) error {
 		sink.Routed(decision)
 		for {
-			if err := sink.Chunk(job.Chunk{Text: strings.Repeat("x", 5000)}, nil); err != nil {
+			if err := sink.Chunk(ctx, job.Chunk{Text: strings.Repeat("x", 5000)}, nil); err != nil {
 				stopped <- err
 				return err
 			}

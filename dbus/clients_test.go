@@ -111,7 +111,7 @@ func TestPython(t *testing.T) {
 	}
 	r.runner.set(func(ctx context.Context, _ job.Job, sink dispatch.Sink) error {
 		sink.Routed(decision)
-		if err := sink.Chunk(job.Chunk{Text: "STOP"}, nil); err != nil {
+		if err := sink.Chunk(ctx, job.Chunk{Text: "STOP"}, nil); err != nil {
 			return err
 		}
 		<-ctx.Done()

@@ -98,7 +98,7 @@ func (i *inference) whole(ctx context.Context, c bus.Call, j job.Job) (*answer, 
 	if j.Deadline == 0 {
 		j.Deadline = patientFor
 	}
-	ctx, r, err := i.requests.begin(ctx, c, j)
+	ctx, r, err := i.requests.begin(ctx, c)
 	if err != nil {
 		return nil, err
 	}

@@ -136,7 +136,7 @@ func TestAnswerInOnePieceIsBounded(t *testing.T) {
 	expectError(t, "a long answer", err, "io.github.joulemux.Error.Cancelled", "longer than 10 bytes")
 	r.runner.set(func(_ context.Context, j job.Job, sink dispatch.Sink) error {
 		sink.Routed(decision)
-		return sink.Chunk(job.Chunk{Last: true, Vectors: [][]float32{{0.5, -1}, {2, 0}}}, report(j, 0)) // 48 bytes
+		return sink.Chunk(context.Background(), job.Chunk{Last: true, Vectors: [][]float32{{0.5, -1}, {2, 0}}}, report(j, 0)) // 48 bytes
 	})
 	err = inference.Call(InferenceName+".Embed", 0, []string{"x", "y"}, options{}).Err
 	expectError(t, "many vectors", err, "io.github.joulemux.Error.Cancelled", "longer than 40 bytes; have fewer texts")
@@ -174,9 +174,9 @@ func TestCallerHasFourJobsAtATime(t *testing.T) {
 
 func TestEmbed(t *testing.T) {
 	r := newRig(t, nil)
-	r.runner.set(func(_ context.Context, j job.Job, sink dispatch.Sink) error {
+	r.runner.set(func(ctx context.Context, j job.Job, sink dispatch.Sink) error {
 		sink.Routed(decision)
-		return sink.Chunk(job.Chunk{Last: true, Vectors: [][]float32{{0.5, -1}, {2, 0}}}, report(j, 0))
+		return sink.Chunk(ctx, job.Chunk{Last: true, Vectors: [][]float32{{0.5, -1}, {2, 0}}}, report(j, 0))
 	})
 	inference := inferenceOf(r.bus.Connect(t))
 	var vectors [][]float64

@@ -36,9 +36,8 @@ func newRequests(callers *bus.Callers, most int) *requests {
 }
 
 // begin admits a job, and returns the context in which it is to run: it ends
-// with the job's deadline, and when the caller leaves the bus. The request has
-// to be ended.
-func (all *requests) begin(ctx context.Context, c bus.Call, j job.Job) (context.Context, *request, error) {
+// when the caller leaves the bus. The request has to be ended.
+func (all *requests) begin(ctx context.Context, c bus.Call) (context.Context, *request, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	r := &request{sender: c.Sender, cancel: cancel}
 	if err := all.enter(r); err != nil {
@@ -46,17 +45,11 @@ func (all *requests) begin(ctx context.Context, c bus.Call, j job.Job) (context.
 		return nil, nil, err
 	}
 	c.Answered(all.jobs.Done)
-	release := func() {}
-	if j.Deadline > 0 {
-		passed := job.Errorf(job.DeadlinePassed, "%d ms", j.Deadline.Milliseconds())
-		ctx, release = context.WithDeadlineCause(ctx, j.Arrived.Add(j.Deadline), passed)
-	}
 	unwatch := all.callers.Watch(c.Conn, c.Sender, func() {
 		cancel(job.Errorf(job.Cancelled, "the caller has left the bus"))
 	})
 	r.end = func() {
 		unwatch()
-		release()
 		cancel(nil)
 		all.leave(r)
 	}

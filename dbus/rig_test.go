@@ -112,7 +112,7 @@ func (r *rig) configure(specs ...backend.Spec) { r.backends.Configure(specs) }
 func inferenceOf(p *dbustest.Peer) godbus.BusObject { return p.Object(InferenceName, inferencePath) }
 func routerOf(p *dbustest.Peer) godbus.BusObject    { return p.Object(RouterName, routerPath) }
 
-// scripted runs jobs as a script has it.
+// scripted runs jobs as a script has it, until their deadline.
 type scripted struct {
 	mu     sync.Mutex
 	script script
@@ -126,7 +126,17 @@ func (s *scripted) Run(ctx context.Context, j job.Job, sink dispatch.Sink) error
 	s.jobs = append(s.jobs, j)
 	script := s.script
 	s.mu.Unlock()
-	return script(ctx, j, sink)
+	if j.Deadline > 0 {
+		passed := job.Errorf(job.DeadlinePassed, "%d ms", j.Deadline.Milliseconds())
+		var stop context.CancelFunc
+		ctx, stop = context.WithDeadlineCause(ctx, j.Arrived.Add(j.Deadline), passed)
+		defer stop()
+	}
+	err := script(ctx, j, sink)
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
 }
 
 // Prospect names the first healthy backend, on battery.
@@ -160,17 +170,17 @@ var decision = route.Decision{
 
 // answers is a script that writes tokens.
 func answers(tokens ...string) script {
-	return func(_ context.Context, j job.Job, sink dispatch.Sink) error {
+	return func(ctx context.Context, j job.Job, sink dispatch.Sink) error {
 		sink.Routed(decision)
 		if err := sink.Begin(job.Head{Status: 200}); err != nil {
 			return err
 		}
 		for _, token := range tokens {
-			if err := sink.Chunk(job.Chunk{Text: token}, nil); err != nil {
+			if err := sink.Chunk(ctx, job.Chunk{Text: token}, nil); err != nil {
 				return err
 			}
 		}
-		return sink.Chunk(job.Chunk{Last: true, Usage: job.Usage{Tokens: len(tokens)}}, report(j, len(tokens)))
+		return sink.Chunk(ctx, job.Chunk{Last: true, Usage: job.Usage{Tokens: len(tokens)}}, report(j, len(tokens)))
 	}
 }
 
@@ -192,7 +202,7 @@ func hangs(token string, cancelled chan<- error) script {
 	return func(ctx context.Context, _ job.Job, sink dispatch.Sink) error {
 		sink.Routed(decision)
 		if token != "" {
-			if err := sink.Chunk(job.Chunk{Text: token}, nil); err != nil {
+			if err := sink.Chunk(ctx, job.Chunk{Text: token}, nil); err != nil {
 				return err
 			}
 		}

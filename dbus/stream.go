@@ -28,7 +28,7 @@ func (i *inference) generateTo(ctx context.Context, c bus.Call, sink godbus.Unix
 	if err != nil {
 		return "", nil, err
 	}
-	ctx, r, err := i.requests.begin(ctx, c, j)
+	ctx, r, err := i.requests.begin(ctx, c)
 	if err != nil {
 		return "", nil, err
 	}
@@ -37,8 +37,7 @@ func (i *inference) generateTo(ctx context.Context, c bus.Call, sink godbus.Unix
 		r.end()
 		return "", nil, err
 	}
-	s := &stream{format: newFormat(j), fate: make(chan fate, 1)}
-	s.write = func(p []byte) error { return out.write(ctx, p) }
+	s := &stream{format: newFormat(j), write: out.write, fate: make(chan fate, 1)}
 	go func() {
 		err := i.stream(ctx, j, s, out)
 		// Who has come to the end of the answer may ask for the next one.
@@ -77,7 +76,7 @@ func (i *inference) run(ctx context.Context, j job.Job, s dispatch.Sink) (err er
 // stream writes an answer piece by piece.
 type stream struct {
 	format  format
-	write   func([]byte) error
+	write   func(context.Context, []byte) error
 	settled bool
 	fate    chan fate // holds one: the answer to the call
 }
@@ -103,13 +102,13 @@ func (s *stream) Routed(d route.Decision) { s.settle(fate{route: d}) }
 func (*stream) Begin(job.Head) error { return nil }
 
 // Chunk writes a piece.
-func (s *stream) Chunk(c job.Chunk, r *dispatch.Report) error {
+func (s *stream) Chunk(ctx context.Context, c job.Chunk, r *dispatch.Report) error {
 	switch {
 	case c.Last:
-		return s.write(s.format.end(c, r))
+		return s.write(ctx, s.format.end(c, r))
 	case c.Text == "":
 		return nil
 	default:
-		return s.write(s.format.piece(c.Text))
+		return s.write(ctx, s.format.piece(c.Text))
 	}
 }

@@ -152,9 +152,9 @@ func TestBytesThatEndAnAnswerAreNotInIt(t *testing.T) {
 
 func TestFailureIsToldOnce(t *testing.T) {
 	early := job.Errorf(job.ModelNotFound, "none")
-	late := func(_ context.Context, _ job.Job, sink dispatch.Sink) error {
+	late := func(ctx context.Context, _ job.Job, sink dispatch.Sink) error {
 		sink.Routed(decision)
-		if err := sink.Chunk(job.Chunk{Text: "Hel"}, nil); err != nil {
+		if err := sink.Chunk(ctx, job.Chunk{Text: "Hel"}, nil); err != nil {
 			return err
 		}
 		return job.Errorf(job.BackendFailed, "it died")

@@ -39,7 +39,7 @@ func (r *run) attempt(ctx context.Context, b backend.Backend, d route.Decision) 
 		}
 		v.pause()
 		defer v.heard()
-		return r.sink.Chunk(c, report)
+		return r.sink.Chunk(ctx, c, report)
 	}
 	if err := b.Server().Stream(ctx, r.job, begin, emit); err != nil {
 		r.spent = r.spent.Plus(cost(b, time.Since(start)))

@@ -47,8 +47,9 @@ type Sink interface {
 	// Begin is called once, when a backend begins to answer.
 	Begin(job.Head) error
 	// Chunk is called for each piece of the answer. The report is nil but
-	// with the last. An error means that the client is gone.
-	Chunk(job.Chunk, *Report) error
+	// with the last. An error means that the client is gone. The context ends
+	// with the job: who waits for the client waits no longer than that.
+	Chunk(context.Context, job.Chunk, *Report) error
 }
 
 // Settings are the user's choices about dispatch.

@@ -124,17 +124,17 @@ type sink struct {
 	begun  int
 	text   strings.Builder
 	report *dispatch.Report
-	chunk  func() error // called for each chunk, if set
+	chunk  func(context.Context) error // called for each chunk, if set
 }
 
 func (s *sink) Routed(d route.Decision) { s.routed = append(s.routed, d.Backend) }
 func (s *sink) Begin(job.Head) error    { s.begun++; return nil }
 
-func (s *sink) Chunk(c job.Chunk, r *dispatch.Report) error {
+func (s *sink) Chunk(ctx context.Context, c job.Chunk, r *dispatch.Report) error {
 	s.text.WriteString(c.Text)
 	s.report = r
 	if s.chunk != nil {
-		return s.chunk()
+		return s.chunk(ctx)
 	}
 	return nil
 }
@@ -381,7 +381,7 @@ func TestFrozenRunnerHoldsUpEveryoneInLineOnlyOnce(t *testing.T) {
 
 func TestSlowReaderIsNoSilence(t *testing.T) {
 	scenario(t, nil, func(t *testing.T, r *rig) {
-		s := &sink{chunk: func() error { time.Sleep(10 * time.Minute); return nil }}
+		s := &sink{chunk: func(context.Context) error { time.Sleep(10 * time.Minute); return nil }}
 		if err := r.Run(t.Context(), chat(), s); err != nil {
 			t.Errorf("got %v", err)
 		}
@@ -591,6 +591,18 @@ func TestDeadline(t *testing.T) {
 	})
 }
 
+func TestDeadlineEndsTheWaitForAClient(t *testing.T) {
+	scenario(t, nil, func(t *testing.T, r *rig) {
+		j := chat()
+		j.Deadline = 1500 * time.Millisecond
+		start := time.Now()
+		err := r.Run(t.Context(), j, &sink{chunk: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }})
+		if !errors.Is(err, job.DeadlinePassed) || time.Since(start) != j.Deadline {
+			t.Errorf("after %v: %v", time.Since(start), err)
+		}
+	})
+}
+
 func TestClientThatLeavesCancelsTheBackend(t *testing.T) {
 	scenario(t, nil, func(t *testing.T, r *rig) {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -609,7 +621,7 @@ func TestClientThatLeavesCancelsTheBackend(t *testing.T) {
 func TestUndeliverableAnswerEndsTheJob(t *testing.T) {
 	scenario(t, nil, func(t *testing.T, r *rig) {
 		broken := errors.New("broken pipe")
-		err := r.Run(t.Context(), chat(), &sink{chunk: func() error { return broken }})
+		err := r.Run(t.Context(), chat(), &sink{chunk: func(context.Context) error { return broken }})
 		if !errors.Is(err, job.Cancelled) || !errors.Is(err, broken) {
 			t.Errorf("got %v", err)
 		}

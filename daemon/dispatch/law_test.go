@@ -20,7 +20,7 @@ type ends struct {
 	after bool // something came after the last chunk
 }
 
-func (e *ends) Chunk(c job.Chunk, r *dispatch.Report) error {
+func (e *ends) Chunk(ctx context.Context, c job.Chunk, r *dispatch.Report) error {
 	e.after = e.after || e.last > 0
 	if c.Last {
 		e.last++
@@ -28,7 +28,7 @@ func (e *ends) Chunk(c job.Chunk, r *dispatch.Report) error {
 	if (r != nil) != c.Last {
 		return errors.New("the report does not come with the last chunk")
 	}
-	return e.sink.Chunk(c, r)
+	return e.sink.Chunk(ctx, c, r)
 }
 
 // erratic is a script that does anything a server may do, by chance.

@@ -183,7 +183,7 @@ func (r *run) finish(ctx context.Context, err error) error {
 			slog.String("job", r.job.ID), slog.String("backend", r.decision.Backend), slog.String("model", r.job.Model),
 			slog.String("reason", r.decision.Reason), slog.Duration("after", time.Since(r.job.Arrived)))
 		return nil
-	case errors.As(err, &e):
+	case errors.As(err, &e), errors.As(context.Cause(ctx), &e):
 	case errors.Is(err, context.Canceled), ctx.Err() != nil:
 		e = &job.Error{Code: job.Cancelled, Detail: "the client is gone"}
 	default:

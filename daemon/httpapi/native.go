@@ -130,7 +130,7 @@ func (e *events) Routed(d route.Decision) {
 func (e *events) Begin(job.Head) error { return e.err }
 
 // Chunk writes the text, and what the job took.
-func (e *events) Chunk(c job.Chunk, r *dispatch.Report) error {
+func (e *events) Chunk(_ context.Context, c job.Chunk, r *dispatch.Report) error {
 	if c.Text != "" {
 		if err := e.put(wire.Event{Text: c.Text}); err != nil {
 			return err

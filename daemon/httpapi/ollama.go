@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"net/http"
 	"strconv"
@@ -77,7 +78,7 @@ func (a *answer) Begin(head job.Head) error {
 }
 
 // Chunk writes a piece.
-func (a *answer) Chunk(c job.Chunk, r *dispatch.Report) error {
+func (a *answer) Chunk(_ context.Context, c job.Chunk, r *dispatch.Report) error {
 	raw := c.Raw
 	if a.report && !a.lines {
 		a.whole = append(a.whole, raw...)
