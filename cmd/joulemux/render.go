@@ -68,11 +68,10 @@ func since(t time.Time) string {
 }
 
 func active(s wire.Status) string {
-	text := cmp.Or(s.ActiveBackend, "no backend")
-	if s.ActiveReason != "" {
-		text += ", " + s.ActiveReason
+	if s.ActiveBackend == "" {
+		return cmp.Or(s.ActiveReason, "no backend")
 	}
-	return text
+	return s.ActiveBackend + ", " + s.ActiveReason
 }
 
 // counted is a number of things, as in "no jobs", "1 job", "2 jobs".

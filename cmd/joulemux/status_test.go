@@ -60,6 +60,13 @@ func TestStatusWithNothingToShow(t *testing.T) {
 	}
 }
 
+func TestStatusSaysOnceThatThereIsNoBackend(t *testing.T) {
+	r := replay(t, answers{"GET status": says(`{"tier":"mains","active_reason":"no backend: a: connection refused"}`)})
+	if out, _, _ := run(t, r.socket, nil, "status"); !strings.Contains(out, "active   no backend: a: connection refused\n") {
+		t.Errorf("it writes\n%s", out)
+	}
+}
+
 func TestStatusForBars(t *testing.T) {
 	t.Setenv("TZ", "UTC")
 	r := replay(t, answers{"GET status": says(statusJSON("61.6", `,"draw_watts":6.42`))})
