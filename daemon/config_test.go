@@ -2,41 +2,73 @@ package daemon_test
 
 import (
 	"errors"
+	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/joulemux/joulemux/daemon"
-	"github.com/joulemux/joulemux/daemon/config"
 	"github.com/joulemux/joulemux/daemon/daemontest"
 )
 
 const faulty = "rooting: {}\nlimits: {prompt_mib: many}\n"
 
-func TestFaultyConfigurationIsNoStart(t *testing.T) {
-	_, err := daemontest.Try(t, daemontest.Options{Config: faulty})
-	var faults config.Faults
-	if !errors.As(err, &faults) || len(faults) != 2 {
-		t.Fatalf("got %v", err)
+// Whoever asks is told what is wrong, wherever they ask: the daemon was perhaps
+// started by them, and nobody reads its log.
+func TestFaultyConfigurationRefusesJobsUntilItIsMended(t *testing.T) {
+	d := daemontest.Start(t, daemontest.Options{Config: faulty})
+	expectRefused(t, d, "line 2: rooting", "line 3: limits.prompt_mib")
+	d.Configure("routing: {power_awear: true}\n")
+	d.Await("routing.power_awear")
+	expectRefused(t, d, `did you mean "power_aware"`)
+	d.Configure(oneBackend(t))
+	d.Await("the configuration has changed")
+	if got := ran(t, d); got != "ollama-cpu" {
+		t.Errorf("a job ran on %s", got)
 	}
-	for _, want := range []string{"line 2: rooting", "line 3: limits.prompt_mib"} {
-		if !strings.Contains(err.Error(), want) {
-			t.Errorf("no %q in %q", want, err)
+	if _, err := answerOver(t, d.Bus.Connect(t)); err != nil {
+		t.Errorf("over D-Bus: %v", err)
+	}
+	daemontest.Eventually(t, "the port that was mended too", func() bool {
+		a, err := request(t, briefly(), "GET", "http://"+d.Addr+"/api/tags", nil)
+		return err == nil && strings.Contains(a.body, model)
+	})
+}
+
+// expectRefused checks that every wire says what is wrong.
+func expectRefused(t *testing.T, d *daemontest.Daemon, wants ...string) {
+	t.Helper()
+	said := map[string]string{"the status": status(t, d).ActiveReason}
+	for _, path := range []string{"/api/generate", "/api/show", "/joulemux/v1/generate"} {
+		a := ask(t, d, "POST", path, `{"prompt":"Why?"}`)
+		if a.status != http.StatusServiceUnavailable {
+			t.Errorf("%s: %d", path, a.status)
+		}
+		said[path] = a.body
+	}
+	for _, path := range []string{"/api/tags", "/api/version", "/joulemux/v1/models"} {
+		said[path] = ask(t, d, "GET", path, "").body
+	}
+	peer := d.Bus.Connect(t)
+	_, err := answerOver(t, peer)
+	said["Generate"] = fmt.Sprint(err)
+	said["ListModels"] = fmt.Sprint(call(t, inference(peer), "ListModels").Err)
+	for where, text := range said {
+		for _, want := range append(wants, "the configuration has faults: "+d.ConfigPath()) {
+			if !strings.Contains(strings.ReplaceAll(text, `\"`, `"`), want) {
+				t.Errorf("%s: no %q in %q", where, want, text)
+			}
 		}
 	}
 }
 
 func TestConfigurationThatIsADirectory(t *testing.T) {
 	dir := t.TempDir()
-	for what, run := range map[string]func() error{
-		"a start": func() error { return daemon.Run(t.Context(), daemon.Options{Config: dir}) },
-		"a check": func() error { _, err := daemon.Check(dir); return err },
-	} {
-		if err := run(); err == nil || !strings.Contains(err.Error(), dir+": it is no regular file, but a directory") {
-			t.Errorf("%s: %v", what, err)
-		}
+	if _, err := daemon.Check(dir); err == nil || !strings.Contains(err.Error(), dir+": it is no regular file, but a directory") {
+		t.Errorf("got %v", err)
 	}
 }
 

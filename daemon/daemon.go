@@ -24,6 +24,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/config"
 	"github.com/joulemux/joulemux/daemon/dispatch"
 	"github.com/joulemux/joulemux/daemon/httpapi"
+	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/daemon/peer"
 	"github.com/joulemux/joulemux/dbus"
 	"github.com/joulemux/joulemux/dbus/bus"
@@ -60,6 +61,7 @@ type Options struct {
 type daemon struct {
 	Options
 	settings   config.Config
+	refusal    *job.Error // nil but before the configuration is one
 	tiers      *tiers
 	supplies   *upower.Watcher
 	backends   *backend.Set
@@ -68,17 +70,20 @@ type daemon struct {
 	status     status
 	// reported is closed when it has been said once how the machine is powered.
 	reported chan struct{}
+	// mended has where to listen, once that is known after a start without
+	// a configuration.
+	mended chan config.Server
 }
 
 // Run runs the daemon until ctx is done, and returns when everything has ended.
-// A configuration with faults, and a socket on which another daemon listens,
-// are errors; a port that is taken and a bus that is not there are logged.
+// A socket on which another daemon listens is an error; a port that is taken and
+// a bus that is not there are logged.
+//
+// With a configuration that has faults it runs too, and answers every job with
+// what is wrong, until the file is mended. Were it to end, the service manager
+// would start it again for each client who waits, and soon give up.
 func Run(ctx context.Context, o Options) error {
-	c, err := config.Load(o.Config)
-	if err != nil {
-		return err
-	}
-	d, err := assemble(o, c)
+	d, err := assemble(o)
 	if err != nil {
 		return err
 	}
@@ -100,8 +105,10 @@ func Run(ctx context.Context, o Options) error {
 }
 
 // assemble makes the parts. Nothing runs yet.
-func assemble(o Options, c config.Config) (*daemon, error) {
-	d := &daemon{Options: o, settings: c, reported: make(chan struct{})}
+func assemble(o Options) (*daemon, error) {
+	d := &daemon{Options: o, reported: make(chan struct{}), mended: make(chan config.Server, 1)}
+	d.settings = d.configuration()
+	c := d.settings
 	table, err := peer.Open("/proc")
 	if err != nil {
 		return nil, fmt.Errorf("the process table: %w", err)
@@ -111,16 +118,14 @@ func assemble(o Options, c config.Config) (*daemon, error) {
 	d.tiers = &tiers{tracker.New(c.Policy, keeper.load(), read), keeper}
 	d.supplies = upower.New(d.supplied(sync.OnceFunc(func() { close(d.reported) })))
 	d.backends = backend.New(connect, classifier{o.Sys, table}.classify, o.Log)
-	d.dispatcher = dispatch.New(d.tiers, d.backends, dispatchSettings(c), o.Log)
+	d.dispatcher = dispatch.New(d.tiers, d.backends, d.dispatchSettings(c), o.Log)
 	d.http = httpapi.New(httpapi.Parts{
 		Runner: d.dispatcher, Tiers: d.tiers, Backends: d.backends,
 		UID: table.UID, Draw: d.supplies.Draw, Version: o.Version, Log: o.Log,
-	}, httpSettings(c))
+	}, d.httpSettings(c))
 	d.backends.Configure(specs(c))
 	d.setLevel(c)
-	for _, note := range c.Notes {
-		o.Log.Info("configuration", "note", note)
-	}
+	d.note(c)
 	return d, nil
 }
 
@@ -165,10 +170,12 @@ func (d *daemon) followConfig(ctx context.Context, changed <-chan struct{}) {
 		case <-ctx.Done():
 			return
 		case <-changed:
-			d.tell(systemd.Status(d.reload(ctx)))
+			d.reload(ctx)
+			d.tell(systemd.Status(d.status.text()))
 		case <-d.Reload:
 			d.tell(systemd.Reloading())
-			d.tell(systemd.Ready(d.reload(ctx)))
+			d.reload(ctx)
+			d.tell(systemd.Ready(d.status.text()))
 		}
 	}
 }
@@ -184,6 +191,7 @@ func (d *daemon) serve(ctx context.Context, listeners []net.Listener) error {
 	for _, l := range listeners {
 		g.Go(func() error { return d.http.Serve(front, l) })
 	}
+	g.Go(func() error { return d.servePortOnceMended(front) })
 	d.awaitSupply(ctx)
 	ready := make(chan struct{})
 	g.Go(func() error { d.serveBus(front, sync.OnceFunc(func() { close(ready) })); return nil })

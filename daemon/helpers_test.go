@@ -97,6 +97,9 @@ func request(t *testing.T, client *http.Client, method, url string, body io.Read
 	return answer{resp.StatusCode, resp.Header, string(text)}, err
 }
 
+// briefly returns a client that keeps no connection.
+func briefly() *http.Client { return &http.Client{Transport: &http.Transport{DisableKeepAlives: true}} }
+
 // generate is a request for an answer in one piece.
 const generate = `{"model":"` + model + `","prompt":"Why?","stream":false}`
 

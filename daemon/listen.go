@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/joulemux/joulemux/daemon/config"
 	"github.com/joulemux/joulemux/systemd"
 )
 
@@ -30,19 +31,40 @@ func (d *daemon) listen(ctx context.Context) ([]net.Listener, error) {
 		}
 		listeners = append(listeners, l)
 	}
-	if tcp := d.Inherited[systemd.HTTP]; len(tcp) > 0 {
-		return append(listeners, tcp...), nil
+	listeners = append(listeners, d.Inherited[systemd.HTTP]...)
+	if l := d.openPort(ctx, d.settings.Server); l != nil {
+		listeners = append(listeners, l)
 	}
-	if d.settings.Server.HTTPPort == 0 {
-		return listeners, nil
+	return listeners, nil
+}
+
+// openPort opens the HTTP port. It returns nil where the service manager has,
+// where there is to be none, and where there can be none.
+func (d *daemon) openPort(ctx context.Context, server config.Server) net.Listener {
+	if server.HTTPPort == 0 || len(d.Inherited[systemd.HTTP]) > 0 {
+		return nil
 	}
-	address := net.JoinHostPort(d.settings.Server.Host, strconv.Itoa(d.settings.Server.HTTPPort))
+	address := net.JoinHostPort(server.Host, strconv.Itoa(server.HTTPPort))
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {
 		d.Log.Error("the HTTP port cannot be opened; joulemux goes on without it", "err", err)
-		return listeners, nil
+		return nil
 	}
-	return append(listeners, l), nil
+	return l
+}
+
+// servePortOnceMended serves the HTTP port of a configuration that had faults
+// when the daemon started.
+func (d *daemon) servePortOnceMended(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case server := <-d.mended:
+		if l := d.openPort(ctx, server); l != nil {
+			return d.http.Serve(ctx, l)
+		}
+		return nil
+	}
 }
 
 // socketPath returns the configured path, or the usual one.

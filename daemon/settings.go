@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/joulemux/joulemux/daemon/backend"
 	"github.com/joulemux/joulemux/daemon/config"
@@ -20,37 +21,91 @@ import (
 	"github.com/joulemux/joulemux/power"
 )
 
-// reload reads the configuration again, and returns the status to show. One
-// with faults changes nothing, and says so wherever somebody may look.
-func (d *daemon) reload(ctx context.Context) (status string) {
+// configuration returns what the file says. If it has faults that is nothing:
+// no backend is looked for, no port opened, and every job refused.
+func (d *daemon) configuration() config.Config {
 	c, err := config.Load(d.Config)
-	if err != nil {
+	if err == nil {
+		return c
+	}
+	nothing := config.Default()
+	nothing.Ports, nothing.Server.HTTPPort = nil, 0
+	d.refusal = refusal(err)
+	d.sayRefused(err)
+	return nothing
+}
+
+// refusal is what jobs are answered with while no configuration is in force.
+func refusal(err error) *job.Error {
+	return job.Errorf(job.NoBackend, "the configuration has faults: %s", oneLine(err))
+}
+
+func (d *daemon) sayRefused(err error) {
+	d.Log.Error("the configuration has faults, jobs are refused until it is mended", "err", err)
+	d.status.blame("configuration has faults, jobs are refused: " + oneLine(err))
+}
+
+// oneLine puts a list of faults on one line.
+func oneLine(err error) string {
+	return strings.NewReplacer(":\n\t", ": ", "\n\t", "; ", "\n", "; ").Replace(err.Error())
+}
+
+// reload reads the configuration again. One with faults changes nothing, and
+// says so wherever somebody may look.
+func (d *daemon) reload(ctx context.Context) {
+	c, err := config.Load(d.Config)
+	switch {
+	case err == nil:
+		d.take(ctx, c)
+	case d.refusal == nil:
 		d.Log.Error("the configuration has faults, the old one stays in force", "err", err)
-		return "configuration has faults, the old one is in force; " + d.status.text()
+		d.status.blame("configuration has faults, the old one is in force: " + oneLine(err))
+	case d.refusal.Detail != refusal(err).Detail:
+		d.refusal = refusal(err)
+		d.apply(ctx, d.settings)
+		d.sayRefused(err)
 	}
-	if reflect.DeepEqual(d.settings, c) {
-		return d.status.text()
+}
+
+// take puts a configuration into force.
+func (d *daemon) take(ctx context.Context, c config.Config) {
+	d.status.blame("")
+	before, refused := d.settings, d.refusal != nil
+	if !refused && reflect.DeepEqual(before, c) {
+		return
 	}
-	_ = d.tiers.Configure(ctx, c.Policy) // fails when the daemon ends
-	d.backends.Configure(specs(c))
-	d.dispatcher.Configure(dispatchSettings(c))
-	d.http.Configure(httpSettings(c))
-	if c.LogLevel != d.settings.LogLevel { // else what was set over the bus stays
-		d.setLevel(c)
-	}
-	before, after := d.settings.Server, c.Server
-	if before.Socket != after.Socket || before.Host != after.Host || before.HTTPPort != after.HTTPPort {
-		d.Log.Warn("where to listen changes with a restart")
-	}
-	d.Log.Info("the configuration has changed")
-	d.settings = c
-	for _, note := range c.Notes {
-		d.Log.Info("configuration", "note", note)
-	}
+	d.settings, d.refusal = c, nil
+	d.apply(ctx, c)
 	// Of backends that are new nothing is known yet, for whoever looks.
 	d.backends.Look(ctx)
 	d.showStatus()
-	return d.status.text()
+	if refused || c.LogLevel != before.LogLevel { // else what was set over the bus stays
+		d.setLevel(c)
+	}
+	d.Log.Info("the configuration has changed")
+	d.note(c)
+	if refused {
+		d.mended <- c.Server // the port is opened only now
+		before.Server.Host, before.Server.HTTPPort = c.Server.Host, c.Server.HTTPPort
+	}
+	was, is := before.Server, c.Server
+	if was.Socket != is.Socket || was.Host != is.Host || was.HTTPPort != is.HTTPPort {
+		d.Log.Warn("where to listen changes with a restart")
+	}
+}
+
+// apply hands the parts what a configuration says of them.
+func (d *daemon) apply(ctx context.Context, c config.Config) {
+	_ = d.tiers.Configure(ctx, c.Policy) // fails when the daemon ends
+	d.backends.Configure(specs(c))
+	d.dispatcher.Configure(d.dispatchSettings(c))
+	d.http.Configure(d.httpSettings(c))
+}
+
+func (d *daemon) note(c config.Config) {
+	for _, note := range c.Notes {
+		d.Log.Info("configuration", "note", note)
+	}
 }
 
 func (d *daemon) setLevel(c config.Config) {
@@ -90,8 +145,10 @@ func configured(c config.Config, port int) bool {
 	})
 }
 
-func dispatchSettings(c config.Config) dispatch.Settings {
-	return dispatch.Settings{Rules: rules(c), Models: c.Models, MaxPrompt: c.Limits.Prompt, LoadLimit: c.Limits.Load}
+func (d *daemon) dispatchSettings(c config.Config) dispatch.Settings {
+	return dispatch.Settings{
+		Rules: rules(c), Models: c.Models, MaxPrompt: c.Limits.Prompt, LoadLimit: c.Limits.Load, Refusal: d.refusal,
+	}
 }
 
 // rules are the defaults with what is configured over them.
@@ -116,8 +173,10 @@ func rules(c config.Config) route.Rules {
 	return r
 }
 
-func httpSettings(c config.Config) httpapi.Settings {
-	return httpapi.Settings{MaxBody: c.Limits.Body, Origins: c.Server.Origins, AllowAdmin: c.Server.AllowAdmin}
+func (d *daemon) httpSettings(c config.Config) httpapi.Settings {
+	return httpapi.Settings{
+		MaxBody: c.Limits.Body, Origins: c.Server.Origins, AllowAdmin: c.Server.AllowAdmin, Refusal: d.refusal,
+	}
 }
 
 // Check returns what is wrong with the configuration at path, and the remarks

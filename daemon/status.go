@@ -9,14 +9,25 @@ import (
 
 // status is the line that "systemctl status" shows.
 type status struct {
-	mu   sync.Mutex
-	line string
+	mu     sync.Mutex
+	faults string // of the configuration
+	line   string
 }
 
 func (s *status) text() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.faults != "" {
+		return s.faults + "; " + s.line
+	}
 	return s.line
+}
+
+// blame keeps what is wrong with the configuration, or that nothing is.
+func (s *status) blame(faults string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.faults = faults
 }
 
 // set keeps the line, and reports whether it has become another.
@@ -50,6 +61,6 @@ func (d *daemon) showStatus() {
 		line += ", no backend"
 	}
 	if d.status.set(line) {
-		d.tell(systemd.Status(line))
+		d.tell(systemd.Status(d.status.text()))
 	}
 }

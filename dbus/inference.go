@@ -110,7 +110,13 @@ func (i *inference) whole(ctx context.Context, c bus.Call, j job.Job) (*answer, 
 // listModels is Inference1.ListModels.
 func (i *inference) listModels(ctx context.Context, _ bus.Call) ([]map[string]godbus.Variant, error) {
 	list := []map[string]godbus.Variant{}
-	for _, m := range models(i.Backends.Look(ctx)) {
+	backends := i.Backends.Look(ctx)
+	if len(backends) == 0 {
+		if _, err := i.Runner.Prospect(i.Tiers.Current().Tier, backends); err != nil {
+			return nil, err // nobody is there to ask, and this says why
+		}
+	}
+	for _, m := range models(backends) {
 		list = append(list, map[string]godbus.Variant{
 			"name":     godbus.MakeVariant(bus.Text(m.name)),
 			"size":     godbus.MakeVariant(uint64(max(m.size, 0))),

@@ -2,9 +2,10 @@
 // them with the fewest joules.
 //
 // It runs as a service of the user until SIGTERM or SIGINT, and reads its
-// configuration again on SIGHUP. Exit codes: 0 after a clean stop, 1 on a
-// failure, 2 for a wrong command line, 78 for a configuration with faults
-// (EX_CONFIG of sysexits.h).
+// configuration again on SIGHUP. While that has faults it runs all the same, and
+// answers jobs with what they are. Exit codes: 0 after a clean stop, 1 on a
+// failure, 2 for a wrong command line, and with --check 78 for a configuration
+// with faults (EX_CONFIG of sysexits.h).
 package main
 
 import (
@@ -121,17 +122,11 @@ func serve(c command, stderr io.Writer) int {
 		Log: slog.New(systemd.NewLogHandler(level)), Level: level, FixedLevel: c.level != "",
 		LogTarget: logTarget(), Reload: reload, Inherited: inherited,
 	})
-	var faults config.Faults
-	switch {
-	case err == nil:
-		return 0
-	case errors.As(err, &faults):
-		fmt.Fprintln(stderr, "joulemuxd:", err)
-		return exitConfig
-	default:
+	if err != nil {
 		fmt.Fprintln(stderr, "joulemuxd:", err)
 		return exitFailure
 	}
+	return 0
 }
 
 // stateFolder is $XDG_STATE_HOME/joulemux, or "" where there is no home.

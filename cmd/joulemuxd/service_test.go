@@ -80,7 +80,7 @@ func TestServiceOfAUser(t *testing.T) {
 		l.run(t, "systemctl --user service-log-target joulemuxd.service", "journal")
 	})
 	t.Run("it stops at once with a stream open", func(t *testing.T) { expectQuickStop(t, l) })
-	t.Run("it does not start on a bad file, and does once that is mended", func(t *testing.T) { expectMendable(t, l, backend) })
+	t.Run("on a bad file it starts and says so to whoever asks, until that is mended", func(t *testing.T) { expectMendable(t, l, backend, overTCP) })
 	t.Run("it stays confined", func(t *testing.T) { expectConfined(t, l) })
 }
 
@@ -185,19 +185,22 @@ func expectQuickStop(t *testing.T, l *login) {
 	}
 }
 
-func expectMendable(t *testing.T, l *login, backend string) {
+func expectMendable(t *testing.T, l *login, backend, overTCP string) {
 	t.Helper()
 	l.stop(t)
 	l.configure(t, "server:\n  http_prt: 1")
-	if said, code := l.try(t, "systemctl --user start joulemuxd.service"); code == 0 {
-		t.Errorf("it started: %s", said)
+	for _, base := range []string{overUnix, overTCP} {
+		l.run(t, base+`/api/generate -d '{"model":"llama3.2:1b","prompt":"Why?"}'`, `"code":"no_backend"`, "config.yaml: line 2: server.http_prt: no such key")
 	}
-	t.Log(l.run(t, "systemctl --user show -p ActiveState -p SubState -p Result -p ExecMainStatus -p NRestarts joulemuxd.service",
-		"ActiveState=failed", "ExecMainStatus=78", "NRestarts=0"))
-	l.run(t, "systemctl --user is-active joulemux.socket", "active")
+	said, _ := l.try(t, "busctl --user --timeout=20 call io.github.joulemux.Inference1 /io/github/joulemux/Inference1 io.github.joulemux.Inference1 ListModels")
+	if !strings.Contains(said, "config.yaml: line 2: server.http_prt: no such key") {
+		t.Errorf("over D-Bus it says %s", said)
+	}
+	t.Log(l.run(t, "systemctl --user --no-pager --lines=3 status joulemuxd.service",
+		"Active: active (running)", `Status: "configuration has faults, jobs are refused: `))
 	l.configure(t, oneBackend("canned", backend))
-	l.run(t, overUnix+"/health", `"status":"healthy"`)
-	l.expectState(t, "active")
+	expectBackend(t, l, "canned")
+	expectStatus(t, l)
 }
 
 // expectConfined holds how much systemd thinks the daemon could do. What would

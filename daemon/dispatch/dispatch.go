@@ -62,6 +62,8 @@ type Settings struct {
 	MaxPrompt int
 	// LoadLimit bounds how long a model may take to become resident.
 	LoadLimit time.Duration
+	// Refusal is what every job is answered with, unless nil.
+	Refusal *job.Error
 }
 
 // DefaultSettings returns what is in force without configuration.
@@ -164,6 +166,9 @@ func (d *Dispatcher) Stop() {
 // backends: an interactive one that names nothing.
 func (d *Dispatcher) Prospect(tier power.Tier, backends backend.Snapshot) (route.Decision, error) {
 	s := d.settings.Load()
+	if s.Refusal != nil {
+		return route.Decision{}, s.Refusal
+	}
 	j := job.Job{Kind: job.Chat}
 	j.Class = job.Interactive
 	if len(s.models(tier, backends)) == 0 {

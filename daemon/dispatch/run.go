@@ -37,6 +37,9 @@ type Failure struct {
 
 // run takes the job from admission to its end.
 func (r *run) run(ctx context.Context) error {
+	if refusal := r.settings.Refusal; refusal != nil {
+		return refusal
+	}
 	if most := r.settings.MaxPrompt; most > 0 && r.job.PromptBytes > most {
 		return job.Errorf(job.PromptTooLarge, "%d bytes of text, the limit is %d", r.job.PromptBytes, most)
 	}

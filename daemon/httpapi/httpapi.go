@@ -74,6 +74,8 @@ type Settings struct {
 	Origins []string
 	// AllowAdmin permits clients to pull, create, copy, push and delete models.
 	AllowAdmin bool
+	// Refusal is what whoever needs a backend is answered with, unless nil.
+	Refusal *job.Error
 }
 
 // Server answers requests.
@@ -146,7 +148,17 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.nowhere(w, r)
 		return
 	}
+	if refusal := s.settings.Load().Refusal; refusal != nil && needsBackend(r.URL.Path) {
+		fail(w, refusal)
+		return
+	}
 	handler.ServeHTTP(w, r)
+}
+
+// needsBackend reports whether what is at a path is said or done by backends:
+// without them a list of models is not empty, but not known.
+func needsBackend(path string) bool {
+	return strings.HasPrefix(path, "/api/") || path == "/joulemux/v1/models"
 }
 
 // nowhere answers a request that nothing here is for, in JSON as all else.
