@@ -31,7 +31,12 @@ func (d *daemon) listen(ctx context.Context) ([]net.Listener, error) {
 		}
 		listeners = append(listeners, l)
 	}
-	listeners = append(listeners, d.Inherited[systemd.HTTP]...)
+	for _, l := range d.Inherited[systemd.HTTP] {
+		if wanted := portAddress(d.settings.Server); wanted != l.Addr().String() {
+			d.Log.Info("the HTTP port is the service manager's, not the configuration's", "address", l.Addr(), "configured", wanted)
+		}
+		listeners = append(listeners, l)
+	}
 	if l := d.openPort(ctx, d.settings.Server); l != nil {
 		listeners = append(listeners, l)
 	}
@@ -44,8 +49,7 @@ func (d *daemon) openPort(ctx context.Context, server config.Server) net.Listene
 	if server.HTTPPort == 0 || len(d.Inherited[systemd.HTTP]) > 0 {
 		return nil
 	}
-	address := net.JoinHostPort(server.Host, strconv.Itoa(server.HTTPPort))
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", portAddress(server))
 	if err != nil {
 		d.Log.Error("the HTTP port cannot be opened; joulemux goes on without it", "err", err)
 		return nil
@@ -64,6 +68,28 @@ func (d *daemon) servePortOnceMended(ctx context.Context) error {
 			return d.http.Serve(ctx, l)
 		}
 		return nil
+	}
+}
+
+func portAddress(s config.Server) string { return net.JoinHostPort(s.Host, strconv.Itoa(s.HTTPPort)) }
+
+// warnOfListeners says of each listener that the configuration has moved when
+// that takes effect.
+func (d *daemon) warnOfListeners(before, after config.Server) {
+	for _, l := range []struct {
+		moved                 bool
+		what, inherited, unit string
+	}{
+		{before.Socket != after.Socket, "the Unix socket", systemd.API, "joulemux.socket"},
+		{portAddress(before) != portAddress(after), "the HTTP port", systemd.HTTP, "joulemux-http.socket"},
+	} {
+		switch {
+		case !l.moved:
+		case len(d.Inherited[l.inherited]) > 0:
+			d.Log.Warn("the service manager opened this, and the configuration cannot move it", "what", l.what, "unit", l.unit)
+		default:
+			d.Log.Warn("the configuration moves this with the next restart", "what", l.what)
+		}
 	}
 }
 

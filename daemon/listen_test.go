@@ -28,6 +28,22 @@ func TestTakenPortIsLoggedAndTheDaemonRunsOn(t *testing.T) {
 	}
 }
 
+func TestListenersAreMovedByARestart(t *testing.T) {
+	d := daemontest.Start(t, daemontest.Options{Config: oneBackend(t)})
+	moved := fmt.Sprintf("server: {http_port: %d, socket: %s/elsewhere}\n", daemontest.FreePort(t), t.TempDir())
+	if err := os.WriteFile(d.ConfigPath(), []byte(moved+oneBackend(t)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.Await(`msg="the configuration moves this with the next restart" what="the Unix socket"`)
+	d.Await(`msg="the configuration moves this with the next restart" what="the HTTP port"`)
+	if got := ran(t, d); got != "ollama-cpu" {
+		t.Errorf("over the socket that was, a job ran on %s", got)
+	}
+	if a, err := request(t, briefly(), "GET", "http://"+d.Addr+"/api/tags", nil); err != nil || a.status != http.StatusOK {
+		t.Errorf("over the port that was: %v, %v", a, err)
+	}
+}
+
 func TestOneSocketHasOneDaemon(t *testing.T) {
 	first := daemontest.Start(t, daemontest.Options{Config: oneBackend(t)})
 	runtime := filepath.Dir(filepath.Dir(first.Socket))
@@ -115,7 +131,7 @@ func TestOtherUsersAreRefused(t *testing.T) {
 	if out, err := stranger("--unix-socket", d.Socket, "http://localhost/api/tags"); !errors.As(err, &exit) || exit.ExitCode() != 7 {
 		t.Errorf("over the socket: %v, %s", err, out)
 	}
-	own, err := request(t, new(http.Client), "GET", fmt.Sprintf("http://%s/api/tags", d.Addr), nil)
+	own, err := request(t, briefly(), "GET", fmt.Sprintf("http://%s/api/tags", d.Addr), nil)
 	if err != nil || own.status != http.StatusOK {
 		t.Errorf("we ourselves: %v, %v", own, err)
 	}

@@ -88,10 +88,7 @@ func (d *daemon) take(ctx context.Context, c config.Config) {
 		d.mended <- c.Server // the port is opened only now
 		before.Server.Host, before.Server.HTTPPort = c.Server.Host, c.Server.HTTPPort
 	}
-	was, is := before.Server, c.Server
-	if was.Socket != is.Socket || was.Host != is.Host || was.HTTPPort != is.HTTPPort {
-		d.Log.Warn("where to listen changes with a restart")
-	}
+	d.warnOfListeners(before.Server, c.Server)
 }
 
 // apply hands the parts what a configuration says of them.
