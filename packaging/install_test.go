@@ -34,7 +34,7 @@ func TestUsersInstallIntoTheirHome(t *testing.T) {
 	home := t.TempDir()
 	prefix := home + "/.local"
 	env := append(goFolders(t), "HOME="+home, "XDG_RUNTIME_DIR="+t.TempDir())
-	run(t, env, "make", "install", "PREFIX="+prefix)
+	run(t, env, "make", "install", "PREFIX=~/.local") // Not every shell replaces this ~.
 	expectFiles(t, prefix, contents(t, "share/systemd/user"))
 
 	units, err := filepath.Glob(prefix + "/share/systemd/user/*")
@@ -48,12 +48,15 @@ func TestUsersInstallIntoTheirHome(t *testing.T) {
 	run(t, env, prefix+"/bin/joulemuxd", "--check")
 	run(t, env, prefix+"/bin/joulemux", "version")
 
-	run(t, env, "make", "uninstall", "PREFIX="+prefix)
+	const disable = "systemctl --user disable --now joulemuxd.service joulemux.socket joulemux-http.socket"
+	if out := run(t, env, "make", "uninstall", "PREFIX="+prefix); !strings.Contains(out, disable) {
+		t.Errorf("nobody is told how to stop what runs:\n%s", out)
+	}
 	expectFiles(t, prefix, nil)
 }
 
 func TestPrefixThatUnitsCannotHoldIsRefused(t *testing.T) {
-	for _, prefix := range []string{"relative", "~/.local", "/with space", "/with,comma", "/with%percent"} {
+	for _, prefix := range []string{"relative", "~other/.local", "/with space", "/with,comma", "/with%percent"} {
 		cmd := exec.CommandContext(t.Context(), "./install")
 		cmd.Env = append(os.Environ(), "PREFIX="+prefix, "DESTDIR="+t.TempDir())
 		if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "PREFIX") {
