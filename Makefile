@@ -19,6 +19,7 @@ check: # all that has to hold before a change goes in
 	.ci/check
 
 bench: # what the daemon costs, beside a bare proxy
+	packaging/rig/install bench
 	go run ./packaging/bench
 
 install: # build and install; PREFIX= (/usr/local), DESTDIR=
