@@ -115,7 +115,7 @@ func assemble(o Options) (*daemon, error) {
 	}
 	keeper := preferenceFile{folder: o.State, log: o.Log}
 	read := func() power.Supply { return sysfs.Supply(o.Sys) }
-	d.tiers = &tiers{tracker.New(c.Policy, keeper.load(), read), keeper}
+	d.tiers = &tiers{Tracker: tracker.New(c.Policy, keeper.load(), read), file: keeper}
 	d.supplies = upower.New(d.supplied(sync.OnceFunc(func() { close(d.reported) })))
 	d.backends = backend.New(connect, classifier{o.Sys, table}.classify, o.Log)
 	d.dispatcher = dispatch.New(d.tiers, d.backends, d.dispatchSettings(c), o.Log)

@@ -1,9 +1,14 @@
 package daemon_test
 
 import (
+	"errors"
+	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/joulemux/joulemux/daemon/daemontest"
 	"github.com/joulemux/joulemux/dbus"
@@ -43,5 +48,29 @@ func TestPolicyThatCannotBeReadIsAuto(t *testing.T) {
 	d.Await("the policy that was kept cannot be read")
 	if got := status(t, d).Policy; got != "auto" {
 		t.Errorf("it is %q", got)
+	}
+}
+
+// What lasts is what is in force, whoever asked last and by whatever wire.
+func TestPoliciesThatComeAtOnce(t *testing.T) {
+	o := daemontest.Options{State: t.TempDir()}
+	d := daemontest.Start(t, o)
+	var wishes errgroup.Group
+	for i := range 60 {
+		policy := []string{"saver", "balanced", "performance"}[i%3]
+		wishes.Go(func() error {
+			a, err := request(t, d.Client(), "PUT", "http://localhost/joulemux/v1/policy", strings.NewReader(`{"policy":"`+policy+`"}`))
+			if err == nil && a.status != http.StatusOK {
+				err = errors.New(a.body)
+			}
+			return err
+		})
+	}
+	if err := wishes.Wait(); err != nil {
+		t.Error(err)
+	}
+	kept, err := os.ReadFile(filepath.Join(o.State, "policy"))
+	if got := status(t, d).Policy; err != nil || strings.TrimSpace(string(kept)) != got {
+		t.Errorf("%q is in force, and %q is kept, %v", got, kept, err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/joulemux/joulemux/power"
 	"github.com/joulemux/joulemux/power/tracker"
@@ -17,10 +18,14 @@ import (
 type tiers struct {
 	*tracker.Tracker
 	file preferenceFile
+	// one keeps several wishes apart: what lasts is what is in force.
+	one sync.Mutex
 }
 
 // Prefer keeps the preference for the next start too.
 func (t *tiers) Prefer(ctx context.Context, p power.Preference) error {
+	t.one.Lock()
+	defer t.one.Unlock()
 	if err := t.file.save(p); err != nil {
 		return err
 	}
