@@ -85,7 +85,7 @@ func (w *world) startMachine(ctx context.Context) (err error) {
 // startDaemon builds joulemuxd and starts it with every listener it has.
 func (w *world) startDaemon(ctx context.Context) error {
 	program := filepath.Join(w.dir, "joulemuxd")
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", program, "github.com/joulemux/joulemux/cmd/joulemuxd")
+	build := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-trimpath", "-o", program, "github.com/joulemux/joulemux/cmd/joulemuxd")
 	build.Stdout, build.Stderr = os.Stderr, os.Stderr
 	if err := build.Run(); err != nil {
 		return fmt.Errorf("build joulemuxd: %w", err)
