@@ -50,45 +50,62 @@ type answer struct {
 	report bool
 
 	decision route.Decision
-	begun    bool
+	head     job.Head
 	lines    bool
-	// whole collects an undivided answer that has to be added to.
-	whole []byte
+	// begun says that the head is written, and that nothing else can be said.
+	begun bool
+	// held is what is there of an undivided answer before its head is written.
+	held []byte
 }
+
+// mostHeld is how much of an undivided answer is held back. If it breaks within
+// that, its client is told why, with a status that says so.
+const mostHeld = 64 << 10
 
 // Routed keeps the decision for the headers.
 func (a *answer) Routed(d route.Decision) { a.decision = d }
 
-// Begin writes the head.
+// Begin keeps the head until there is something to write behind it.
 func (a *answer) Begin(head job.Head) error {
+	a.head = head
+	a.lines = a.job.Stream && head.Status < http.StatusBadRequest
+	a.report = a.report && head.Status < http.StatusBadRequest
+	return nil
+}
+
+// begin writes the head.
+func (a *answer) begin() {
 	a.begun = true
 	h := a.w.Header()
 	setRoute(h, a.job.ID, a.decision)
-	if head.ContentType != "" {
-		h["Content-Type"] = []string{head.ContentType}
+	if a.head.ContentType != "" {
+		h["Content-Type"] = []string{a.head.ContentType}
 	}
-	a.lines = a.job.Stream && head.Status < http.StatusBadRequest
-	a.report = a.report && head.Status < http.StatusBadRequest
 	// A stream may have to end in an error that the backend did not count.
-	if head.Length >= 0 && !a.lines && !a.report {
-		h["Content-Length"] = []string{strconv.FormatInt(head.Length, 10)}
+	if a.head.Length >= 0 && !a.lines && !a.report {
+		h["Content-Length"] = []string{strconv.FormatInt(a.head.Length, 10)}
 	}
-	a.w.WriteHeader(head.Status)
-	return nil
+	a.w.WriteHeader(a.head.Status)
 }
 
 // Chunk writes a piece.
 func (a *answer) Chunk(_ context.Context, c job.Chunk, r *dispatch.Report) error {
 	raw := c.Raw
-	if a.report && !a.lines {
-		a.whole = append(a.whole, raw...)
-		if !c.Last {
+	if !a.lines && !a.begun {
+		// A report can be added only to all of it.
+		if !c.Last && (a.report || len(a.held)+len(raw) <= mostHeld) {
+			a.held = append(a.held, raw...)
 			return nil
 		}
-		raw = a.whole
+		if len(a.held) > 0 {
+			raw, a.held = append(a.held, raw...), nil
+		}
 	}
 	if a.report && c.Last {
 		raw = withReport(raw, r)
+	}
+	if !a.begun {
+		a.begin()
 	}
 	if a.lines {
 		return a.send(raw)

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/joulemux/joulemux/daemon/httpapi/wire"
 )
 
 const (
@@ -149,6 +151,44 @@ func TestAnAnswerThatBreaksEndsInAnErrorAndAsBroken(t *testing.T) {
 				if e := read[map[string]any](t, lines[len(lines)-1]); e["error"] == "" {
 					t.Errorf("the last line is %v", e)
 				}
+			}
+		})
+	}
+}
+
+func TestAnUndividedAnswerThatBreaksEarlyIsAnErrorOfItsOwn(t *testing.T) {
+	dies := func(length string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			if length != "" {
+				w.Header().Set("Content-Length", length)
+			}
+			_, _ = io.WriteString(w, wholeBody[:9])
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		}
+	}
+	for name, c := range map[string]struct {
+		script http.HandlerFunc
+		path   string
+		body   string
+	}{
+		"generate":                  {dies(""), "/api/generate", `{"model":"m","stream":false}`},
+		"chat":                      {dies(""), "/api/chat", `{"model":"m","stream":false}`},
+		"embed":                     {dies(""), "/api/embed", `{"model":"m","input":"a"}`},
+		"one of a length":           {dies("100"), "/api/chat", `{"model":"m","stream":false}`},
+		"one that wants the report": {dies(""), "/api/chat", `{"model":"m","stream":false,"joulemux":{}}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			other := with(says(inJSON, wholeBody))
+			got := newRig(t, with(c.script), other).ask("POST", c.path, c.body)
+			if e := read[wire.Error](t, got.body); got.err != nil || got.status != 502 || e.Code != wire.CodeBackendFailed || !strings.Contains(e.Text, "unexpected EOF") {
+				t.Errorf("got %+v", got)
+			}
+			if got.header.Get("Content-Type") != inJSON || got.header.Get("X-Request-ID") == "" {
+				t.Errorf("the header is %v", got.header)
+			}
+			if asked := other.questions(); len(asked) != 0 {
+				t.Errorf("another backend was asked after the answer had begun: %q", asked)
 			}
 		})
 	}
