@@ -3,6 +3,7 @@ package dispatch_test
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -471,6 +472,26 @@ func TestFallbackHasOnlyWhatIsLeftOfTheDeadline(t *testing.T) {
 		j.MaxTokens, j.Deadline = 140, 15*time.Second
 		expect(t, r, j, "ollama-npu", "ollama-nvidia")
 	})
+}
+
+func TestErrorOfOneBackendNamesIt(t *testing.T) {
+	cut := &job.Error{Code: job.BackendFailed, Err: io.ErrUnexpectedEOF}
+	for name, script := range map[string]script{
+		"before the first token": func(context.Context, func(job.Head) error, func(job.Chunk) error) error { return cut },
+		"after it": func(_ context.Context, begin func(job.Head) error, _ func(job.Chunk) error) error {
+			return errors.Join(begin(job.Head{Status: 200}), cut)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			scenario(t, func(r *rig) { r.igpu.script = script }, func(t *testing.T, r *rig) {
+				j := chat()
+				j.Target = "igpu"
+				if err := r.Run(t.Context(), j, new(sink)); err == nil || err.Error() != "backend failed: ollama-igpu: unexpected EOF" {
+					t.Errorf("got %v", err)
+				}
+			})
+		})
+	}
 }
 
 func TestAllBusy(t *testing.T) {

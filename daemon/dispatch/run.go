@@ -65,8 +65,11 @@ func (r *run) run(ctx context.Context) error {
 		r.decision = d
 		r.sink.Routed(d)
 		err = r.attempt(ctx, b, d)
-		if err == nil || r.begun || !worthAnother(err) {
+		switch {
+		case err == nil || !worthAnother(err):
 			return err
+		case r.begun:
+			return of(d.Backend, err)
 		}
 		r.failures = append(r.failures, Failure{d.Backend, err})
 		backends = r.backends.Current()
@@ -155,15 +158,25 @@ func worthAnother(err error) bool {
 	return errors.Is(err, job.BackendFailed) || errors.Is(err, job.Busy) || errors.Is(err, job.ModelNotFound)
 }
 
+// of returns an error with the name of the backend that it is of.
+func of(id string, err error) error {
+	var e *job.Error
+	if !errors.As(err, &e) {
+		return &job.Error{Code: job.BackendFailed, Detail: id, Err: err}
+	}
+	named := *e
+	named.Detail = id
+	if e.Detail != "" {
+		named.Detail += ": " + e.Detail
+	}
+	return &named
+}
+
 // failed returns the error of a job that every candidate has failed. If there
 // was only one, its own words are the best there are.
 func (r *run) failed() error {
-	last := r.failures[len(r.failures)-1].Err
-	var e *job.Error
-	if len(r.failures) == 1 && errors.As(last, &e) {
-		one := *e
-		one.Detail = r.failures[0].Backend + ": " + one.Detail
-		return &one
+	if len(r.failures) == 1 {
+		return of(r.failures[0].Backend, r.failures[0].Err)
 	}
 	all := &job.Error{Code: job.BackendFailed, Detail: "every candidate failed", Refused: make(map[string]string)}
 	busy := true
