@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -21,9 +22,6 @@ const bodyTimeout = time.Minute
 
 // readBody reads a body as JSON needs it: in UTF-8, and not too long.
 func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout))
-	defer func() { _ = control.SetReadDeadline(time.Time{}) }()
 	most := int64(s.settings.Load().MaxBody)
 	limited := http.MaxBytesReader(w, r.Body, most)
 	var b bytes.Buffer
@@ -31,12 +29,26 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error
 		b.Grow(int(min(n, maxAhead)) + bytes.MinRead)
 	}
 	if _, err := b.ReadFrom(limited); err != nil {
-		return nil, err
+		return nil, s.unreadable(err)
 	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // the connection may now be silent
 	if body := b.Bytes(); !utf8.Valid(body) {
 		return nil, job.Errorf(job.Invalid, "the body is not UTF-8 at byte %d", invalidAt(body))
 	}
 	return b.Bytes(), nil
+}
+
+// unreadable says why a body cannot be read.
+func (s *Server) unreadable(err error) error {
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		return job.Errorf(job.PromptTooLarge, "the body is longer than %d bytes", large.Limit)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return job.Errorf(job.Invalid, "the body has not arrived within %v", s.arriving)
+	default:
+		return &job.Error{Code: job.Invalid, Detail: "the body cannot be read", Err: err}
+	}
 }
 
 // maxAhead is what is set aside for a body before any of it is there.

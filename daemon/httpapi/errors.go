@@ -52,12 +52,9 @@ const statusClientClosed = 499
 // asJobError returns err as the error it is, or as one of the wire's own.
 func asJobError(err error) *job.Error {
 	var e *job.Error
-	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &e):
 		return e
-	case errors.As(err, &large):
-		return job.Errorf(job.PromptTooLarge, "the body is longer than %d bytes", large.Limit)
 	case errors.Is(err, context.Canceled):
 		return job.Errorf(job.Cancelled, "the client is gone")
 	default:

@@ -10,3 +10,6 @@ var (
 
 // SetStalled shortens how long a client may leave its answer unread.
 func (s *Server) SetStalled(d time.Duration) { s.stalled = d }
+
+// SetArriving shortens how long a client may take to send a body.
+func (s *Server) SetArriving(d time.Duration) { s.arriving = d }

@@ -86,11 +86,12 @@ type Server struct {
 	instance []string
 	mux      *http.ServeMux
 	stalled  time.Duration // unreadFor, but in tests
+	arriving time.Duration // bodyTimeout, but in tests
 }
 
 // New returns a server with those settings.
 func New(p Parts, settings Settings) *Server {
-	s := &Server{Parts: p, instance: []string{rand.Text()}, mux: http.NewServeMux(), stalled: unreadFor}
+	s := &Server{Parts: p, instance: []string{rand.Text()}, mux: http.NewServeMux(), stalled: unreadFor, arriving: bodyTimeout}
 	s.Configure(settings)
 	for pattern, handle := range map[string]http.HandlerFunc{
 		"GET /{$}": s.greet,
@@ -133,8 +134,13 @@ func (s *Server) Configure(settings Settings) { s.settings.Store(&settings) }
 // ServeHTTP answers a request that came by whatever listener.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header()["X-Joulemux-Instance"] = s.instance // ollama.InstanceHeader, without copying it for each answer
+	control := http.NewResponseController(w)
 	// The answer before this one on the connection may have left its deadline.
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
+	_ = control.SetWriteDeadline(time.Time{})
+	if r.Body != http.NoBody {
+		// Also a body that nobody here reads is waited for, by net/http.
+		_ = control.SetReadDeadline(time.Now().Add(s.arriving))
+	}
 	if err := s.admit(w, r); err != nil {
 		fail(w, err)
 		return

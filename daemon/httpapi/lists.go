@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/joulemux/joulemux/daemon/backend"
 	"github.com/joulemux/joulemux/daemon/job"
@@ -124,6 +125,8 @@ func (s *Server) administer(w http.ResponseWriter, r *http.Request) {
 		fail(w, err)
 		return
 	}
+	// A model that is uploaded may take as long as its backend lets it.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 	resp, err := b.server.Do(r)
 	if err != nil {
 		fail(w, &job.Error{Code: job.BackendFailed, Detail: b.id, Err: err})

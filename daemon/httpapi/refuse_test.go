@@ -3,10 +3,13 @@ package httpapi_test
 import (
 	"encoding/json"
 	"errors"
+	"io"
+	"net"
 	"net/http"
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/joulemux/joulemux/daemon/dispatch"
@@ -91,6 +94,38 @@ func TestABadRequestIsToldWhatIsWrong(t *testing.T) {
 			}
 			if got.header.Get("Content-Type") != inJSON {
 				t.Errorf("the type is %q", got.header.Get("Content-Type"))
+			}
+		})
+	}
+}
+
+func TestABodyThatDoesNotComeIsNotWaitedFor(t *testing.T) {
+	r := newRig(t, with(says(ndjson, lastLine)))
+	r.SetArriving(100 * time.Millisecond)
+	for name, c := range map[string]struct{ head, answer string }{
+		"of a job":               {"POST /api/chat HTTP/1.1\r\nHost: localhost\r\n", "400 Bad Request"},
+		"to no path":             {"POST /nothing HTTP/1.1\r\nHost: localhost\r\n", "404 Not Found"},
+		"by the wrong method":    {"PUT /api/chat HTTP/1.1\r\nHost: localhost\r\n", "405 Method Not Allowed"},
+		"where there is none":    {"GET /healthz HTTP/1.1\r\nHost: localhost\r\n", "200 OK"},
+		"from a foreign page":    {"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nOrigin: http://a.example\r\n", "403 Forbidden"},
+		"of what is not allowed": {"POST /api/pull HTTP/1.1\r\nHost: localhost\r\n", "403 Forbidden"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn, err := net.Dial("tcp", r.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			_ = conn.SetDeadline(time.Now().Add(patience))
+			if _, err := io.WriteString(conn, c.head+"Content-Length: 100\r\n\r\n{"); err != nil {
+				t.Fatal(err)
+			}
+			got, err := io.ReadAll(conn)
+			if err != nil || !strings.HasPrefix(string(got), "HTTP/1.1 "+c.answer) {
+				t.Errorf("got %q, %v", got, err)
+			}
+			if c.answer == "400 Bad Request" && !strings.Contains(string(got), "has not arrived within 100ms") {
+				t.Errorf("got %q", got)
 			}
 		})
 	}
