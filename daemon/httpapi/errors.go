@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/joulemux/joulemux/daemon/httpapi/wire"
 	"github.com/joulemux/joulemux/daemon/job"
@@ -72,6 +73,8 @@ func describe(err error) *wire.Error {
 // fail answers with an error; in the backend's own words, if those are what
 // failed the job.
 func fail(w http.ResponseWriter, err error) {
+	// It may have taken longer to fail than an answer may be left unread.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(unreadFor))
 	e := asJobError(err)
 	status, _ := statusOf(e.Code)
 	if status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable {

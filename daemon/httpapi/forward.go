@@ -78,6 +78,7 @@ func (s *Server) pass(w http.ResponseWriter, id string, resp *http.Response) {
 			}
 		}
 		if errors.Is(err, io.EOF) {
+			_ = out.send(nil) // the end, which may be all there is, has a deadline of its own
 			return
 		}
 		if err != nil {

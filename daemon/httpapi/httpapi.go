@@ -135,8 +135,9 @@ func (s *Server) Configure(settings Settings) { s.settings.Store(&settings) }
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header()["X-Joulemux-Instance"] = s.instance // ollama.InstanceHeader, without copying it for each answer
 	control := http.NewResponseController(w)
-	// The answer before this one on the connection may have left its deadline.
-	_ = control.SetWriteDeadline(time.Time{})
+	// For answers that are given at once; the others have a deadline for each
+	// piece.
+	_ = control.SetWriteDeadline(time.Now().Add(s.stalled))
 	if r.Body != http.NoBody {
 		// Also a body that nobody here reads is waited for, by net/http.
 		_ = control.SetReadDeadline(time.Now().Add(s.arriving))

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/joulemux/joulemux/daemon/httpapi"
 	"github.com/joulemux/joulemux/daemon/httpapi/wire"
@@ -94,6 +95,16 @@ func TestAnAnswerThatIsForwardedEndsAsItsBackendsDoes(t *testing.T) {
 		panic(http.ErrAbortHandler)
 	}))
 	if got := r.ask("POST", "/api/show", `{"model":"m"}`); got.err == nil || got.body != "begin" {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestAnEmptyAnswerThatTookLongArrives(t *testing.T) {
+	release := make(chan struct{})
+	r := newRig(t, with(func(http.ResponseWriter, *http.Request) { <-release }))
+	r.SetStalled(time.Millisecond)
+	time.AfterFunc(100*time.Millisecond, func() { close(release) })
+	if got := r.ask("POST", "/api/show", `{"model":"m"}`); got.status != 200 || got.body != "" {
 		t.Errorf("got %+v", got)
 	}
 }

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -272,6 +274,31 @@ func TestAReaderThatStopsReadingIsLeft(t *testing.T) {
 	conn := r.dial("/api/generate", `{"model":"m"}`)
 	defer conn.Close()
 	soon(t, time.Now(), gone)
+}
+
+func TestOneWhoOnlyAsksIsLeft(t *testing.T) {
+	r := newRig(t)
+	r.SetStalled(100 * time.Millisecond)
+	conn, err := net.Dial("unix", r.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	for err == nil {
+		_, err = io.WriteString(conn, "GET /joulemux/v1/status HTTP/1.1\r\nHost: x\r\n\r\n")
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("the server waits for its answers to be read")
+	}
+}
+
+func TestAFailureThatTookLongIsToldAllTheSame(t *testing.T) {
+	r := newRig(t, with(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	r.SetStalled(time.Millisecond)
+	if got := r.ask("POST", "/api/generate", `{"model":"m"}`, "X-Deadline-Ms: 100"); got.status != 504 {
+		t.Errorf("got %+v", got)
+	}
 }
 
 func TestADeadlineOfOneAnswerDoesNotHitTheNext(t *testing.T) {
