@@ -12,15 +12,19 @@ import (
 )
 
 // annotate takes in what the headers of a request say of the job. An
-// unreadable value is an error that names the header.
+// unreadable value is an error that names the header, and so is a second one:
+// a limit must not be lost because another came first.
 func annotate(j *job.Job, h http.Header) error {
 	for _, known := range requestHeaders {
 		values := h[known.name]
 		if len(values) == 0 {
 			continue
 		}
+		if len(values) > 1 {
+			return job.InvalidField(known.name, "it is there %d times", len(values))
+		}
 		value, err := known.parse(strings.TrimSpace(values[0]))
-		if err == nil && known.option != "" {
+		if err == nil {
 			err = j.Annotate(known.option, value)
 		}
 		if err != nil {

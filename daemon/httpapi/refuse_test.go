@@ -3,6 +3,7 @@ package httpapi_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -96,6 +97,23 @@ func TestABadRequestIsToldWhatIsWrong(t *testing.T) {
 				t.Errorf("the type is %q", got.header.Get("Content-Type"))
 			}
 		})
+	}
+}
+
+func TestAHeaderThatIsThereTwiceIsRefused(t *testing.T) {
+	r := newRig(t, with(says(ndjson, lastLine)))
+	for _, path := range []string{"/api/chat", "/joulemux/v1/chat"} {
+		conn, err := net.Dial("unix", r.socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		body := `{"messages":[{"role":"user","content":"p"}]}`
+		_, _ = fmt.Fprintf(conn, "POST %s HTTP/1.0\r\nX-Max-Power-Watts: 500\r\nx-max-power-watts: 1\r\nContent-Length: %d\r\n\r\n%s", path, len(body), body)
+		got, err := io.ReadAll(conn)
+		if err != nil || !strings.Contains(string(got), " 400 ") || !strings.Contains(string(got), `"field":"X-Max-Power-Watts"`) {
+			t.Errorf("%s: got %s, %v", path, got, err)
+		}
 	}
 }
 
