@@ -67,8 +67,8 @@ func (t *Tier) UnmarshalText(text []byte) (err error) {
 // MoreCarefulThan reports whether t spends less freely than u.
 func (t Tier) MoreCarefulThan(u Tier) bool { return max(t, Mains) > max(u, Mains) }
 
-// Reason is the rule that produced a tier: a stable string that programs may
-// compare and people may read.
+// Reason is the rule that produced a tier or a veto: a stable string that
+// programs may compare and people may read.
 type Reason string
 
 // The reasons for a tier.
