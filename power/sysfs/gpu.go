@@ -19,15 +19,14 @@ const (
 // GPUs returns the class of every display controller by its PCI address.
 // Reading class and vendor wakes nothing.
 func GPUs(sys fs.FS) (map[string]power.DeviceClass, error) {
-	const bus = "bus/pci/devices"
-	entries, err := fs.ReadDir(sys, bus)
+	entries, err := fs.ReadDir(sys, pciDevices)
 	if err != nil {
 		return nil, err
 	}
 	gpus := make(map[string]power.DeviceClass)
 	for _, e := range entries {
-		dir := path.Join(bus, e.Name())
-		if strings.HasPrefix(attribute(sys, dir, "class"), classDisplay) {
+		dir := path.Join(pciDevices, e.Name())
+		if isDisplay(attribute(sys, dir, "class")) {
 			gpus[e.Name()] = gpuClass(sys, dir)
 		}
 	}

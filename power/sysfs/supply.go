@@ -1,17 +1,22 @@
-// Package sysfs reads what the kernel says of power under /sys.
+// Package sysfs reads what the kernel says of power under /sys: how the machine
+// is powered, what its parts draw, how hot they are and whether they sleep. It
+// also reads the time that the CPU spends, of which the other two trees tell.
 //
 // The tree is an argument, so recorded machines can be read as well as the
 // one below. Nothing here wakes a sleeping device: of a PCI function only
-// class, vendor and power/runtime_status are read unless it is active
-// (Documentation/ABI/testing/sysfs-devices-power).
+// class, vendor, uevent, power_state and what is in its power folder are read
+// unless it is active (Documentation/ABI/testing/sysfs-devices-power). What it
+// reads is for power/meter to make sense of; NVIDIA's GPUs are for power/nvml.
 package sysfs
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"path"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/joulemux/joulemux/power"
 )
@@ -138,4 +143,13 @@ func number(sys fs.FS, dir, name string) (float64, error) {
 		return 0, errNoNumber
 	}
 	return float64(n), nil
+}
+
+// unavailable marks the errors which mean that there is nothing to read, and
+// not that reading went wrong. ENODEV is a device that was taken away.
+func unavailable(err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ENODEV) {
+		return fmt.Errorf("%w: %w", power.ErrUnavailable, err)
+	}
+	return err
 }
