@@ -1,0 +1,94 @@
+package sysfs_test
+
+import (
+	"io/fs"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/joulemux/joulemux/power/powertest"
+	"github.com/joulemux/joulemux/power/sysfs"
+)
+
+func TestSleepingNPUOfAMDIsLeftAlone(t *testing.T) {
+	const npu = "bus/pci/devices/0000:c5:00.1/"
+	m := powertest.Load(t, "strix")
+	for _, name := range []string{"npu_busy_time_us", "accel/accel0/dev", "config"} {
+		m.Set("sys/"+npu+name, "1\n")
+	}
+	log := powertest.NewLog(m.Sys())
+	readEverything(t, log, m.Proc())
+	for _, name := range log.Opened() {
+		if attribute, ok := strings.CutPrefix(name, npu); ok && !slices.Contains(harmless, attribute) {
+			t.Errorf("of the NPU was opened %s", attribute)
+		}
+	}
+}
+
+// harmless is what may be read of a device that sleeps.
+var harmless = []string{
+	"class", "vendor", "device", "uevent", "power/runtime_status", "power_state", "power/control",
+	"power/runtime_suspended_time", "power/runtime_active_time",
+}
+
+// readEverything calls every reader there is.
+func readEverything(t *testing.T, sys, proc fs.FS) {
+	t.Helper()
+	for _, s := range sysfs.Sensors(sys) {
+		_, _ = s.Read(t.Context())
+	}
+	sysfs.Unreadable(sys)
+	sysfs.Supply(sys)
+	sysfs.Thermal(sys)
+	if o, ok := sysfs.NPUOccupancy(sys); ok {
+		_, _, _ = o.Busy()
+	}
+	gpus, err := sysfs.GPUs(sys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range gpus {
+		sysfs.RenderNode(sys, "renderD128")
+		sysfs.RenderNode(sys, "renderD129")
+	}
+	if _, err := sysfs.Devices(sys); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sysfs.CPUBusy(proc); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestSleepingDiscreteGPUIsLeftAlone(t *testing.T) {
+	const gpu = "bus/pci/devices/0000:01:00.0/"
+	for _, status := range []string{"suspended", "suspending", "resuming"} {
+		for vendor, device := range map[string]string{"0x10de": "NVIDIA's", "0x1002": "AMD's", "0x8086": "Intel's"} {
+			m := powertest.Load(t, "optimus")
+			m.Set("sys/"+gpu+"vendor", vendor+"\n")
+			m.Set("sys/"+gpu+"power/runtime_status", status+"\n")
+			m.Set("sys/"+gpu+"gpu_metrics", string(table(120, 1, 3, nil)))
+			m.Set("sys/class/drm/renderD129/device/vendor", vendor+"\n")
+			m.Set("sys/class/drm/renderD129/device/power/runtime_status", status+"\n")
+			log := powertest.NewLog(m.Sys())
+			readEverything(t, log, m.Proc())
+			for _, name := range log.Opened() {
+				if of, ok := ofSleeper(name, gpu); ok && !slices.Contains(harmless, of) {
+					t.Errorf("of %s GPU that is %s was opened %s", device, status, name)
+				}
+			}
+		}
+	}
+}
+
+// ofSleeper returns which part of the sleeping GPU a path leads to.
+func ofSleeper(name, gpu string) (string, bool) {
+	for _, dir := range []string{gpu, "class/drm/card1/device/", "class/drm/renderD129/device/"} {
+		if attribute, ok := strings.CutPrefix(name, dir); ok {
+			return attribute, true
+		}
+	}
+	if strings.Contains(name, "hwmon6") || name == strings.TrimSuffix(gpu, "/") || name == "class/hwmon" {
+		return name, true
+	}
+	return "", false
+}
