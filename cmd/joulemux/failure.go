@@ -160,6 +160,7 @@ line, and none of what it else says for people.
     backends         {"backends":[...]}
     models           {"models":[...]}
     policy           {"policy":"..."}
+    capture          {"capture":"..."}
     version          {"version":"..."}
     hold             {"cookie":1,"tier":"...",...} when the hold is taken, and
                      again with "released":true if the user ends it. Standard

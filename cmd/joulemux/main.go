@@ -3,7 +3,8 @@
 //
 // It speaks the JSON of daemon/httpapi/wire over HTTP, on the daemon's Unix
 // socket: that works over ssh too, where there may be no session bus. It owns
-// nothing but its terminal, and leaves every decision to the daemon.
+// nothing but its terminal, and leaves every decision to the daemon. Only
+// "joulemux capture" reads the machine itself, for a bug report.
 //
 // Answers are written to standard output, and what is said about them to
 // standard error. The exit codes are:
@@ -66,7 +67,7 @@ func rootCommand(a *app) *cobra.Command {
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "write JSON, as \"joulemux help json\" describes")
 	root.AddCommand(
 		generateCommand(a), chatCommand(a), statusCommand(a), backendsCommand(a), modelsCommand(a),
-		holdCommand(a), policyCommand(a), versionCommand(a), exitCodesTopic(), jsonTopic(),
+		holdCommand(a), policyCommand(a), captureCommand(a), versionCommand(a), exitCodesTopic(), jsonTopic(),
 	)
 	return root
 }

@@ -180,6 +180,7 @@ func TestHelpNeedsNoDaemon(t *testing.T) {
 		{"help exit-codes", "130  Ctrl-C"},
 		{"help json", "answer_broken"},
 		{"status --help", "custom/joulemux"},
+		{"capture --help", "no serial numbers"},
 		{"version", "joulemux "},
 		{"version --json", `{"version":"`},
 		{"--version", "joulemux version"},
