@@ -203,6 +203,7 @@ func hangs(token string, cancelled chan<- error) script {
 		sink.Routed(decision)
 		if token != "" {
 			if err := sink.Chunk(ctx, job.Chunk{Text: token}, nil); err != nil {
+				cancelled <- err // the reader was faster
 				return err
 			}
 		}
