@@ -117,19 +117,14 @@ func (r *router) setPolicy(ctx context.Context, _ bus.Call, value string) error 
 	return r.Tiers.Prefer(ctx, p)
 }
 
-// longestReason bounds what everybody who reads ActiveHolds is sent.
-const longestReason = 256
-
 // hold is Router1.Hold.
 func (r *router) hold(ctx context.Context, c bus.Call, tier, reason string) (uint32, error) {
-	t, err := power.ParseTier(tier)
+	t, err := power.ParseHeldTier(tier)
 	switch {
 	case err != nil:
 		return 0, job.InvalidField("tier", "%v", err)
-	case t == power.TierUnknown:
-		return 0, job.InvalidField("tier", "nobody can hold the tier %v", t)
-	case len(reason) > longestReason:
-		return 0, job.InvalidField("reason", "is %d bytes long, the limit is %d", len(reason), longestReason)
+	case len(reason) > power.LongestReason:
+		return 0, job.InvalidField("reason", "is %d bytes long, the limit is %d", len(reason), power.LongestReason)
 	}
 	cookie, err := r.Tiers.Hold(ctx, power.Hold{Tier: t, Reason: reason, Holder: c.Sender})
 	if err != nil {

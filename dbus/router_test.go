@@ -177,7 +177,7 @@ func TestBadHolds(t *testing.T) {
 		rule, tier, reason, name, says string
 	}{
 		{"no tier", "green", "x", bus.InvalidArgs, `tier "green" is none of`},
-		{"a tier that nobody can want", "unknown", "x", bus.InvalidArgs, "nobody can hold"},
+		{"a tier that nobody can want", "unknown", "x", bus.InvalidArgs, `tier "unknown" is none of mains`},
 		{"a novel", "low", strings.Repeat("x", 257), bus.InvalidArgs, "257 bytes"},
 	} {
 		expectError(t, c.rule, router.Call(RouterName+".Hold", 0, c.tier, c.reason).Err, c.name, c.says)

@@ -61,6 +61,15 @@ func TestSumIsAsGoodAsItsWeakerPart(t *testing.T) {
 	}
 }
 
+func TestEveryTierButTheUnknownOneCanBeHeld(t *testing.T) {
+	for _, tier := range power.Tiers() {
+		got, err := power.ParseHeldTier(tier.String())
+		if refused := err != nil; refused != (tier == power.TierUnknown) || got != tier {
+			t.Errorf("%v is %v, %v", tier, got, err)
+		}
+	}
+}
+
 func TestTierNamesRoundTrip(t *testing.T) {
 	for _, tier := range power.Tiers() {
 		text, err := tier.MarshalText()

@@ -44,9 +44,15 @@ func (t Tier) String() string {
 }
 
 // ParseTier is the inverse of String. The error lists the names there are.
-func ParseTier(name string) (Tier, error) {
+func ParseTier(name string) (Tier, error) { return tierAmong(Tiers(), name) }
+
+// ParseHeldTier is ParseTier for a tier that can be held, which is any but the
+// unknown one.
+func ParseHeldTier(name string) (Tier, error) { return tierAmong(Tiers()[1:], name) }
+
+func tierAmong(tiers []Tier, name string) (Tier, error) {
 	var names []string
-	for _, t := range Tiers() {
+	for _, t := range tiers {
 		if t.String() == name {
 			return t, nil
 		}

@@ -35,10 +35,14 @@ func ParsePreference(name string) (Preference, error) {
 type Hold struct {
 	Cookie uint32
 	Tier   Tier
-	Reason string // in the holder's words
+	Reason string // in the holder's words, up to LongestReason
 	Holder string // who: a unique bus name, or "pid 123"
 	Since  time.Time
 }
+
+// LongestReason bounds the reason for a hold, in bytes: everybody who asks what
+// is held is sent it.
+const LongestReason = 256
 
 // Wishes are what people and programs ask for, as against what the supplies
 // say.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -53,7 +54,7 @@ func (a *app) hold(ctx context.Context, asked wire.Hold, command []string) error
 		return a.cannotRun(command[0], err)
 	}
 	if asked.Reason == "" {
-		asked.Reason = command[0]
+		asked.Reason = filepath.Base(command[0]) // A path may be longer than a reason.
 	}
 	ctx, release := context.WithCancel(ctx)
 	defer release()

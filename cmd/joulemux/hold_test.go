@@ -65,7 +65,7 @@ func TestHoldExitsAsTheCommandDoes(t *testing.T) {
 func TestHoldNamesTheCommandAsItsReason(t *testing.T) {
 	h, _, _ := signalled(heldLine)
 	r := replay(t, answers{"POST hold": h})
-	run(t, r.socket, nil, "hold", "low", "--", "true", "love")
+	run(t, r.socket, nil, "hold", "low", "--", "/bin/true", "love")
 	if want := `POST /joulemux/v1/hold {"tier":"low","reason":"true"}`; r.requests()[0] != want {
 		t.Errorf("it asks %s", r.requests()[0])
 	}

@@ -148,9 +148,13 @@ func (s *Server) hold(w http.ResponseWriter, r *http.Request) {
 	if !s.read(w, r, &q) {
 		return
 	}
-	tier, err := power.ParseTier(q.Tier)
-	if err != nil || tier == power.TierUnknown {
-		fail(w, job.InvalidField("tier", "%q is none of mains, battery, saver, low, critical", q.Tier))
+	tier, err := power.ParseHeldTier(q.Tier)
+	switch {
+	case err != nil:
+		fail(w, job.InvalidField("tier", "%v", err))
+		return
+	case len(q.Reason) > power.LongestReason:
+		fail(w, job.InvalidField("reason", "is %d bytes long, the limit is %d", len(q.Reason), power.LongestReason))
 		return
 	}
 	who := holder(r.Context())

@@ -147,7 +147,8 @@ type Event struct {
 	Error *Error `json:"error,omitempty"`
 }
 
-// Hold asks to keep the tier at least as careful as Tier.
+// Hold asks to keep the tier at least as careful as Tier. Reason is for people,
+// in at most 256 bytes.
 type Hold struct {
 	Tier   string `json:"tier"`
 	Reason string `json:"reason"`
