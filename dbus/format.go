@@ -1,8 +1,6 @@
 package dbus
 
 import (
-	"bytes"
-	"encoding/json"
 	"strings"
 	"time"
 
@@ -100,7 +98,7 @@ func (l lines) line(text string) line {
 	return line{Model: l.model, CreatedAt: time.Now().UTC(), Message: job.Message{Role: "assistant", Content: text}}
 }
 
-func (l lines) piece(text string) []byte { return encode(l.line(text)) }
+func (l lines) piece(text string) []byte { return job.Line(l.line(text)) }
 
 func (l lines) end(c job.Chunk, r *dispatch.Report) []byte {
 	last, u := l.line(c.Text), c.Usage
@@ -114,22 +112,11 @@ func (l lines) end(c job.Chunk, r *dispatch.Report) []byte {
 	if r != nil {
 		last.Model, last.TotalDuration, last.Joulemux = r.Model, r.Total, r.Fields()
 	}
-	return encode(last)
+	return job.Line(last)
 }
 
 func (lines) failure(err error) []byte {
-	return encode(struct {
+	return job.Line(struct {
 		Error string `json:"error"`
 	}{err.Error()})
-}
-
-// encode returns v as a line of JSON. Text is left as readable as it is.
-func encode(v any) []byte {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
-		return nil // Not with what is encoded here: no channels, no NaN.
-	}
-	return b.Bytes()
 }

@@ -1,9 +1,7 @@
 package httpapi
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"strconv"
@@ -94,23 +92,11 @@ func fail(w http.ResponseWriter, err error) {
 
 // reply writes a JSON answer with a status.
 func reply(w http.ResponseWriter, status int, v any) {
-	body := encode(v)
+	body := job.Line(v)
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
 	_, _ = w.Write(body)
-}
-
-// encode returns v as a line of JSON. What is encoded here are our own types,
-// whose members can all be; and text stays as it is, for people to read.
-func encode(v any) []byte {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
-		return []byte(`{"error":"the answer cannot be encoded"}` + "\n")
-	}
-	return b.Bytes()
 }
 
 // header makes text fit for a header: printable ASCII, on one line.

@@ -32,7 +32,7 @@ func (l *lines) put(v any) error {
 		l.w.Header().Set("Content-Type", "application/x-ndjson")
 		l.w.WriteHeader(http.StatusOK)
 	}
-	return l.send(encode(v))
+	return l.send(job.Line(v))
 }
 
 // read decodes a request of our own API, in which unknown members are errors.

@@ -132,7 +132,7 @@ func (a *answer) end(err error) {
 		fail(a.w, err)
 	default:
 		if e := asJobError(err); a.lines && !e.Told {
-			_ = a.send(encode(describe(err))) // a client that is gone needs no words
+			_ = a.send(job.Line(describe(err))) // a client that is gone needs no words
 		}
 		panic(http.ErrAbortHandler)
 	}
