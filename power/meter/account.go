@@ -65,6 +65,16 @@ func (a *account) stale(now time.Time, fresh time.Duration) bool {
 	return !a.known || now.Sub(a.last.At) >= fresh
 }
 
+// trails reports whether the phase is the tail of a job that shows in the
+// domain, and may be read for it.
+func (a *account) trails(p *phase) bool {
+	return p.after != nil && a.concerns(p.after.work.Class) && !sleeps(a.domain)
+}
+
+// sleeps reports whether the device has to be left alone unless a job runs on
+// it: a look at its sensor wakes it up, or keeps it from falling asleep.
+func sleeps(d power.Domain) bool { return d.Scope == power.ScopeDiscreteGPU }
+
 // look is what reading a sensor gave.
 type look struct {
 	account *account

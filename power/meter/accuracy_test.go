@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -162,12 +163,21 @@ func TestAccuracyAgainstAKnownMachine(t *testing.T) {
 			if mix.single > 0 && d >= 2*time.Second && e.worst > mix.single {
 				t.Errorf("%s for %v: a job is off by %.1f %%", mix.what, d, 100*e.worst)
 			}
-			if d >= 2*time.Second && e.sum > 0.01 {
+			if d >= 2*time.Second && e.sum > 0.01+lag(mix.classes, d) {
 				t.Errorf("%s for %v: their sum is off by %.2f %%", mix.what, d, 100*e.sum)
 			}
 		}
 	}
 	t.Log(table.String())
+}
+
+// lag is the part of a job that a counter which is renewed ten times a second
+// has not shown yet when the job ends.
+func lag(classes []power.DeviceClass, d time.Duration) float64 {
+	if !slices.Contains(classes, power.NVIDIA) {
+		return 0
+	}
+	return dgpu.Period.Seconds() / 2 / d.Seconds()
 }
 
 // deviation is by how much figures are off.
@@ -183,9 +193,7 @@ func trials(classes []power.DeviceClass, foreign float64, d time.Duration) (e de
 			off := math.Abs(j.cost.Energy.Joules()/j.truth.Joules() - 1)
 			e.mean += off / float64(count*len(classes))
 			e.worst = max(e.worst, off)
-			// A counter that is renewed ten times a second shows the last of a
-			// job after its end, when it counts for the tail.
-			truth, told = truth+j.truth.Joules(), told+(j.cost.Energy+j.span.tailSoFar).Joules()
+			truth, told = truth+j.truth.Joules(), told+j.cost.Energy.Joules()
 		}
 	}
 	e.sum = math.Abs(told/truth - 1)

@@ -38,6 +38,7 @@ func (m *Meter) Draws(ctx context.Context) []Draw {
 	now := m.look(ctx)
 	m.mu.Lock()
 	m.glance, m.glanced = now, time.Now()
+	m.rest()
 	m.mu.Unlock()
 	var list []Draw
 	for i, s := range m.sensors {
@@ -52,7 +53,7 @@ func (m *Meter) Draws(ctx context.Context) []Draw {
 func (m *Meter) look(ctx context.Context) []look {
 	looks := make([]look, len(m.sensors))
 	for i, s := range m.sensors {
-		if _, rests := s.(Rester); rests && !m.atWork(s.Domain()) {
+		if sleeps(s.Domain()) && !m.atWork(s.Domain()) {
 			looks[i].err = power.ErrUnavailable
 			continue
 		}

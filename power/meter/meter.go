@@ -35,9 +35,9 @@ type Sensor interface {
 	Read(ctx context.Context) (power.Reading, error)
 }
 
-// A Rester is a sensor that holds something while it is read, and lets go of
-// it when no job runs on its device any more. It is not read after that, for
-// its device is to fall asleep.
+// A Rester is a sensor that holds something while it is read, such as a
+// connection to another process, and lets go of it when it will not be read for
+// a while.
 type Rester interface{ Rest() }
 
 // CPU tells how much processor time has been used since some moment.
@@ -194,7 +194,7 @@ func (m *Meter) end(ctx context.Context, s *Span) {
 		if len(m.jobs) == 0 {
 			m.now.after = s
 		}
-		m.rest(s.work.Class)
+		m.rest()
 		m.schedule()
 	})
 }
@@ -214,10 +214,10 @@ func (m *Meter) turn(now time.Time) {
 	m.cpuNow, m.now = cpu, newPhase(now, m.jobs)
 }
 
-// rest lets go of what is held for devices on which no job runs any more.
-func (m *Meter) rest(c power.DeviceClass) {
+// rest lets go of what is held for sensors that will not be read for a while.
+func (m *Meter) rest() {
 	for _, a := range m.accounts {
-		if r, ok := a.sensor.(Rester); ok && a.concerns(c) && !a.wanted(m.jobs) {
+		if r, ok := a.sensor.(Rester); ok && !a.wanted(m.jobs) && !a.trails(m.now) {
 			r.Rest()
 		}
 	}
@@ -241,6 +241,7 @@ func (m *Meter) ticked() {
 	m.update(context.Background(), m.due(now, false), func(now time.Time) {
 		if len(m.jobs) == 0 && m.now.after != nil {
 			m.turn(now)
+			m.rest()
 		}
 		m.schedule()
 	})
@@ -263,15 +264,13 @@ func (m *Meter) dueFor(c power.DeviceClass) []*account {
 }
 
 // due returns the accounts to read when no job has an event: those that see a
-// job under way, or all that disturb nothing.
+// job under way or its tail, or all that disturb nothing.
 func (m *Meter) due(now time.Time, all bool) []*account {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var list []*account
 	for _, a := range m.accounts {
-		_, rests := a.sensor.(Rester)
-		tail := m.now.after != nil && a.concerns(m.now.after.work.Class)
-		if (a.wanted(m.jobs) || !rests && (all || tail)) && a.stale(now, m.fresh) {
+		if (a.wanted(m.jobs) || a.trails(m.now) || all && !sleeps(a.domain)) && a.stale(now, m.fresh) {
 			list = append(list, a)
 		}
 	}

@@ -201,6 +201,7 @@ func TestNothingIsReadWhileNothingRuns(t *testing.T) {
 		if gpu.reads != 0 {
 			t.Errorf("the discrete GPU was read %d times for a job on the CPU", gpu.reads)
 		}
+		gpu.rested = 0
 		m.job(meter, power.NVIDIA, 20*power.Watt, 3*time.Second)
 		if gpu.reads == 0 || gpu.rested != 1 {
 			t.Errorf("for a job of its own it was read %d times, and let go of %d times", gpu.reads, gpu.rested)
