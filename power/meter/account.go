@@ -214,12 +214,20 @@ func (a *account) divide(p *phase, members []member, e power.Energy, covered tim
 
 	shares := split(e-idle-background, weights(a.domain, members))
 	evenly := split(idle, make([]float64, len(members)))
+	sharing := 0
+	for _, m := range members {
+		if m.part > 0 {
+			sharing++
+		}
+	}
 	for i, m := range members {
 		part := &m.span.parts[a.index]
 		part.energy += shares[i]
 		part.idled += evenly[i]
 		part.covered += covered
-		part.shared = max(part.shared, len(members))
+		if m.part > 0 {
+			part.shared = max(part.shared, sharing)
+		}
 		part.idleUnknown = part.idleUnknown || !idleKnown
 		part.backgroundUnknown = part.backgroundUnknown || !p.known || !calm
 		if !m.writing {

@@ -153,7 +153,7 @@ func (m *Meter) Conditions(name string) {
 // Begin opens the span of a job. Each span has to be ended.
 func (m *Meter) Begin(ctx context.Context, w Work) *Span {
 	s := &Span{meter: m, work: w}
-	if !m.sees(w) {
+	if w.Class == power.Cloud { // it takes nothing here
 		s.begun = time.Now()
 		return s
 	}
@@ -167,12 +167,9 @@ func (m *Meter) Begin(ctx context.Context, w Work) *Span {
 	return s
 }
 
-// sees reports whether there is anything to measure about a job.
-func (m *Meter) sees(w Work) bool { return len(m.accounts) > 0 && w.Class != power.Cloud }
-
 // first notes that a job begins to write.
 func (m *Meter) first(ctx context.Context, s *Span) {
-	if !m.sees(s.work) {
+	if s.work.Class == power.Cloud {
 		return
 	}
 	m.update(ctx, m.dueFor(s.work.Class), func(now time.Time) {
@@ -183,7 +180,7 @@ func (m *Meter) first(ctx context.Context, s *Span) {
 
 // end closes a job's span, even if its client is gone.
 func (m *Meter) end(ctx context.Context, s *Span) {
-	if !m.sees(s.work) {
+	if s.work.Class == power.Cloud {
 		s.ended = time.Now()
 		return
 	}
@@ -227,7 +224,7 @@ func (m *Meter) rest() {
 // tail after the last of them, and else not at all.
 func (m *Meter) schedule() {
 	switch {
-	case m.closed:
+	case m.closed || len(m.accounts) == 0:
 	case len(m.jobs) > 0:
 		m.timer.Reset(m.tick)
 	case m.now.after != nil:

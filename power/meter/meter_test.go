@@ -266,16 +266,60 @@ func TestAnIdleDrawBelongsToItsConditions(t *testing.T) {
 	})
 }
 
-func TestAJobWithoutASensorCostsTheMeterNothing(t *testing.T) {
-	meter := New(Options{})
-	defer meter.Close()
-	allocated := testing.AllocsPerRun(100, func() {
-		s := meter.Begin(context.Background(), work(power.CPU))
-		s.Tokens(context.Background(), 1)
-	})
-	if allocated > 1 {
-		t.Errorf("%v allocations", allocated)
+func TestABackendIsBilledOnceHoweverManyAsk(t *testing.T) {
+	for _, domains := range [][]power.Domain{nil, {pkg}} {
+		synctest.Test(t, func(t *testing.T) {
+			m := newMachine(domains...)
+			meter := New(m.options())
+			defer meter.Close()
+			var open []*Span
+			if len(domains) > 0 {
+				m.draws("package-0", 4*power.Watt)
+				learn(meter)
+				m.draws("package-0", 32*power.Watt)
+			}
+			for range 16 {
+				open = append(open, meter.Begin(context.Background(), work(power.CPU)))
+			}
+			sum := power.Energy(0)
+			for i, s := range open { // one after the other, as the server has them wait
+				pass(time.Second)
+				for range 10 {
+					s.Tokens(context.Background(), 1)
+					pass(100 * time.Millisecond)
+				}
+				c := s.End(context.Background(), 0)
+				if !near(c.Energy, 56*power.Joule) {
+					t.Errorf("with %v job %d is told %v", domains, i, c)
+				}
+				sum += c.Energy
+			}
+			if !near(sum, 32*28*power.Joule) {
+				t.Errorf("with %v all of them are told %v", domains, sum)
+			}
+		})
 	}
+}
+
+func TestWhoWritesMoreTakesMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(pkg)
+		meter := New(m.options())
+		defer meter.Close()
+		m.draws("package-0", 4*power.Watt)
+		learn(meter)
+		m.draws("package-0", 34*power.Watt)
+		a, b := meter.Begin(context.Background(), work(power.CPU)), meter.Begin(context.Background(), work(power.CPU))
+		for range 100 {
+			a.Tokens(context.Background(), 2)
+			b.Tokens(context.Background(), 1)
+			pass(100 * time.Millisecond)
+		}
+		first, second := a.End(context.Background(), 0), b.End(context.Background(), 0)
+		if !near(first.Energy, 200*power.Joule) || !near(second.Energy, 100*power.Joule) || first.Quality != power.Derived || first.Shared != 2 {
+			t.Errorf("%+v and %+v", first, second)
+		}
+	})
 }
 
 func TestBrokenSensorsDoNotStopAJob(t *testing.T) {

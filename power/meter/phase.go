@@ -25,6 +25,8 @@ type member struct {
 	// before and tokens are how many the job had written when the phase began,
 	// and how many it wrote in it.
 	before, tokens int64
+	// part is the job's of what its backend takes in the phase.
+	part float64
 }
 
 func newPhase(now time.Time, jobs []*Span) *phase {
@@ -41,6 +43,10 @@ func (p *phase) close(now time.Time, from, to processors) {
 	for i := range p.members {
 		m := &p.members[i]
 		m.tokens = m.span.tokens.Load() - m.before
+	}
+	shareBackends(p.members)
+	for _, m := range p.members {
+		m.span.worked += time.Duration(m.part * float64(now.Sub(p.start)))
 	}
 	elapsed, busy := to.at.Sub(from.at), to.busy-from.busy
 	if !from.known || !to.known || elapsed <= 0 {

@@ -34,7 +34,8 @@ type Span struct {
 	// The rest belongs to the meter.
 	begun, ended time.Time
 	writing      bool
-	parts        []part // by account
+	worked       time.Duration // by its backend, on this job
+	parts        []part        // by account
 	tailSoFar    power.Energy
 }
 
@@ -95,7 +96,7 @@ func (s *Span) cost(load time.Duration) power.Cost {
 		return power.Cost{Quality: power.None, Source: "remote"}
 	}
 	if window < leastWindow {
-		return s.estimate(window)
+		return s.estimate()
 	}
 	var sum power.Cost
 	seen := false // the device itself, and not only the processor beside it
@@ -106,21 +107,22 @@ func (s *Span) cost(load time.Duration) power.Cost {
 		}
 	}
 	if !sum.Known() {
-		return s.estimate(window)
+		return s.estimate()
 	}
 	if !seen {
-		sum = sum.Plus(s.estimate(window))
+		sum = sum.Plus(s.estimate())
 		sum.Coverage, sum.Uncertainty = 0, 0
 	}
 	sum.Gross += sum.Energy
 	return sum
 }
 
-// estimate is the assumed draw times the time.
-func (s *Span) estimate(window time.Duration) power.Cost {
+// estimate is the assumed draw times the time in which the backend worked on the
+// job.
+func (s *Span) estimate() power.Cost {
 	return power.Cost{
-		Energy: s.work.Draw.For(window), Quality: power.Estimated,
-		Source: fmt.Sprintf("%v assumed x %.2f s", s.work.Draw, window.Seconds()),
+		Energy: s.work.Draw.For(s.worked), Quality: power.Estimated,
+		Source: fmt.Sprintf("%v assumed x %.2f s", s.work.Draw, s.worked.Seconds()),
 	}
 }
 

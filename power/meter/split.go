@@ -37,29 +37,11 @@ const hostDraw = 2 * power.Watt
 // weights returns how the active energy of a domain is divided among jobs.
 //
 // Backends divide it by what they are assumed to draw: a backend draws that
-// once, however many jobs it works on. Jobs of a backend divide its part: one
-// that still reads its prompt takes an even share, and those that write divide
-// what is left by the tokens that they wrote. That is a convention and no
-// physics, so costs say how many jobs shared.
+// once, however many jobs it works on, and they divide its part.
 func weights(d power.Domain, members []member) []float64 {
 	list := make([]float64, len(members))
 	for i, m := range members {
-		group, writing, tokens := 0, 0, int64(0)
-		for _, other := range members {
-			if other.span.work.Backend != m.span.work.Backend {
-				continue
-			}
-			group++
-			if other.writing {
-				writing++
-				tokens += other.tokens
-			}
-		}
-		share := 1 / float64(group)
-		if m.writing && tokens > 0 {
-			share = float64(writing) / float64(group) * float64(m.tokens) / float64(tokens)
-		}
-		list[i] = share * weight(d, m.span).Watts()
+		list[i] = m.part * weight(d, m.span).Watts()
 	}
 	return list
 }
@@ -70,4 +52,34 @@ func weight(d power.Domain, s *Span) power.Power {
 		return hostDraw
 	}
 	return max(s.work.Draw, power.Watt/10)
+}
+
+// shareBackends fills in which part of its backend's energy each member has:
+// jobs that write divide it by the tokens that they wrote, and while none does,
+// it is that of the one which came first. Servers work on one job at a time
+// unless tokens show otherwise, and a job that stands in line takes nothing.
+// That is a convention and no physics, so costs say how many jobs shared.
+func shareBackends(members []member) {
+	for i := range members {
+		m := &members[i]
+		first, writing, tokens := true, 0, int64(0)
+		for j, other := range members {
+			if other.span.work.Backend != m.span.work.Backend {
+				continue
+			}
+			first = first && j >= i
+			if other.writing {
+				writing++
+				tokens += other.tokens
+			}
+		}
+		switch {
+		case writing == 0 && first:
+			m.part = 1
+		case m.writing && tokens == 0:
+			m.part = 1 / float64(writing)
+		case m.writing:
+			m.part = float64(m.tokens) / float64(tokens)
+		}
+	}
 }
