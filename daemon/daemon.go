@@ -31,6 +31,7 @@ import (
 	"github.com/joulemux/joulemux/dbus/profiles"
 	"github.com/joulemux/joulemux/dbus/upower"
 	"github.com/joulemux/joulemux/power"
+	"github.com/joulemux/joulemux/power/meter"
 	"github.com/joulemux/joulemux/power/sysfs"
 	"github.com/joulemux/joulemux/power/tracker"
 	"github.com/joulemux/joulemux/systemd"
@@ -43,7 +44,9 @@ type Options struct {
 	// State is the folder for what has to last; "" keeps nothing.
 	State string
 	// Sys is the kernel's tree, /sys but in tests.
-	Sys     fs.FS
+	Sys fs.FS
+	// Proc is the table of processes, /proc but in tests.
+	Proc    fs.FS
 	Version string
 	Log     *slog.Logger
 	// Level is that of Log. The configuration sets it unless FixedLevel.
@@ -65,6 +68,7 @@ type daemon struct {
 	tiers      *tiers
 	supplies   *upower.Watcher
 	backends   *backend.Set
+	meter      *meter.Meter
 	dispatcher *dispatch.Dispatcher
 	http       *httpapi.Server
 	status     status
@@ -88,6 +92,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer d.backends.Close()
+	defer d.meter.Close()
 	listeners, err := d.listen(ctx)
 	if err != nil {
 		return err
@@ -118,7 +123,8 @@ func assemble(o Options) (*daemon, error) {
 	d.tiers = &tiers{Tracker: tracker.New(c.Policy, keeper.load(), read), file: keeper}
 	d.supplies = upower.New(d.supplied(sync.OnceFunc(func() { close(d.reported) })))
 	d.backends = backend.New(connect, classifier{o.Sys, table}.classify, o.Log)
-	d.dispatcher = dispatch.New(d.tiers, d.backends, d.dispatchSettings(c), o.Log)
+	d.meter = newMeter(o, d.backends, table, func(string, power.Energy) {})
+	d.dispatcher = dispatch.New(dispatch.Parts{Tiers: d.tiers, Backends: d.backends, Meter: d.meter, Log: o.Log}, d.dispatchSettings(c))
 	d.http = httpapi.New(httpapi.Parts{
 		Runner: d.dispatcher, Tiers: d.tiers, Backends: d.backends,
 		UID: table.UID, Draw: d.supplies.Draw, Version: o.Version, Log: o.Log,
@@ -142,6 +148,7 @@ func (d *daemon) supplied(first func()) func(context.Context, power.Supply) {
 // runSensors starts what watches the machine, and what owns the tier.
 func (d *daemon) runSensors(ctx context.Context, g *errgroup.Group) {
 	g.Go(func() error { return d.tiers.Run(ctx) })
+	d.meter.Start(ctx)
 	profile := profiles.New(func(ctx context.Context, p power.Profile) { _ = d.tiers.Profile(ctx, p) })
 	services := append([]bus.Service{d.supplies.Service()}, profile.Services()...)
 	monitor := bus.NewMonitor(bus.SystemAddress(), d.Log, services...)

@@ -40,7 +40,8 @@ func (s *status) set(line string) bool {
 }
 
 func (d *daemon) followTiers(ctx context.Context) {
-	for range d.tiers.Watch(ctx) {
+	for now := range d.tiers.Watch(ctx) {
+		d.meter.Conditions(conditions(now))
 		d.showStatus()
 	}
 }

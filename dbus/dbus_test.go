@@ -23,6 +23,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/dbus/dbustest"
 	"github.com/joulemux/joulemux/power"
+	"github.com/joulemux/joulemux/power/meter"
 )
 
 func TestTakenNameIsAnError(t *testing.T) {
@@ -253,7 +254,7 @@ func TestRealDispatch(t *testing.T) {
 			func(s backend.Spec, _ job.Facts) power.DeviceClass { return s.Class }, r.Log)
 		t.Cleanup(set.Close)
 		set.Configure([]backend.Spec{{ID: "ollama-igpu", Type: "ollama", Class: power.IntegratedGPU, Endpoint: *endpoint}})
-		r.Backends, r.Runner = set, dispatch.New(r.tiers, set, dispatch.DefaultSettings(), r.Log)
+		r.Backends, r.Runner = set, dispatch.New(dispatch.Parts{Tiers: r.tiers, Backends: set, Meter: meter.New(meter.Options{}), Log: r.Log}, dispatch.DefaultSettings())
 	})
 	peer := r.bus.Connect(t)
 	e := newSink(t, "pipe")

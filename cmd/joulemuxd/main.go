@@ -118,7 +118,7 @@ func serve(c command, stderr io.Writer) int {
 	reload := make(chan os.Signal, 1)
 	signal.Notify(reload, syscall.SIGHUP)
 	err = daemon.Run(ctx, daemon.Options{
-		Config: c.config, State: stateFolder(), Sys: os.DirFS(c.sys), Version: version(),
+		Config: c.config, State: stateFolder(), Sys: os.DirFS(c.sys), Proc: os.DirFS("/proc"), Version: version(),
 		Log: slog.New(systemd.NewLogHandler(level)), Level: level, FixedLevel: c.level != "",
 		LogTarget: logTarget(), Reload: reload, Inherited: inherited,
 	})

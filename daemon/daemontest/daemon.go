@@ -143,7 +143,7 @@ func (d *Daemon) run(o Options) {
 	go func() {
 		defer close(d.ended)
 		d.err = daemon.Run(ctx, daemon.Options{
-			Config: d.config, State: o.State, Sys: o.Sys, Version: "0-test",
+			Config: d.config, State: o.State, Sys: o.Sys, Proc: os.DirFS("/proc"), Version: "0-test",
 			Log:   slog.New(slog.NewTextHandler(d.Log, &slog.HandlerOptions{Level: level})),
 			Level: level, LogTarget: "console", Reload: d.reload,
 		})

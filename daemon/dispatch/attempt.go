@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"time"
@@ -8,6 +9,8 @@ import (
 	"github.com/joulemux/joulemux/daemon/backend"
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/daemon/route"
+	"github.com/joulemux/joulemux/power"
+	"github.com/joulemux/joulemux/power/meter"
 )
 
 // attempt runs the job on one backend.
@@ -17,6 +20,7 @@ func (r *run) attempt(ctx context.Context, b backend.Backend, d route.Decision) 
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	start := time.Now()
+	took := metered{span: r.Meter.Begin(ctx, meter.Work{ID: r.job.ID, Backend: b.ID, Class: b.Class, Draw: b.Profile.Draw})}
 	v := keepVigil(ctx, b.Server().Ping, r.limits(b), cancel)
 	r.lines.join(b.ID, v)
 	defer r.lines.leave(b.ID, v)
@@ -35,21 +39,40 @@ func (r *run) attempt(ctx context.Context, b backend.Backend, d route.Decision) 
 	emit := func(c job.Chunk) error {
 		var report *Report
 		if c.Last {
-			report = r.report(d, c.Usage, first, cost(b, time.Since(start)))
+			report = r.report(d, c.Usage, first, took.end(ctx, c.Usage))
+		} else if r.job.Stream {
+			took.span.Tokens(ctx, bytes.Count(c.Raw, lineEnd))
 		}
 		v.pause()
 		defer v.heard()
 		return r.sink.Chunk(ctx, c, report)
 	}
 	if err := b.Server().Stream(ctx, r.job, begin, emit); err != nil {
-		r.spent = r.spent.Plus(cost(b, time.Since(start)))
+		r.spent = r.spent.Plus(took.end(ctx, job.Usage{}))
 		r.blame(ctx, b, err)
 		return err
 	}
 	if !refused {
-		r.backends.Served(b.ID, r.job.Model, first.Sub(start))
+		r.Backends.Served(b.ID, r.job.Model, first.Sub(start))
 	}
 	return nil
+}
+
+// lineEnd follows each token in a stream.
+var lineEnd = []byte{'\n'}
+
+// metered is the span of an attempt, which ends once.
+type metered struct {
+	span *meter.Span
+	cost power.Cost
+	over bool
+}
+
+func (m *metered) end(ctx context.Context, u job.Usage) power.Cost {
+	if !m.over {
+		m.cost, m.over = m.span.End(ctx, u.Load), true
+	}
+	return m.cost
 }
 
 // blame tells of a failure that is the backend's.
@@ -57,9 +80,9 @@ func (r *run) blame(ctx context.Context, b backend.Backend, err error) {
 	if !worthAnother(err) {
 		return
 	}
-	r.backends.Failed(b.ID, err)
+	r.Backends.Failed(b.ID, err)
 	if !r.begun {
-		r.log.LogAttrs(ctx, slog.LevelWarn, "backend failed before the first token",
+		r.Log.LogAttrs(ctx, slog.LevelWarn, "backend failed before the first token",
 			slog.String("job", r.job.ID), slog.String("backend", b.ID), slog.Any("err", err))
 	}
 }

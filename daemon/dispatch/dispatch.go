@@ -20,6 +20,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/daemon/route"
 	"github.com/joulemux/joulemux/power"
+	"github.com/joulemux/joulemux/power/meter"
 	"github.com/joulemux/joulemux/power/tracker"
 )
 
@@ -37,6 +38,19 @@ type Backends interface {
 	Current() backend.Snapshot
 	Served(id, model string, firstToken time.Duration)
 	Failed(id string, err error)
+}
+
+// Meter tells what jobs take. *meter.Meter does.
+type Meter interface {
+	Begin(ctx context.Context, w meter.Work) *meter.Span
+}
+
+// Parts is what dispatch stands on.
+type Parts struct {
+	Tiers    Tiers
+	Backends Backends
+	Meter    Meter
+	Log      *slog.Logger
 }
 
 // Sink takes the answer to one job. Its methods are called one at a time, by
@@ -77,9 +91,7 @@ func DefaultSettings() Settings {
 
 // Dispatcher runs jobs.
 type Dispatcher struct {
-	tiers    Tiers
-	backends Backends
-	log      *slog.Logger
+	Parts
 	settings atomic.Pointer[Settings]
 	lines    *lines
 
@@ -91,8 +103,8 @@ type Dispatcher struct {
 }
 
 // New returns a dispatcher with those settings.
-func New(tiers Tiers, backends Backends, settings Settings, log *slog.Logger) *Dispatcher {
-	d := &Dispatcher{tiers: tiers, backends: backends, log: log, lines: newLines(), running: make(map[*run]context.CancelCauseFunc)}
+func New(p Parts, settings Settings) *Dispatcher {
+	d := &Dispatcher{Parts: p, lines: newLines(), running: make(map[*run]context.CancelCauseFunc)}
 	d.settings.Store(&settings)
 	return d
 }

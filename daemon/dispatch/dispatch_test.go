@@ -19,6 +19,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/daemon/route"
 	"github.com/joulemux/joulemux/power"
+	"github.com/joulemux/joulemux/power/meter"
 	"github.com/joulemux/joulemux/power/tracker"
 )
 
@@ -173,7 +174,9 @@ func newRig(t *testing.T, change func(*rig)) *rig {
 	go func() { defer close(ended); _ = r.tiers.Run(ctx) }()
 	t.Cleanup(func() { cancel(); <-ended; r.backends.Close() })
 	r.supply(t, 80)
-	r.Dispatcher = dispatch.New(r.tiers, r.backends, dispatch.DefaultSettings(), log)
+	r.Dispatcher = dispatch.New(dispatch.Parts{
+		Tiers: r.tiers, Backends: r.backends, Meter: meter.New(meter.Options{}), Log: log,
+	}, dispatch.DefaultSettings())
 	return r
 }
 

@@ -1,10 +1,8 @@
 package dispatch
 
 import (
-	"fmt"
 	"time"
 
-	"github.com/joulemux/joulemux/daemon/backend"
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/daemon/route"
 	"github.com/joulemux/joulemux/power"
@@ -41,17 +39,4 @@ func (r Report) TokensPerSecond() float64 {
 		return 0
 	}
 	return float64(r.Usage.Tokens) / r.Usage.Decode.Seconds()
-}
-
-// cost is what a backend takes to work for so long: until something is
-// measured, its draw times the time.
-func cost(b backend.Backend, d time.Duration) power.Cost {
-	p := b.Profile
-	if p.Quality == power.None {
-		return power.Cost{Quality: power.None, Source: "remote"}
-	}
-	return power.Cost{
-		Energy: p.Draw.For(d), Quality: power.Estimated,
-		Source: fmt.Sprintf("%v assumed x %.2f s", p.Draw, d.Seconds()),
-	}
 }

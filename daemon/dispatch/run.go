@@ -46,7 +46,7 @@ func (r *run) run(ctx context.Context) error {
 	if err := r.admit(ctx); err != nil {
 		return err
 	}
-	backends := r.backends.Wanted(ctx)
+	backends := r.Backends.Wanted(ctx)
 	for searched := false; ; {
 		d, err := r.decide(ctx, backends)
 		switch {
@@ -54,7 +54,7 @@ func (r *run) run(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case !searched:
-			backends, searched = r.backends.Search(ctx), true
+			backends, searched = r.Backends.Search(ctx), true
 			continue
 		case len(r.failures) > 0:
 			return r.failed()
@@ -72,7 +72,7 @@ func (r *run) run(ctx context.Context) error {
 			return of(d.Backend, err)
 		}
 		r.failures = append(r.failures, Failure{d.Backend, err})
-		backends = r.backends.Current()
+		backends = r.Backends.Current()
 	}
 }
 
@@ -81,7 +81,7 @@ const maxWaiting = 256
 
 // admit returns when the tier lets the job run. Only background jobs wait.
 func (r *run) admit(ctx context.Context) error {
-	r.now = r.tiers.Look(ctx)
+	r.now = r.Tiers.Look(ctx)
 	if !r.mustWait() {
 		return nil
 	}
@@ -89,7 +89,7 @@ func (r *run) admit(ctx context.Context) error {
 	if r.waiting.Add(1) > maxWaiting {
 		return job.Errorf(job.Busy, "%d background jobs already wait for a better tier than %v", maxWaiting, r.now.Tier)
 	}
-	for r.now = range r.tiers.Watch(ctx) {
+	for r.now = range r.Tiers.Watch(ctx) {
 		if !r.mustWait() {
 			return nil
 		}
@@ -108,7 +108,7 @@ func (r *run) mustWait() bool {
 // decide chooses among the backends that have not failed the job yet.
 func (r *run) decide(ctx context.Context, backends backend.Snapshot) (route.Decision, error) {
 	if len(r.failures) > 0 {
-		r.now = r.tiers.Look(ctx) // a fallback is decided by the tier of its own moment
+		r.now = r.Tiers.Look(ctx) // a fallback is decided by the tier of its own moment
 	}
 	j := r.job
 	if j.Deadline > 0 { // it counts from arrival, and predictions from now
@@ -195,7 +195,7 @@ func (r *run) finish(ctx context.Context, err error) error {
 	var e *job.Error
 	switch {
 	case err == nil:
-		r.log.LogAttrs(ctx, slog.LevelDebug, "job done",
+		r.Log.LogAttrs(ctx, slog.LevelDebug, "job done",
 			slog.String("job", r.job.ID), slog.String("backend", r.decision.Backend), slog.String("model", r.job.Model),
 			slog.String("reason", r.decision.Reason), slog.Duration("after", time.Since(r.job.Arrived)))
 		return nil
@@ -206,7 +206,7 @@ func (r *run) finish(ctx context.Context, err error) error {
 		// Neither ours nor the context's: the sink could not take a chunk.
 		e = &job.Error{Code: job.Cancelled, Detail: "the answer cannot be delivered", Err: err}
 	}
-	r.log.LogAttrs(ctx, slog.LevelInfo, "job failed",
+	r.Log.LogAttrs(ctx, slog.LevelInfo, "job failed",
 		slog.String("job", r.job.ID), slog.String("code", string(e.Code)), slog.Any("err", e), slog.Duration("after", time.Since(r.job.Arrived)))
 	return e
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/daemon/peer"
 	"github.com/joulemux/joulemux/power"
+	"github.com/joulemux/joulemux/power/meter"
 	"github.com/joulemux/joulemux/power/tracker"
 )
 
@@ -133,7 +134,9 @@ func newRig(t *testing.T, servers ...http.Handler) *rig {
 		specs = append(specs, backend.Spec{ID: []string{"one", "two", "three"}[i], Type: "ollama", Class: classes[i], Endpoint: *u})
 	}
 	r.backends.Configure(specs)
-	r.dispatch = dispatch.New(r.tiers, r.backends, dispatch.DefaultSettings(), log)
+	r.dispatch = dispatch.New(dispatch.Parts{
+		Tiers: r.tiers, Backends: r.backends, Meter: meter.New(meter.Options{}), Log: log,
+	}, dispatch.DefaultSettings())
 	table, err := peer.Open("/proc")
 	if err != nil {
 		t.Fatal(err)

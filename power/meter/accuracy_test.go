@@ -55,18 +55,12 @@ func newTrial(seed uint64, foreign float64) *trial {
 		}
 		t.apply()
 		pass(time.Duration(10+t.r.IntN(50)) * time.Second)
-		t.meter.Begin(context.Background(), t.work(power.CPU)).End(context.Background(), 0)
+		t.meter.Begin(context.Background(), work(power.CPU)).End(context.Background(), 0)
 		pass(5 * time.Second)
 	}
 	t.foreign = foreign
 	t.apply()
 	return t
-}
-
-func (t *trial) work(c power.DeviceClass) Work {
-	w := work(c)
-	w.Group = "backend-" + string(c)
-	return w
 }
 
 // apply sets the draws that go with what is under way.
@@ -87,7 +81,7 @@ func (t *trial) apply() {
 	t.draws("gpu", gpu)
 	t.cpu.works("others", t.foreign)
 	for _, c := range []power.DeviceClass{power.CPU, power.IntegratedGPU, power.NVIDIA} {
-		t.cpu.works("backend-"+string(c), ours[c])
+		t.cpu.works(string(c), ours[c])
 	}
 }
 
@@ -98,7 +92,7 @@ func (t *trial) run(d time.Duration, classes ...power.DeviceClass) []*trialJob {
 	for _, c := range classes {
 		// What a backend is assumed to draw is off by a fifth, either way.
 		draw := power.Power(float64(draws[c]) * (0.8 + 0.4*t.r.Float64()))
-		j := &trialJob{class: c, draw: draw, span: t.meter.Begin(context.Background(), t.work(c))}
+		j := &trialJob{class: c, draw: draw, span: t.meter.Begin(context.Background(), work(c))}
 		t.jobs = append(t.jobs, j)
 		list = append(list, j)
 		t.apply()

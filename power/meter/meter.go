@@ -44,8 +44,8 @@ type Rester interface{ Rest() }
 type CPU interface {
 	// Busy is the time of all processors together.
 	Busy() (time.Duration, error)
-	// Used is the time of the processes of a control group.
-	Used(group string) (time.Duration, error)
+	// Used is the time of the processes of a backend.
+	Used(backend string) (time.Duration, error)
 	// Count is how many processors there are.
 	Count() int
 }

@@ -57,9 +57,9 @@ func (p *phase) close(now time.Time, from, to processors) {
 		return
 	}
 	var ours time.Duration
-	for group := range p.groups() {
-		used, before := to.used[group], from.used[group]
-		if group == "" || used == nil || before == nil {
+	for backend := range p.backends() {
+		used, before := to.used[backend], from.used[backend]
+		if used == nil || before == nil {
 			return // somebody's time cannot be told from others'
 		}
 		ours += *used - *before
@@ -68,16 +68,16 @@ func (p *phase) close(now time.Time, from, to processors) {
 	p.foreign = min(max(1-ours.Seconds()/busy.Seconds(), 0), 1)
 }
 
-// groups returns the control groups of the backends at work.
-func (p *phase) groups() map[string]bool {
-	groups := make(map[string]bool)
+// backends returns those at work, or that have just been.
+func (p *phase) backends() map[string]bool {
+	backends := make(map[string]bool)
 	for _, m := range p.members {
-		groups[m.span.work.Group] = true
+		backends[m.span.work.Backend] = true
 	}
 	if p.after != nil {
-		groups[p.after.work.Group] = true
+		backends[p.after.work.Backend] = true
 	}
-	return groups
+	return backends
 }
 
 // processors is one look at the time that processors have worked.
@@ -86,40 +86,41 @@ type processors struct {
 	known bool
 	count int
 	busy  time.Duration
-	// used is by control group; a group that cannot be read has none.
+	// used is by backend; one whose processes are not known has none.
 	used map[string]*time.Duration
 }
 
 // processors looks, unless the last look is fresh.
 func (m *Meter) processors(now time.Time) processors {
-	if m.cpu == nil {
+	if m.cpu == nil || len(m.accounts) == 0 {
 		return processors{at: now}
 	}
-	groups := make(map[string]bool)
+	backends := make(map[string]bool)
 	if m.now != nil { // there is none yet when a meter is made
-		groups = m.now.groups()
+		backends = m.now.backends()
 	}
 	for _, s := range m.jobs {
-		groups[s.work.Group] = true
+		backends[s.work.Backend] = true
 	}
-	delete(groups, "")
-	if m.cpuNow.known && now.Sub(m.cpuNow.at) < m.fresh && sees(m.cpuNow, groups) {
+	if m.cpuNow.known && now.Sub(m.cpuNow.at) < m.fresh && sees(m.cpuNow, backends) {
 		return m.cpuNow
 	}
 	busy, err := m.cpu.Busy()
 	look := processors{at: now, known: err == nil, count: max(m.cpu.Count(), 1), busy: busy, used: make(map[string]*time.Duration)}
-	for group := range groups {
-		if used, err := m.cpu.Used(group); err == nil {
-			look.used[group] = &used
+	for backend := range backends {
+		used, err := m.cpu.Used(backend)
+		look.used[backend] = nil
+		if err == nil {
+			look.used[backend] = &used
 		}
 	}
 	return look
 }
 
-// sees reports whether a look has all those groups.
-func sees(p processors, groups map[string]bool) bool {
-	for group := range groups {
-		if p.used[group] == nil {
+// sees reports whether a look was at all those backends.
+func sees(p processors, backends map[string]bool) bool {
+	for backend := range backends {
+		if _, looked := p.used[backend]; !looked {
 			return false
 		}
 	}

@@ -19,9 +19,6 @@ type Work struct {
 	// Draw is what the backend is assumed to take while it works: it divides
 	// what a sensor cannot, and stands for what no sensor sees.
 	Draw power.Power
-	// Group is the control group of the backend's processes, or "" if it is
-	// not known.
-	Group string
 }
 
 // Span is the time in which a job runs on a backend.

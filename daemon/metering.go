@@ -1,0 +1,131 @@
+package daemon
+
+import (
+	"errors"
+	"io/fs"
+	"runtime"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/joulemux/joulemux/daemon/backend"
+	"github.com/joulemux/joulemux/daemon/peer"
+	"github.com/joulemux/joulemux/power"
+	"github.com/joulemux/joulemux/power/meter"
+	"github.com/joulemux/joulemux/power/sysfs"
+	"github.com/joulemux/joulemux/power/tracker"
+)
+
+// newMeter returns a meter of all sensors that this machine has for us.
+func newMeter(o Options, backends *backend.Set, peers peer.Table, tail func(string, power.Energy)) *meter.Meter {
+	var sensors []meter.Sensor
+	for _, s := range sysfs.Sensors(o.Sys) {
+		sensors = append(sensors, s)
+	}
+	names := make([]string, len(sensors))
+	for i, s := range sensors {
+		names[i] = s.Domain().Source + " " + s.Domain().Name
+	}
+	o.Log.Debug("sensors", "found", names)
+	return meter.New(meter.Options{
+		Sensors: sensors, CPU: &cpu{proc: o.Proc, cgroup: cgroups(o.Sys), backends: backends, peers: peers},
+		Suspended: suspended, Tail: tail,
+	})
+}
+
+// cgroups is the tree of control groups, which is a part of /sys.
+func cgroups(sys fs.FS) fs.FS {
+	sub, err := fs.Sub(sys, "fs/cgroup")
+	if err != nil {
+		return sys // not with a path that is valid
+	}
+	return sub
+}
+
+// suspended is how long the machine has slept since it was started: one clock
+// goes on meanwhile, the other does not (clock_gettime(2)).
+func suspended() time.Duration {
+	var boot, monotonic unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot) != nil || unix.ClockGettime(unix.CLOCK_MONOTONIC, &monotonic) != nil {
+		return 0
+	}
+	// The two are read one after the other.
+	return time.Duration(boot.Nano() - monotonic.Nano()).Round(10 * time.Millisecond)
+}
+
+// conditions names what the idle draw of a machine depends on, as far as we know.
+func conditions(now tracker.Snapshot) string {
+	if now.Supply.Discharging {
+		return "battery " + string(now.Profile)
+	}
+	return "line " + string(now.Profile)
+}
+
+// cpu tells the meter how much processor time was used. Which control group a
+// backend's processes are in takes a while to find out: the first job of a
+// backend has it looked for, and the next ones know.
+type cpu struct {
+	proc, cgroup fs.FS
+	backends     *backend.Set
+	peers        peer.Table
+
+	mu     sync.Mutex
+	groups map[string]group // by the endpoint's port
+}
+
+// group is what is known of a server's control group.
+type group struct {
+	path  string
+	since time.Time
+}
+
+// groupFresh is for how long a server is taken to be where it was.
+const groupFresh = 10 * time.Minute
+
+var errNoGroup = errors.New("its control group is not known")
+
+// Count implements meter.CPU.
+func (*cpu) Count() int { return runtime.NumCPU() }
+
+// Busy implements meter.CPU.
+func (c *cpu) Busy() (time.Duration, error) { return sysfs.CPUBusy(c.proc) }
+
+// Used implements meter.CPU.
+func (c *cpu) Used(id string) (time.Duration, error) {
+	path := c.group(id)
+	if path == "" {
+		return 0, errNoGroup
+	}
+	return sysfs.CgroupCPU(c.cgroup, path)
+}
+
+// group returns what is known, and has what is not found out.
+func (c *cpu) group(id string) string {
+	b, ok := c.backends.Current().Find(id)
+	port, err := strconv.ParseUint(b.Endpoint.Port(), 10, 16)
+	if !ok || err != nil || !local(b.Endpoint) {
+		return ""
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	known, ok := c.groups[b.Endpoint.Port()]
+	if !ok || time.Since(known.since) > groupFresh {
+		c.keepLocked(b.Endpoint.Port(), known.path) // while it is being looked for
+		go func() {
+			path := c.peers.Group(uint16(port))
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.keepLocked(b.Endpoint.Port(), path)
+		}()
+	}
+	return known.path
+}
+
+func (c *cpu) keepLocked(port, path string) {
+	if c.groups == nil {
+		c.groups = make(map[string]group)
+	}
+	c.groups[port] = group{path, time.Now()}
+}
