@@ -1,6 +1,7 @@
 package power
 
 import (
+	"math"
 	"slices"
 	"strings"
 )
@@ -84,6 +85,25 @@ func weaker(a, b Quality) Quality {
 		return a
 	}
 	return b
+}
+
+// Told returns the cost as callers may see it. What a sensor has a part in is
+// rounded up to a tenth of a joule: finer figures would let a program that has
+// jobs run beside somebody else's work learn from them what that is (PLATYPUS,
+// CVE-2020-8694). The meter and the ledger keep microjoules.
+func (c Cost) Told() Cost {
+	if c.Scope == "" {
+		return c
+	}
+	c.Energy, c.Gross, c.Load, c.Tail = c.Energy.up(), c.Gross.up(), c.Load.up(), c.Tail.up()
+	c.Uncertainty, c.Coverage = math.Round(c.Uncertainty*100)/100, math.Round(c.Coverage*100)/100
+	return c
+}
+
+// up rounds up to a tenth of a joule.
+func (e Energy) up() Energy {
+	const tenth = Joule / 10
+	return (max(e, 0) + tenth - 1) / tenth * tenth
 }
 
 // Known reports whether the cost has a value.

@@ -70,6 +70,23 @@ func TestEveryTierButTheUnknownOneCanBeHeld(t *testing.T) {
 	}
 }
 
+func TestMeasuredFiguresAreToldInTenths(t *testing.T) {
+	fine := power.Cost{
+		Energy: 12_345_678, Gross: 20_000_001, Load: 100_000, Tail: 1, Quality: power.Measured, Scope: "package",
+		Uncertainty: 0.0523, Coverage: 0.996,
+	}
+	want := fine
+	want.Energy, want.Gross, want.Load, want.Tail = 12_400_000, 20_100_000, 100_000, 100_000
+	want.Uncertainty, want.Coverage = 0.05, 1
+	if got := fine.Told(); got != want {
+		t.Errorf("told as %+v, want %+v", got, want)
+	}
+	assumed := power.Cost{Energy: 12_345_678, Quality: power.Estimated, Source: "12.0 W assumed x 1.03 s"}
+	if got := assumed.Told(); got != assumed {
+		t.Errorf("an assumption gives nothing away, but is told as %+v", got)
+	}
+}
+
 func TestTierNamesRoundTrip(t *testing.T) {
 	for _, tier := range power.Tiers() {
 		text, err := tier.MarshalText()

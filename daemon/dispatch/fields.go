@@ -1,17 +1,14 @@
 package dispatch
 
-import (
-	"math"
-
-	"github.com/joulemux/joulemux/power"
-)
+import "math"
 
 // Fields returns the report by the names that it has on every wire: those of
 // compute.v1 and our additions. The values are strings, lists of strings,
 // float64 and int32.
 //
 // energy_joules is there only if the energy is known; energy_wh, which
-// compute.v1 always has, is zero otherwise, and energy_quality tells.
+// compute.v1 always has, is zero otherwise, and energy_quality tells. What the
+// devices took after the last token is not known yet.
 func (r Report) Fields() map[string]any {
 	f := r.Decision.Fields()
 	f["request_id"] = r.ID
@@ -22,13 +19,7 @@ func (r Report) Fields() map[string]any {
 	f["prompt_tokens"] = count32(int64(r.Usage.PromptTokens))
 	f["tokens_generated"] = count32(int64(r.Usage.Tokens))
 	f["tokens_per_second"] = r.TokensPerSecond()
-	f["energy_quality"] = string(r.Cost.Quality)
-	f["energy_wh"] = 0.0
-	if r.Cost.Quality != power.Unknown && r.Cost.Quality != power.None {
-		f["energy_joules"] = r.Cost.Energy.Joules()
-		f["energy_wh"] = r.Cost.Energy.WattHours()
-		f["energy_source"] = r.Cost.Source
-	}
+	r.energy(f)
 	if len(r.Failures) > 0 {
 		failed := make([]string, len(r.Failures))
 		for i, a := range r.Failures {
@@ -37,6 +28,33 @@ func (r Report) Fields() map[string]any {
 		f["failed_attempts"] = failed
 	}
 	return f
+}
+
+// energy adds what is known of the energy.
+func (r Report) energy(f map[string]any) {
+	c := r.Cost.Told()
+	f["energy_quality"] = string(c.Quality)
+	f["energy_wh"] = 0.0
+	if !c.Known() {
+		return
+	}
+	f["energy_joules"] = c.Energy.Joules()
+	f["energy_wh"] = c.Energy.WattHours()
+	f["energy_source"] = c.Source
+	if r.Usage.Tokens > 0 {
+		f["joules_per_token"] = c.Energy.Joules() / float64(r.Usage.Tokens)
+	}
+	if c.Scope == "" {
+		return
+	}
+	f["energy_gross_joules"] = c.Gross.Joules()
+	f["energy_load_joules"] = c.Load.Joules()
+	f["energy_scope"] = c.Scope
+	f["energy_coverage"] = c.Coverage
+	f["energy_shared_jobs"] = count32(int64(c.Shared))
+	if c.Uncertainty > 0 {
+		f["energy_uncertainty"] = c.Uncertainty
+	}
 }
 
 func count32(n int64) int32 { return int32(min(n, math.MaxInt32)) }

@@ -122,10 +122,22 @@ type request struct {
 	Images    []json.RawMessage
 	KeepAlive json.RawMessage `json:"keep_alive"`
 
-	// report tells that our own member was there, and so that it is wanted in
-	// the answer.
-	report bool
+	// report is where our own member is wanted in the answer.
+	report report
 }
+
+// report says where clients want to read what their job took.
+type report int
+
+// At the end of a stream, where clients leave alone what they do not know, it
+// stands unless the request says "joulemux": false. Any other answer stays as
+// the backend wrote it, and headers tell the energy, unless the request has the
+// member.
+const (
+	inStreams report = iota
+	everywhere
+	nowhere
+)
 
 // input is a text or a list of texts, of which the length matters.
 type input int
@@ -168,7 +180,7 @@ func ollamaJob(kind job.Kind, path string, body []byte) (j job.Job, q *request, 
 	if err != nil {
 		return job.Job{}, nil, err
 	}
-	q.report = own != nil
+	q.report = reportFor(own)
 	j = job.Job{
 		Kind: kind, Model: q.Model,
 		Original:    &job.Original{Dialect: job.Ollama, Path: path, Body: body},
@@ -182,25 +194,50 @@ func ollamaJob(kind job.Kind, path string, body []byte) (j job.Job, q *request, 
 	if n := q.Options.NumPredict; n != nil && *n > 0 {
 		j.MaxTokens = int(min(*n, maxTokens))
 	}
-	for _, key := range slices.Sorted(maps.Keys(own)) {
-		if err := j.Annotate(key, own[key]); err != nil {
+	options, err := ownOptions(own)
+	if err != nil {
+		return job.Job{}, nil, err
+	}
+	for _, key := range slices.Sorted(maps.Keys(options)) {
+		if err := j.Annotate(key, options[key]); err != nil {
 			return job.Job{}, nil, within(job.OwnMember, err)
 		}
 	}
 	return j, q, nil
 }
 
+// reportFor returns where a request with that member of ours, or none, wants
+// the report.
+func reportFor(own json.RawMessage) report {
+	switch string(own) {
+	case "":
+		return inStreams
+	case "false":
+		return nowhere
+	default:
+		return everywhere
+	}
+}
+
+// ownOptions returns what our member says of the job.
+func ownOptions(own json.RawMessage) (options map[string]any, err error) {
+	if len(own) == 0 || string(own) == "true" || string(own) == "false" {
+		return nil, nil
+	}
+	if json.Unmarshal(own, &options) != nil {
+		return nil, job.InvalidField(job.OwnMember, "want a JSON object, true or false")
+	}
+	return options, nil
+}
+
 // takeOwn takes our own member out of a body. Few bodies speak of it at all.
-func takeOwn(body []byte) (rest []byte, own map[string]any, err error) {
+func takeOwn(body []byte) (rest []byte, own json.RawMessage, err error) {
 	if !bytes.Contains(body, []byte(job.OwnMember)) {
 		return body, nil, nil
 	}
-	rest, member, err := job.TakeOwn(body)
+	rest, own, err = job.TakeOwn(body)
 	if err != nil {
 		return nil, nil, &job.Error{Code: job.Invalid, Err: err}
-	}
-	if member != nil && json.Unmarshal(member, &own) != nil {
-		return nil, nil, job.InvalidField(job.OwnMember, "want a JSON object")
 	}
 	return rest, own, nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/daemon/route"
+	"github.com/joulemux/joulemux/power"
 )
 
 // annotate takes in what the headers of a request say of the job. An
@@ -113,4 +114,14 @@ func setRoute(h http.Header, id string, d route.Decision) {
 	}
 	h["X-Request-Id"] = []string{id}
 	h["X-Tier"] = []string{d.Tier.String()}
+}
+
+// setEnergy tells in headers what a job took.
+func setEnergy(h http.Header, c power.Cost) {
+	c = c.Told()
+	h["X-Energy-Quality"] = []string{string(c.Quality)}
+	if c.Known() {
+		h["X-Energy-Joules"] = []string{strconv.FormatFloat(c.Energy.Joules(), 'f', -1, 64)}
+		h["X-Energy-Source"] = []string{header(c.Source)}
+	}
 }

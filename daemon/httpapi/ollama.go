@@ -37,7 +37,7 @@ func (s *Server) job(kind job.Kind) http.HandlerFunc {
 			j.ID = rand.Text()
 		}
 		j.Arrived = time.Now()
-		out := &answer{client: s.client(w), job: &j, report: q.report}
+		out := &answer{client: s.client(w), job: &j, wants: q.report}
 		out.end(s.Runner.Run(r.Context(), j, out))
 	}
 }
@@ -45,8 +45,9 @@ func (s *Server) job(kind job.Kind) http.HandlerFunc {
 // answer writes a backend's answer to a client, as it came.
 type answer struct {
 	client
-	job *job.Job
-	// report adds our own member to the answer: clients that sent one want it.
+	job   *job.Job
+	wants report
+	// report tells to add our own member to the end of the answer.
 	report bool
 
 	decision route.Decision
@@ -69,7 +70,7 @@ func (a *answer) Routed(d route.Decision) { a.decision = d }
 func (a *answer) Begin(head job.Head) error {
 	a.head = head
 	a.lines = a.job.Stream && head.Status < http.StatusBadRequest
-	a.report = a.report && head.Status < http.StatusBadRequest
+	a.report = head.Status < http.StatusBadRequest && (a.wants == everywhere || a.wants == inStreams && a.lines)
 	return nil
 }
 
@@ -105,6 +106,9 @@ func (a *answer) Chunk(_ context.Context, c job.Chunk, r *dispatch.Report) error
 		raw = withReport(raw, r)
 	}
 	if !a.begun {
+		if c.Last && a.head.Status < http.StatusBadRequest {
+			setEnergy(a.w.Header(), r.Cost)
+		}
 		a.begin()
 	}
 	if a.lines {

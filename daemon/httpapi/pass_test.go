@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -54,7 +55,7 @@ func TestRequestAndAnswerPassByteForByte(t *testing.T) {
 				if last := asked[len(asked)-1]; last != (question{"POST", c.path, c.body}) {
 					t.Errorf("the backend was asked %q", last)
 				}
-				if got.err != nil || got.status != 200 || got.body != strings.Join(c.pieces, "") || got.header.Get("Content-Type") != c.kind {
+				if got.err != nil || got.status != 200 || withoutReport(got.body, c.kind) != strings.Join(c.pieces, "") || got.header.Get("Content-Type") != c.kind {
 					t.Errorf("the client got %+v", got)
 				}
 				if len(c.pieces) == 1 && c.kind == inJSON && got.header.Get("Content-Length") != fmt.Sprint(len(c.pieces[0])) {
@@ -62,6 +63,49 @@ func TestRequestAndAnswerPassByteForByte(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// spliced is the report at the end of a stream.
+var spliced = regexp.MustCompile(`,"joulemux":\{.*\}(\}\n?)$`)
+
+// withoutReport returns a stream as its backend wrote it, and any other answer
+// as it is.
+func withoutReport(body, kind string) string {
+	if kind != ndjson {
+		return body
+	}
+	return spliced.ReplaceAllString(body, "$1")
+}
+
+func TestTheReportStandsWhereItIsWanted(t *testing.T) {
+	for name, c := range map[string]struct {
+		body, kind, answer string
+		inBody, inHeaders  bool
+	}{
+		"at the end of a stream":                {`{"model":"m"}`, ndjson, lastLine, true, true},
+		"not if the client says so":             {`{"model":"m","joulemux":false}`, ndjson, lastLine, false, true},
+		"not in an undivided answer":            {`{"model":"m","stream":false}`, inJSON, wholeBody, false, true},
+		"unless the client says so":             {`{"model":"m","stream":false,"joulemux":true}`, inJSON, wholeBody, true, true},
+		"headers go before the end of a stream": {`{"model":"m"}`, ndjson, firstLine + lastLine, true, false},
+		"and what is too long to hold has none": {`{"model":"m","stream":false}`, inJSON, `{"response":"` + strings.Repeat("x", 1<<20) + `"}`, false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, with(says(c.kind, c.answer)))
+			got := r.ask("POST", "/api/generate", c.body)
+			if spliced.MatchString(got.body) != c.inBody {
+				t.Errorf("the answer ends in %q", got.body[max(0, len(got.body)-200):])
+			}
+			if quality := got.header.Get("X-Energy-Quality"); (quality == "estimated") != c.inHeaders {
+				t.Errorf("the quality in the headers is %q", quality)
+			}
+			if joules := got.header.Get("X-Energy-Joules"); (joules != "") != c.inHeaders {
+				t.Errorf("the joules in the headers are %q", joules)
+			}
+		})
+	}
+	if got := newRig(t, with(says(inJSON, wholeBody))).ask("POST", "/api/generate", `{"model":"m","joulemux":7}`); got.status != 400 {
+		t.Errorf("a member that is a number: %+v", got)
 	}
 }
 
@@ -314,7 +358,7 @@ func TestADeadlineOfOneAnswerDoesNotHitTheNext(t *testing.T) {
 		t.Fatal(got.err)
 	}
 	time.AfterFunc(150*time.Millisecond, func() { close(release) })
-	if got := r.ask("POST", "/api/generate", `{"model":"m","prompt":"wait"}`); got.err != nil || got.body != firstLine+lastLine {
+	if got := r.ask("POST", "/api/generate", `{"model":"m","prompt":"wait"}`); got.err != nil || withoutReport(got.body, ndjson) != firstLine+lastLine {
 		t.Errorf("got %+v", got)
 	}
 }
