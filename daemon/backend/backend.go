@@ -65,7 +65,7 @@ type Backend struct {
 	Problem string
 	// Suspect says why jobs failed here lately although the server answers.
 	Suspect string
-	// Checked is when the server was last heard of, or not.
+	// Checked is when the server was last asked.
 	Checked time.Time
 	Facts   job.Facts
 	// Profile is complete: configured figures over the priors of the class.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -245,6 +246,19 @@ func TestSearchIgnoresBackOff(t *testing.T) {
 		if n := r.servers["1"].probed(); n != before {
 			t.Errorf("a hundred searches at once made %d probes more", n-before)
 		}
+	})
+}
+
+func TestSearchAsksAgainWhoHasJustFailedAJob(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.servers["1"].say(tiny(false))
+		r.Configure([]backend.Spec{spec("1", configured("a", power.CPU))})
+		r.Look(t.Context())
+		time.Sleep(time.Second)
+		r.Failed("a", &job.Error{Code: job.BackendFailed, Err: io.ErrUnexpectedEOF})
+		expect(t, r.Wanted(t.Context()), "-a")
+		expect(t, r.Search(t.Context()), "+a")
 	})
 }
 

@@ -102,6 +102,7 @@ func (s *Set) probeOne(e *entry) {
 	case s.closed, e.gone: // nobody wants to know, and it may be us who cut it off
 		e.server.Close()
 	case err != nil:
+		e.Checked = time.Now()
 		s.downLocked(e, err)
 	default:
 		s.upLocked(e, facts, class)

@@ -220,6 +220,5 @@ func (s *Set) Metrics(id string) (m Metrics) {
 // downLocked records that a server could not be reached.
 func (s *Set) downLocked(e *entry, err error) {
 	e.backOff()
-	e.Checked = time.Now()
 	e.Healthy, e.Problem = false, err.Error()
 }
