@@ -12,6 +12,7 @@ import (
 	"crypto/rand"
 	"iter"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -200,6 +201,9 @@ func (s *Settings) decide(tier power.Tier, j job.Job, backends backend.Snapshot,
 	models := []string{j.Model}
 	if j.Model == "" {
 		models = s.models(tier, backends)
+	}
+	if len(models) == 0 && !slices.ContainsFunc(backends, func(b backend.Backend) bool { return b.Healthy }) {
+		models = []string{""} // where no backend is healthy, no model would help
 	}
 	err = &job.Error{Code: job.ModelNotFound, Field: "model", Detail: "none is named, there is no default and none is loaded"}
 	for i, name := range models {

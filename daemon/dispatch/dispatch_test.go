@@ -582,6 +582,9 @@ func TestBackendThatComesLaterIsTakenIn(t *testing.T) {
 		}
 	}, func(t *testing.T, r *rig) {
 		expectError(t, r, chat(), job.NoBackend, "connection refused")
+		nameless := chat()
+		nameless.Model = ""
+		expectError(t, r, nameless, job.NoBackend, "connection refused")
 		time.Sleep(time.Second)
 		r.cpu.mu.Lock()
 		r.cpu.down = false
