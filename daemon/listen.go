@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/joulemux/joulemux/daemon/config"
@@ -113,8 +114,13 @@ func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 	}
 	if info, err := os.Lstat(path); err == nil && info.Mode()&os.ModeSocket != 0 {
 		dialer := net.Dialer{Timeout: time.Second}
-		if conn, err := dialer.DialContext(ctx, "unix", path); err == nil {
+		conn, err := dialer.DialContext(ctx, "unix", path)
+		if err == nil {
 			_ = conn.Close()
+		}
+		// Whatever else goes wrong, as EAGAIN where many wait to be accepted,
+		// somebody is there.
+		if !errors.Is(err, syscall.ECONNREFUSED) {
 			return nil, fmt.Errorf("another daemon listens on %s", path)
 		}
 		if err := os.Remove(path); err != nil {

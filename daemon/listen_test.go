@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/joulemux/joulemux/daemon/daemontest"
@@ -53,6 +54,31 @@ func TestOneSocketHasOneDaemon(t *testing.T) {
 	}
 	if got := ran(t, first); got != "ollama-cpu" {
 		t.Errorf("on the first a job ran on %s", got)
+	}
+}
+
+func TestSocketOfADaemonThatIsSwampedStays(t *testing.T) {
+	runtime := daemontest.Folder(t)
+	path := filepath.Join(runtime, "joulemux", "api.sock")
+	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Close(fd) })
+	if err := errors.Join(os.Mkdir(filepath.Dir(path), 0o700), syscall.Bind(fd, &syscall.SockaddrUnix{Name: path}), syscall.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	for err == nil { // until no more can wait to be accepted
+		var waiting net.Conn
+		if waiting, err = net.Dial("unix", path); err == nil {
+			t.Cleanup(func() { _ = waiting.Close() })
+		}
+	}
+	if _, err := daemontest.Try(t, daemontest.Options{Runtime: runtime}); err == nil || !strings.Contains(err.Error(), "another daemon listens on "+path) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Error(err)
 	}
 }
 
