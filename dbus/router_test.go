@@ -112,7 +112,7 @@ func TestPolicy(t *testing.T) {
 	peer := r.bus.Connect(t)
 	signals := hear(t, peer)
 	err := routerOf(peer).SetProperty(RouterName+".Policy", "frugal")
-	expectError(t, "a policy that there is not", err, bus.InvalidArgs, `policy "frugal" is none of auto`)
+	expectError(t, "a policy that there is not", err, bus.InvalidArgs, `Policy: "frugal" is none of auto`)
 	err = routerOf(peer).SetProperty(RouterName+".Tier", "mains")
 	expectError(t, "setting the tier", err, bus.PropertyReadOnly, "Tier")
 	if err := routerOf(peer).SetProperty(RouterName+".Policy", "saver"); err != nil {
@@ -176,8 +176,8 @@ func TestBadHolds(t *testing.T) {
 	for _, c := range []struct {
 		rule, tier, reason, name, says string
 	}{
-		{"no tier", "green", "x", bus.InvalidArgs, `tier "green" is none of`},
-		{"a tier that nobody can want", "unknown", "x", bus.InvalidArgs, `tier "unknown" is none of mains`},
+		{"no tier", "green", "x", bus.InvalidArgs, `tier: "green" is none of`},
+		{"a tier that nobody can want", "unknown", "x", bus.InvalidArgs, `tier: "unknown" is none of mains`},
 		{"a novel", "low", strings.Repeat("x", 257), bus.InvalidArgs, "257 bytes"},
 	} {
 		expectError(t, c.rule, router.Call(RouterName+".Hold", 0, c.tier, c.reason).Err, c.name, c.says)

@@ -58,7 +58,7 @@ func tierAmong(tiers []Tier, name string) (Tier, error) {
 		}
 		names = append(names, t.String())
 	}
-	return TierUnknown, fmt.Errorf("tier %q is none of %s", name, strings.Join(names, ", "))
+	return TierUnknown, fmt.Errorf("%q is none of %s", name, strings.Join(names, ", "))
 }
 
 // MarshalText writes the tier's name, so that JSON and YAML carry names.

@@ -24,7 +24,7 @@ const (
 func ParsePreference(name string) (Preference, error) {
 	all := []Preference{PreferAuto, PreferSaver, PreferBalanced, PreferPerformance}
 	if !slices.Contains(all, Preference(name)) {
-		return PreferAuto, fmt.Errorf("policy %q is none of auto, saver, balanced, performance", name)
+		return PreferAuto, fmt.Errorf("%q is none of auto, saver, balanced, performance", name)
 	}
 	return Preference(name), nil
 }

@@ -121,7 +121,7 @@ func TestOurOwnRequestsAreReadStrictly(t *testing.T) {
 		{"/joulemux/v1/generate", `{"prompt":"p","options":{"model":"none"}}`, 404, "", "none"},
 		{"/joulemux/v1/chat", `{"messages":[]}`, 400, "messages", "none"},
 		{"/joulemux/v1/chat", `{"messages":[{"role":"user"},{"role":"god"}]}`, 400, "messages[1].role", `"god"`},
-		{"/joulemux/v1/hold", `{"tier":"warm"}`, 400, "tier", `"warm"`},
+		{"/joulemux/v1/hold", `{"tier":"warm"}`, 400, "tier", `: tier: "warm" is none of`},
 		{"/joulemux/v1/hold", `{"tier":"unknown"}`, 400, "tier", `"unknown"`},
 		{"/joulemux/v1/hold", `{"tier":"low","reason":"` + strings.Repeat("x", 257) + `"}`, 400, "reason", "257 bytes"},
 		{"/joulemux/v1/hold", `null`, 400, "", "JSON object"},
