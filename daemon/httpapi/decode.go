@@ -188,8 +188,9 @@ func ollamaJob(kind job.Kind, path string, body []byte) (j job.Job, q *request, 
 		Stream:      kind != job.Embed && (q.Stream == nil || *q.Stream),
 		Tools:       len(q.Tools) > 0 && string(q.Tools) != "null" && string(q.Tools) != "[]",
 	}
-	if j.Model == "" {
-		j.Model = q.Name
+	if j.Model == "" && q.Name != "" {
+		// Ollama itself takes the older name for some requests only.
+		j.Model, j.Chosen = q.Name, true
 	}
 	if n := q.Options.NumPredict; n != nil && *n > 0 {
 		j.MaxTokens = int(min(*n, maxTokens))

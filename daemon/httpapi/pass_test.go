@@ -139,6 +139,14 @@ func TestOurMemberIsTakenOutAndTheReportComesWithTheLastLineAlone(t *testing.T) 
 	}
 }
 
+func TestTheOlderNameOfAModelIsTold(t *testing.T) {
+	o := with(says(ndjson, lastLine))
+	got := newRig(t, o).ask("POST", "/api/generate", `{"name":"m","prompt":"p"}`)
+	if asked := o.questions(); got.status != 200 || len(asked) != 1 || asked[0].body != `{"model":"m","name":"m","prompt":"p"}` {
+		t.Errorf("the backend was asked %q; got %+v", asked, got)
+	}
+}
+
 func TestNoReportIsAddedToARefusal(t *testing.T) {
 	refused := `{"error":"temperature must be a number"}`
 	r := newRig(t, with(func(w http.ResponseWriter, _ *http.Request) {

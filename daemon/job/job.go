@@ -42,7 +42,8 @@ type Job struct {
 	Kind Kind
 	// Model is the model's name in the client's spelling, or "" to have one chosen.
 	Model string
-	// Chosen says that Model was chosen for the client, who named none.
+	// Chosen says that Model was chosen for the client, whose own request names
+	// none, or not so that every backend takes it.
 	Chosen bool
 	// Original is the client's own request, if it came in a dialect that
 	// backends speak; then Content is empty and the bytes are passed through.
