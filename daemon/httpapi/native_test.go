@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -242,6 +243,23 @@ func TestTheStatusIsToldOnceOrWithEachChange(t *testing.T) {
 		if len(now.Backends) == 0 {
 			t.Fatalf("got %+v", now)
 		}
+	}
+}
+
+func TestALookIsNoChangeOfTheStatus(t *testing.T) {
+	r := newRig(t, with(nil))
+	s := r.follow(r.overUnix, "GET", "/joulemux/v1/status?watch", "") // has the backend looked at
+	last := next[wire.Status](s)
+	r.ask("GET", "/joulemux/v1/status", "")
+	if err := r.tiers.Prefer(t.Context(), power.PreferSaver); err != nil {
+		t.Fatal(err)
+	}
+	for last.Policy != "saver" {
+		now := next[wire.Status](s)
+		if reflect.DeepEqual(now, last) {
+			t.Fatalf("twice the same: %+v", now)
+		}
+		last = now
 	}
 }
 

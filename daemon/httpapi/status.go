@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -162,8 +163,12 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	out := s.lines(w)
+	var told wire.Status
 	for now := range s.changes(r.Context()) {
-		if out.put(now) != nil {
+		if reflect.DeepEqual(now, told) {
+			continue // a look at the backends, such as our own, is no change
+		}
+		if told = now; out.put(now) != nil {
 			return
 		}
 	}
