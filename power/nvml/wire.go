@@ -1,0 +1,98 @@
+package nvml
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/joulemux/joulemux/power"
+)
+
+// The two sides exchange lines of JSON: a question, and its answer. Answers
+// come in the order of the questions.
+
+// question is what the client may ask.
+type question struct {
+	// Read is the PCI address of the GPU to read, as in "0000:01:00.0".
+	Read string `json:"read"`
+}
+
+// answer is a sample, or why there is none. A figure that the GPU does not
+// have is left out, since unknown is not zero.
+type answer struct {
+	At           *time.Time `json:"at,omitempty"` // by the wall clock, which both sides have
+	EnergyMJ     *int64     `json:"energy_mj,omitempty"`
+	PowerMW      *int64     `json:"power_mw,omitempty"`
+	TemperatureC int        `json:"temperature_c,omitempty"`
+	Throttle     []string   `json:"throttle,omitempty"`
+	Error        string     `json:"error,omitempty"`
+	Kind         kind       `json:"kind,omitempty"`
+}
+
+// kind is why there is no sample, for programs.
+type kind string
+
+const (
+	asleep      kind = "asleep"
+	unavailable kind = "unavailable"
+)
+
+// NVML counts in millijoules and milliwatts; power's units are a thousandth of
+// those.
+const milli = 1000
+
+// answerOf is the only place where a failure becomes a kind.
+func answerOf(s Sample, err error) answer {
+	switch {
+	case errors.Is(err, power.ErrAsleep):
+		return answer{Error: err.Error(), Kind: asleep}
+	case err != nil:
+		// The kind says the rest.
+		why := strings.TrimPrefix(err.Error(), power.ErrUnavailable.Error()+": ")
+		return answer{Error: why, Kind: unavailable}
+	}
+	a := answer{At: &s.At, TemperatureC: s.Heat.Celsius, Throttle: s.Heat.Throttle}
+	if s.Counted {
+		a.EnergyMJ = new(int64(s.Energy / milli))
+	}
+	if s.Drawn {
+		a.PowerMW = new(int64(s.Draw / milli))
+	}
+	return a
+}
+
+// sample reads an answer that came at some time.
+func sample(line []byte, now time.Time) (Sample, error) {
+	var a answer
+	err := json.Unmarshal(line, &a)
+	switch {
+	case err != nil:
+		return Sample{}, fmt.Errorf("%w: an answer cannot be read: %w", power.ErrUnavailable, err)
+	case a.Kind == asleep:
+		return Sample{}, fmt.Errorf("%w: joulemux-nvml: %s", power.ErrAsleep, a.Error)
+	case a.Kind != "" || a.Error != "":
+		return Sample{}, fmt.Errorf("%w: joulemux-nvml: %s", power.ErrUnavailable, a.Error)
+	case a.At == nil || a.EnergyMJ == nil && a.PowerMW == nil:
+		return Sample{}, fmt.Errorf("%w: an answer has no time or no figure", power.ErrUnavailable)
+	}
+	// What came by the wall clock becomes a time that can be subtracted from
+	// others of this process, however the wall clock is set meanwhile.
+	s := Sample{At: now.Add(-max(0, now.Round(0).Sub(*a.At)))}
+	s.Heat = Heat{Celsius: a.TemperatureC, Throttle: a.Throttle}
+	if a.EnergyMJ != nil {
+		s.Energy, s.Counted = power.Energy(scale(*a.EnergyMJ)), true
+	}
+	if a.PowerMW != nil {
+		s.Draw, s.Drawn = power.Power(scale(*a.PowerMW)), true
+	}
+	return s, nil
+}
+
+// scale multiplies by a thousand, as far as there are numbers for it.
+func scale(milliunits int64) int64 {
+	const most = math.MaxInt64 / milli
+	return min(max(milliunits, -most), most) * milli
+}
