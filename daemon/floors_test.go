@@ -52,6 +52,7 @@ var scaffold = []string{"packaging/...", "power/powertest", "dbus/dbustest", "da
 var rooms = map[string][]string{
 	"os/exec":                          {"packaging/...", "cmd/joulemux"},
 	"github.com/godbus/dbus/v5":        {"dbus/...", "packaging/..."},
+	"github.com/NVIDIA/go-nvml":        {"cmd/joulemux-nvml"}, // cgo: not power/nvml, which the daemon imports
 	"github.com/coreos/go-systemd/v22": {"systemd"},
 	"github.com/fsnotify/fsnotify":     {"daemon/config"},
 	"go.yaml.in/yaml/v4":               {"daemon/config"},

@@ -12,6 +12,7 @@ import (
 const (
 	API  = "api"  // joulemux.socket
 	HTTP = "http" // joulemux-http.socket
+	NVML = "nvml" // joulemux-nvml.socket
 )
 
 // Listeners returns the sockets that we were started with, by name. It is for
