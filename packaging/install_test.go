@@ -47,6 +47,7 @@ func TestUsersInstallIntoTheirHome(t *testing.T) {
 	}
 	run(t, env, prefix+"/bin/joulemuxd", "--check")
 	run(t, env, prefix+"/bin/joulemux", "version")
+	run(t, env, prefix+"/bin/joulemux-nvml", "--version")
 
 	const disable = "systemctl --user disable --now joulemuxd.service joulemux.socket joulemux-http.socket"
 	if out := run(t, env, "make", "uninstall", "PREFIX="+prefix); !strings.Contains(out, disable) {
@@ -70,6 +71,7 @@ func contents(t *testing.T, units string) []string {
 	t.Helper()
 	files := []string{
 		"bin/joulemux",
+		"bin/joulemux-nvml",
 		"bin/joulemuxd",
 		"share/bash-completion/completions/joulemux",
 		"share/dbus-1/services/io.github.joulemux.Inference1.service",
@@ -79,6 +81,8 @@ func contents(t *testing.T, units string) []string {
 		"share/fish/vendor_completions.d/joulemux.fish",
 		"share/zsh/site-functions/_joulemux",
 		units + "/joulemux-http.socket",
+		units + "/joulemux-nvml.service",
+		units + "/joulemux-nvml.socket",
 		units + "/joulemux.socket",
 		units + "/joulemuxd.service",
 	}

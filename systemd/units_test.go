@@ -9,16 +9,26 @@ import (
 	"testing"
 
 	"github.com/joulemux/joulemux/dbus"
+	"github.com/joulemux/joulemux/power/nvml"
 	"github.com/joulemux/joulemux/systemd"
 )
 
 const service = "joulemuxd.service"
 
+// services are the services by their sockets.
+var services = map[string]string{
+	"joulemux.socket":      service,
+	"joulemux-http.socket": service,
+	"joulemux-nvml.socket": "joulemux-nvml.service",
+}
+
 func TestUnitsHaveNoFaults(t *testing.T) {
-	// The program has to be there, and to be one that can be run.
+	// The programs have to be there, and to be some that can be run.
 	bin := t.TempDir()
-	if err := os.Symlink(os.Args[0], filepath.Join(bin, "joulemuxd")); err != nil {
-		t.Fatal(err)
+	for _, program := range []string{"joulemuxd", "joulemux-nvml"} {
+		if err := os.Symlink(os.Args[0], filepath.Join(bin, program)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	units := t.TempDir()
 	args := []string{"--user", "verify"}
@@ -46,12 +56,12 @@ func TestSocketsHaveTheNamesThatTheProgramAsksFor(t *testing.T) {
 		}
 		u := readUnit(t, unit)
 		names = append(names, u["FileDescriptorName"]...)
-		if got := u["Service"]; !slices.Equal(got, []string{service}) {
+		if got := u["Service"]; !slices.Equal(got, []string{services[unit]}) {
 			t.Errorf("%s starts %q", unit, got)
 		}
 	}
 	slices.Sort(names)
-	if want := []string{systemd.API, systemd.HTTP}; !slices.Equal(names, want) {
+	if want := []string{systemd.API, systemd.HTTP, systemd.NVML}; !slices.Equal(names, want) {
 		t.Errorf("the units' sockets are %q, the program's %q", names, want)
 	}
 }
@@ -62,6 +72,20 @@ func TestServiceStartsOnlyTheSocketThatAllNeed(t *testing.T) {
 		if want := []string{"joulemux.socket"}; !slices.Equal(u[key], want) {
 			t.Errorf("%s is %q, want %q", key, u[key], want)
 		}
+	}
+}
+
+func TestSensorIsWhereTheDaemonLooksForIt(t *testing.T) {
+	u := readUnit(t, "joulemux-nvml.socket")
+	if want := "%t/" + nvml.Socket; !slices.Equal(u["ListenStream"], []string{want}) {
+		t.Errorf("it listens at %q, want %q", u["ListenStream"], want)
+	}
+	if got := readUnit(t, service)["Wants"]; !slices.Equal(got, []string{"joulemux-nvml.socket"}) {
+		t.Errorf("the daemon wants %q", got)
+	}
+	// Six short jobs in ten seconds are no failure.
+	if got := readUnit(t, "joulemux-nvml.service")["StartLimitIntervalSec"]; !slices.Equal(got, []string{"0"}) {
+		t.Errorf("starts are limited: %q", got)
 	}
 }
 
@@ -92,17 +116,19 @@ func TestCallsOnTheBusStartTheService(t *testing.T) {
 func TestHardeningNeedsNoPrivileges(t *testing.T) {
 	// What a user manager of systemd 252 ignores, or cannot do where user
 	// namespaces are forbidden. CapabilityBoundingSet= is fatal everywhere.
-	u := readUnit(t, service)
-	for key := range u {
-		for _, bad := range []string{"Private", "Protect", "ReadWrite", "ReadOnly", "Inaccessible", "Capability", "IPAddress", "StateDirectory", "DynamicUser"} {
-			if strings.HasPrefix(key, bad) {
-				t.Errorf("%s= is not for a user's service", key)
+	for _, unit := range []string{service, "joulemux-nvml.service"} {
+		u := readUnit(t, unit)
+		for key := range u {
+			for _, bad := range []string{"Private", "Protect", "ReadWrite", "ReadOnly", "Inaccessible", "Capability", "IPAddress", "StateDirectory", "DynamicUser"} {
+				if strings.HasPrefix(key, bad) {
+					t.Errorf("%s: %s= is not for a user's service", unit, key)
+				}
 			}
 		}
-	}
-	for _, key := range []string{"NoNewPrivileges", "MemoryDenyWriteExecute", "RestrictNamespaces", "SystemCallFilter", "RestrictAddressFamilies"} {
-		if len(u[key]) == 0 {
-			t.Errorf("%s= is missing", key)
+		for _, key := range []string{"NoNewPrivileges", "MemoryDenyWriteExecute", "RestrictNamespaces", "SystemCallFilter", "RestrictAddressFamilies"} {
+			if len(u[key]) == 0 {
+				t.Errorf("%s: %s= is missing", unit, key)
+			}
 		}
 	}
 }
