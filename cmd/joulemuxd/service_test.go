@@ -81,7 +81,11 @@ func TestServiceOfAUser(t *testing.T) {
 	})
 	t.Run("it stops at once with a stream open", func(t *testing.T) { expectQuickStop(t, l) })
 	t.Run("on a bad file it starts and says so to whoever asks, until that is mended", func(t *testing.T) { expectMendable(t, l, backend, overTCP) })
-	t.Run("it stays confined", func(t *testing.T) { expectConfined(t, l) })
+	t.Run("a connection starts the reader of NVIDIA GPUs, which ends with it", func(t *testing.T) { expectNVIDIA(t, l) })
+	t.Run("it stays confined", func(t *testing.T) {
+		expectConfined(t, l, service)
+		expectConfined(t, l, "joulemux-nvml.service")
+	})
 }
 
 func oneBackend(id, backend string) string {
@@ -203,13 +207,13 @@ func expectMendable(t *testing.T, l *login, backend, overTCP string) {
 	expectStatus(t, l)
 }
 
-// expectConfined holds how much systemd thinks the daemon could do. What would
+// expectConfined holds how much systemd thinks a service could do. What would
 // lower it further needs privileges that a user manager does not have.
-func expectConfined(t *testing.T, l *login) {
+func expectConfined(t *testing.T, l *login, service string) {
 	t.Helper()
 	const budget = 6.5
-	said := l.run(t, "systemd-analyze --user --no-pager security joulemuxd.service")
-	found := regexp.MustCompile(`Overall exposure level for joulemuxd\.service: ([0-9.]+).*`).FindStringSubmatch(said)
+	said := l.run(t, "systemd-analyze --user --no-pager security "+service)
+	found := regexp.MustCompile(`Overall exposure level for ` + service + `: ([0-9.]+).*`).FindStringSubmatch(said)
 	if found == nil {
 		t.Fatalf("there is no score in\n%s", said)
 	}
