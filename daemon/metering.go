@@ -3,6 +3,8 @@ package daemon
 import (
 	"errors"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"sync"
@@ -14,6 +16,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/peer"
 	"github.com/joulemux/joulemux/power"
 	"github.com/joulemux/joulemux/power/meter"
+	"github.com/joulemux/joulemux/power/nvml"
 	"github.com/joulemux/joulemux/power/sysfs"
 	"github.com/joulemux/joulemux/power/tracker"
 )
@@ -22,6 +25,13 @@ import (
 func newMeter(o Options, backends *backend.Set, peers peer.Table, tail func(string, power.Energy)) *meter.Meter {
 	var sensors []meter.Sensor
 	for _, s := range sysfs.Sensors(o.Sys) {
+		sensors = append(sensors, s)
+	}
+	gpus, err := nvml.Find(o.Sys, runtimePath(nvml.Socket))
+	if err != nil {
+		o.Log.Debug("NVIDIA GPUs cannot be looked for", "err", err)
+	}
+	for _, s := range gpus {
 		sensors = append(sensors, s)
 	}
 	names := make([]string, len(sensors))
@@ -33,6 +43,15 @@ func newMeter(o Options, backends *backend.Set, peers peer.Table, tail func(stri
 		Sensors: sensors, CPU: &cpu{proc: o.Proc, cgroup: cgroups(o.Sys), backends: backends, peers: peers},
 		Suspended: suspended, Tail: tail,
 	})
+}
+
+// runtimePath returns where in the user's runtime folder something is, or "".
+func runtimePath(name string) string {
+	folder := os.Getenv("XDG_RUNTIME_DIR")
+	if folder == "" {
+		return ""
+	}
+	return filepath.Join(folder, name)
 }
 
 // cgroups is the tree of control groups, which is a part of /sys.

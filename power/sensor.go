@@ -21,6 +21,9 @@ const (
 	ScopeDiscreteGPU Scope = "dgpu"
 )
 
+// SourceNVML is the sensor of NVIDIA's GPUs, which no other can read.
+const SourceNVML = "nvml"
+
 // Domain is a part of this machine whose energy one sensor tells.
 type Domain struct {
 	// Name is the domain's own, as in "package-0" or "npu".
@@ -59,7 +62,8 @@ func (d Domain) Covers(c DeviceClass) bool {
 	case ScopeNPU:
 		return c == NPU
 	case ScopeDiscreteGPU:
-		return c.Discrete()
+		// What may or may not run on the GPU is no reason to look at it.
+		return c == DiscreteGPU || c == NVIDIA && d.Source == SourceNVML
 	default:
 		return false
 	}

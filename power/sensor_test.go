@@ -1,6 +1,7 @@
 package power_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -48,7 +49,9 @@ func count(joules float64) power.Reading { return power.Reading{Energy: power.Jo
 func draw(watts float64) power.Reading   { return power.Reading{Draw: power.Watts(watts)} }
 
 func TestWhichDomainsADeviceShowsIn(t *testing.T) {
-	pkg, npu, dgpu := power.Domain{Scope: power.ScopePackage}, power.Domain{Scope: power.ScopeNPU}, power.Domain{Scope: power.ScopeDiscreteGPU}
+	pkg, npu := power.Domain{Scope: power.ScopePackage}, power.Domain{Scope: power.ScopeNPU}
+	radeon := power.Domain{Scope: power.ScopeDiscreteGPU, Source: "amdgpu"}
+	nvidia := power.Domain{Scope: power.ScopeDiscreteGPU, Source: power.SourceNVML}
 	core, platform := power.Domain{Scope: power.ScopeCore}, power.Domain{Scope: power.ScopePlatform}
 	for _, c := range []struct {
 		class         power.DeviceClass
@@ -57,12 +60,13 @@ func TestWhichDomainsADeviceShowsIn(t *testing.T) {
 		{power.CPU, []power.Domain{pkg}, []power.Domain{pkg}},
 		{power.IntegratedGPU, []power.Domain{pkg}, []power.Domain{pkg}},
 		{power.NPU, []power.Domain{pkg, npu}, []power.Domain{pkg, npu}},
-		{power.NVIDIA, []power.Domain{pkg, dgpu}, []power.Domain{dgpu}},
-		{power.Unclassified, []power.Domain{pkg, dgpu}, []power.Domain{dgpu}},
+		{power.NVIDIA, []power.Domain{pkg, nvidia}, []power.Domain{nvidia}},
+		{power.DiscreteGPU, []power.Domain{pkg, radeon, nvidia}, []power.Domain{radeon, nvidia}},
+		{power.Unclassified, []power.Domain{pkg}, nil},
 		{power.Cloud, nil, nil},
 	} {
 		var covers, holds []power.Domain
-		for _, d := range []power.Domain{pkg, npu, dgpu, core, platform} {
+		for _, d := range []power.Domain{pkg, npu, radeon, nvidia, core, platform} {
 			if d.Covers(c.class) {
 				covers = append(covers, d)
 			}
@@ -70,7 +74,7 @@ func TestWhichDomainsADeviceShowsIn(t *testing.T) {
 				holds = append(holds, d)
 			}
 		}
-		if len(covers) != len(c.covers) || len(holds) != len(c.holds) {
+		if !slices.Equal(covers, c.covers) || !slices.Equal(holds, c.holds) {
 			t.Errorf("%s shows in %v and is held by %v, want %v and %v", c.class, covers, holds, c.covers, c.holds)
 		}
 	}

@@ -78,13 +78,14 @@ func sleeps(d power.Domain) bool { return d.Scope == power.ScopeDiscreteGPU }
 // look is what reading a sensor gave.
 type look struct {
 	account *account
+	domain  power.Domain // what it counts may show only when it is read
 	reading power.Reading
 	err     error
 }
 
 func (a *account) read(ctx context.Context) look {
 	r, err := a.sensor.Read(ctx)
-	return look{a, r, err}
+	return look{a, a.sensor.Domain(), r, err}
 }
 
 // take counts the energy since the last reading, if that can be told.
@@ -96,7 +97,8 @@ func (a *account) take(l look, suspended time.Duration, p *phase) {
 	if a.known && !l.reading.At.After(a.last.At) {
 		return // no news
 	}
-	from, known := a.last, a.known && suspended == a.suspended
+	from, known := a.last, a.known && suspended == a.suspended && l.domain == a.domain
+	a.domain = l.domain
 	a.last, a.known, a.suspended = l.reading, true, suspended
 	if !known {
 		return

@@ -29,7 +29,8 @@ import (
 )
 
 // A Sensor reads one domain. Its figures may be older than the call, and calls
-// may come at the same time.
+// may come at the same time. Of the domain only whether and how it counts may
+// change, and only with a reading.
 type Sensor interface {
 	Domain() power.Domain
 	Read(ctx context.Context) (power.Reading, error)

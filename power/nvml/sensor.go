@@ -67,7 +67,7 @@ func (s *Sensor) Domain() power.Domain {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := power.Domain{
-		Name: "gpu " + s.device, Scope: power.ScopeDiscreteGPU, Source: "nvml", Device: s.device,
+		Name: "gpu " + s.device, Scope: power.ScopeDiscreteGPU, Source: power.SourceNVML, Device: s.device,
 		Cumulative: s.last.Counted || s.last.At.IsZero(),
 		// The counter's, as measured by ML.ENERGY's Zeus. "joulemux-nvml
 		// --measure" says what it is here.
