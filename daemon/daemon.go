@@ -69,6 +69,7 @@ type daemon struct {
 	supplies   *upower.Watcher
 	backends   *backend.Set
 	meter      *meter.Meter
+	peers      peer.Table
 	dispatcher *dispatch.Dispatcher
 	http       *httpapi.Server
 	status     status
@@ -118,6 +119,7 @@ func assemble(o Options) (*daemon, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the process table: %w", err)
 	}
+	d.peers = table
 	keeper := preferenceFile{folder: o.State, log: o.Log}
 	read := func() power.Supply { return sysfs.Supply(o.Sys) }
 	d.tiers = &tiers{Tracker: tracker.New(c.Policy, keeper.load(), read), file: keeper}
@@ -127,7 +129,7 @@ func assemble(o Options) (*daemon, error) {
 	d.dispatcher = dispatch.New(dispatch.Parts{Tiers: d.tiers, Backends: d.backends, Meter: d.meter, Log: o.Log}, d.dispatchSettings(c))
 	d.http = httpapi.New(httpapi.Parts{
 		Runner: d.dispatcher, Tiers: d.tiers, Backends: d.backends,
-		UID: table.UID, Draw: d.supplies.Draw, Version: o.Version, Log: o.Log,
+		UID: table.UID, Program: table.Program, Draw: d.supplies.Draw, Version: o.Version, Log: o.Log,
 	}, d.httpSettings(c))
 	d.backends.Configure(specs(c))
 	d.setLevel(c)
@@ -245,7 +247,7 @@ func (d *daemon) serveBus(ctx context.Context, ready func()) {
 	}
 	front := dbus.New(dbus.Parts{
 		Tiers: d.tiers, Runner: d.dispatcher, Backends: d.backends, Draw: d.supplies.Draw,
-		Level: d.Level, LogTarget: d.LogTarget, Version: d.Version, Log: d.Log,
+		Program: d.peers.Program, Level: d.Level, LogTarget: d.LogTarget, Version: d.Version, Log: d.Log,
 	})
 	if err := front.Run(ctx, address, ready); err != nil && ctx.Err() == nil {
 		d.Log.Error("the session bus is not served", "err", err)

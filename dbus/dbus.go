@@ -63,6 +63,8 @@ type Parts struct {
 	// Draw tells what the machine takes from its battery, if it is known. It
 	// is asked only when somebody reads DrawWatts.
 	Draw func() (power.Power, bool)
+	// Program names what a process runs, or returns "".
+	Program func(pid int) string
 	// Level is that of the log, which peers may change.
 	Level *slog.LevelVar
 	// LogTarget is where the log goes, in systemd's words: "journal", or

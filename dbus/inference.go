@@ -66,7 +66,7 @@ func (i *inference) generate(ctx context.Context, c bus.Call, prompt string, opt
 	if prompt == "" {
 		return "", nil, job.InvalidField("prompt", "is empty")
 	}
-	j, err := newJob(job.Generate, job.Content{Prompt: prompt}, options)
+	j, err := i.newJob(ctx, c, job.Generate, job.Content{Prompt: prompt}, options)
 	if err != nil {
 		return "", nil, err
 	}
@@ -82,7 +82,7 @@ func (i *inference) embed(ctx context.Context, c bus.Call, input []string, optio
 	if len(input) == 0 {
 		return nil, nil, job.InvalidField("input", "there is none")
 	}
-	j, err := newJob(job.Embed, job.Content{Input: input}, options)
+	j, err := i.newJob(ctx, c, job.Embed, job.Content{Input: input}, options)
 	if err != nil {
 		return nil, nil, err
 	}

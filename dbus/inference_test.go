@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -44,6 +45,9 @@ func TestGenerate(t *testing.T) {
 		}
 	}
 	j := r.runner.last()
+	if want := fmt.Sprintf("program of %d", os.Getpid()); j.Client != want {
+		t.Errorf("the client is %q, want %q", j.Client, want)
+	}
 	if j.Kind != job.Generate || !j.Stream || j.PromptBytes != len("Why?Be brief.") || j.Deadline != 24*time.Second ||
 		time.Since(j.Arrived) > time.Minute || j.Content.Prompt != "Why?" || j.MaxTokens != 5 || *j.Content.Sampling.TopK != 3 ||
 		j.Custom["who"] != "me" || !j.LatencyCritical {

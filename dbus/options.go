@@ -1,6 +1,7 @@
 package dbus
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -9,11 +10,15 @@ import (
 	godbus "github.com/godbus/dbus/v5"
 
 	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/dbus/bus"
 )
 
-// newJob returns a job with that content and those options.
-func newJob(kind job.Kind, content job.Content, options map[string]godbus.Variant) (job.Job, error) {
+// newJob returns a job of a caller's with that content and those options.
+func (f *FrontEnd) newJob(ctx context.Context, c bus.Call, kind job.Kind, content job.Content, options map[string]godbus.Variant) (job.Job, error) {
 	j := job.Job{Kind: kind, Content: content, Stream: kind != job.Embed, Arrived: time.Now()}
+	if pid, err := c.PID(ctx); err == nil { // else it has just left
+		j.Client = f.Program(pid)
+	}
 	for _, key := range slices.Sorted(maps.Keys(options)) {
 		if err := j.Set(key, plain(options[key])); err != nil {
 			return j, err

@@ -3,6 +3,7 @@ package dbus
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -55,8 +56,9 @@ func newRig(t *testing.T, change func(*rig)) *rig {
 	r.backends.Look(t.Context())
 	r.FrontEnd = New(Parts{
 		Tiers: r.tiers, Runner: r.runner, Backends: r.backends,
-		Draw:  func() (power.Power, bool) { return 0, false },
-		Level: new(slog.LevelVar), Version: "1.2.3", Log: log,
+		Draw:    func() (power.Power, bool) { return 0, false },
+		Program: func(pid int) string { return fmt.Sprintf("program of %d", pid) },
+		Level:   new(slog.LevelVar), Version: "1.2.3", Log: log,
 	})
 	if change != nil {
 		change(r)

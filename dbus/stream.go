@@ -24,7 +24,7 @@ func (i *inference) generateTo(ctx context.Context, c bus.Call, sink godbus.Unix
 	if err != nil {
 		return "", nil, err
 	}
-	j, err := newJob(job.Chat, job.Content{Messages: conversation}, options)
+	j, err := i.newJob(ctx, c, job.Chat, job.Content{Messages: conversation}, options)
 	if err != nil {
 		return "", nil, err
 	}

@@ -23,16 +23,22 @@ type caller struct {
 	// tcp connections can come from a browser, and so from any web page.
 	tcp bool
 	who func() (uid, pid int, known bool)
+	// program names what runs there, or is "".
+	program func() string
 }
 
 type callerKey struct{}
 
 // meet attaches the caller to the context of a connection.
 func (s *Server) meet(ctx context.Context, conn net.Conn) context.Context {
-	c := &caller{who: func() (int, int, bool) { return 0, 0, false }}
+	c := &caller{who: func() (int, int, bool) { return 0, 0, false }, program: func() string { return "" }}
 	switch conn := conn.(type) {
 	case *net.UnixConn:
 		c.who = func() (int, int, bool) { return credentials(conn) }
+		c.program = sync.OnceValue(func() string {
+			_, pid, _ := credentials(conn)
+			return s.Program(pid)
+		})
 	case *net.TCPConn:
 		c.tcp = true
 		local, remote := addrPort(conn.LocalAddr()), addrPort(conn.RemoteAddr())
@@ -153,4 +159,17 @@ func holder(ctx context.Context) string {
 		}
 	}
 	return "a client of the HTTP port"
+}
+
+// clientOf names the program that asks. One that comes by the port says itself
+// what it is, like any that browses the web.
+func clientOf(r *http.Request) string {
+	if c, ok := r.Context().Value(callerKey{}).(*caller); ok {
+		if name := c.program(); name != "" {
+			return name
+		}
+	}
+	product, _, _ := strings.Cut(r.UserAgent(), "/")
+	product, _, _ = strings.Cut(strings.TrimSpace(product), " ")
+	return product
 }

@@ -59,6 +59,8 @@ type Parts struct {
 	Backends Backends
 	// UID tells the user behind a loopback connection.
 	UID func(local, remote netip.AddrPort) (uid int, known bool)
+	// Program names what a process runs, or returns "".
+	Program func(pid int) string
 	// Draw tells what the machine takes from its battery.
 	Draw    func() (power.Power, bool)
 	Version string

@@ -91,7 +91,8 @@ func (s *Server) native(w http.ResponseWriter, r *http.Request, j job.Job, optio
 	if j.ID == "" {
 		j.ID = rand.Text()
 	}
-	j.Stream, j.PromptBytes, j.Arrived = true, j.Content.Bytes(), time.Now()
+	j.Stream, j.PromptBytes = true, j.Content.Bytes()
+	j.Arrived, j.Client = time.Now(), clientOf(r)
 	out := &events{lines: s.lines(w), id: j.ID}
 	err := s.Runner.Run(r.Context(), j, out)
 	switch {

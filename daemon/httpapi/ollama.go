@@ -36,7 +36,7 @@ func (s *Server) job(kind job.Kind) http.HandlerFunc {
 		if j.ID == "" {
 			j.ID = rand.Text()
 		}
-		j.Arrived = time.Now()
+		j.Arrived, j.Client = time.Now(), clientOf(r)
 		out := &answer{client: s.client(w), job: &j, wants: q.report}
 		out.end(s.Runner.Run(r.Context(), j, out))
 	}

@@ -142,7 +142,7 @@ func newRig(t *testing.T, servers ...http.Handler) *rig {
 		t.Fatal(err)
 	}
 	r.Server = httpapi.New(httpapi.Parts{
-		Runner: r.dispatch, Tiers: r.tiers, Backends: r.backends, UID: table.UID,
+		Runner: r.dispatch, Tiers: r.tiers, Backends: r.backends, UID: table.UID, Program: table.Program,
 		Draw: func() (power.Power, bool) { return power.Watts(9), true }, Version: "1-test", Log: log,
 	}, httpapi.Settings{MaxBody: 4 << 20})
 	r.serve()

@@ -58,6 +58,8 @@ type Job struct {
 	// Tools tells that the model may call tools. Backends hold an answer back
 	// while they look for a call in it.
 	Tools bool
+	// Client names the program that asks, as far as its wire can tell.
+	Client string
 	Annotations
 	// Arrived is when the request was complete. Latencies count from here.
 	Arrived time.Time

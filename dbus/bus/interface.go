@@ -30,6 +30,13 @@ type Call struct {
 // is called may ask for it, before it returns.
 func (c Call) Answered(f func()) { *c.answered = append(*c.answered, f) }
 
+// PID asks the bus which process calls.
+func (c Call) PID(ctx context.Context) (pid int, err error) {
+	var id uint32
+	err = c.Conn.BusObject().CallWithContext(ctx, busName+".GetConnectionUnixProcessID", 0, c.Sender).Store(&id)
+	return int(id), err
+}
+
 // Code is what stands behind an interface.
 type Code struct {
 	// Methods are functions by the methods' names:
