@@ -24,6 +24,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/config"
 	"github.com/joulemux/joulemux/daemon/dispatch"
 	"github.com/joulemux/joulemux/daemon/httpapi"
+	"github.com/joulemux/joulemux/daemon/httpapi/wire"
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/daemon/peer"
 	"github.com/joulemux/joulemux/dbus"
@@ -130,6 +131,7 @@ func assemble(o Options) (*daemon, error) {
 	d.http = httpapi.New(httpapi.Parts{
 		Runner: d.dispatcher, Tiers: d.tiers, Backends: d.backends,
 		UID: table.UID, Program: table.Program, Draw: d.supplies.Draw, Version: o.Version, Log: o.Log,
+		Draws: d.meter.Draws, Devices: func() []wire.Device { return devices(o.Sys) },
 	}, d.httpSettings(c))
 	d.backends.Configure(specs(c))
 	d.setLevel(c)

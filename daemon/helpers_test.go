@@ -154,3 +154,13 @@ func pipe(t *testing.T) (r, w *os.File) {
 	t.Cleanup(func() { _, _ = r.Close(), w.Close() })
 	return r, w
 }
+
+// member returns our member of a line that ends an answer.
+func member(t *testing.T, line string) map[string]any {
+	t.Helper()
+	var last struct{ Joulemux map[string]any }
+	if err := json.Unmarshal([]byte(line), &last); err != nil || last.Joulemux == nil {
+		t.Fatalf("there is no report in %s", line)
+	}
+	return last.Joulemux
+}

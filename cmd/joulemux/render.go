@@ -55,9 +55,34 @@ func details(s wire.Status) []string {
 	}
 	list = append(list, "active: "+active(s), fmt.Sprintf("running: %s", counted(s.Running, "job")))
 	if s.DrawWatts != nil {
-		list = append(list, fmt.Sprintf("draw: %.1f W", *s.DrawWatts))
+		list = append(list, fmt.Sprintf("draw: %.1f W from the battery", *s.DrawWatts))
+	}
+	for _, d := range s.Draws {
+		list = append(list, d.Domain+": "+drawn(d)+" ("+d.Source+")")
+	}
+	for _, d := range s.Devices {
+		list = append(list, d.Address+": "+d.Vendor+" "+d.Kind+", "+powered(d))
 	}
 	return list
+}
+
+func drawn(d wire.Draw) string {
+	if d.Asleep {
+		return "asleep"
+	}
+	return fmt.Sprintf("%.1f W", d.Watts)
+}
+
+// powered says in what state a device is, and what keeps it from sleeping.
+func powered(d wire.Device) string {
+	said := cmp.Or(d.Status, "of unknown state")
+	if d.PowerState != "" {
+		said += " in " + d.PowerState
+	}
+	if d.NeverSleeps {
+		said += ", set never to sleep (power/control is on)"
+	}
+	return said
 }
 
 func since(t time.Time) string {

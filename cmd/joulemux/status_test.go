@@ -28,18 +28,27 @@ func statusJSON(charge, more string) string {
 
 const held = `,"holds":[{"cookie":7,"tier":"battery","reason":"","holder":":1.42","since":"2026-05-06T07:08:09Z"}]`
 
+const measured = `,"draws":[{"domain":"package-0","scope":"package","source":"rapl","watts":4.3},` +
+	`{"domain":"gpu 0000:03:00.0","scope":"dgpu","source":"amdgpu","watts":0,"asleep":true}],` +
+	`"devices":[{"address":"0000:01:00.0","vendor":"nvidia","kind":"display","status":"suspended","power_state":"D3cold"},` +
+	`{"address":"0000:03:00.0","vendor":"amd","kind":"display","status":"active","power_state":"D0","never_sleeps":true}]`
+
 func TestStatusForPeople(t *testing.T) {
 	t.Setenv("TZ", "UTC")
-	r := replay(t, answers{"GET status": says(statusJSON("62", held+`,"draw_watts":6.42`))})
-	const want = `tier     battery, discharging, since 2026-05-06 07:08:09
-supply   62 %, discharging
-profile  none
-policy   auto
-hold     battery by :1.42: no reason given, since 2026-05-06 07:08:09
-active   ollama-igpu, least cost & <fast>
-running  no jobs
-draw     6.4 W
-daemon   1.2.3
+	r := replay(t, answers{"GET status": says(statusJSON("62", held+`,"draw_watts":6.42`+measured))})
+	const want = `tier              battery, discharging, since 2026-05-06 07:08:09
+supply            62 %, discharging
+profile           none
+policy            auto
+hold              battery by :1.42: no reason given, since 2026-05-06 07:08:09
+active            ollama-igpu, least cost & <fast>
+running           no jobs
+draw              6.4 W from the battery
+package-0         4.3 W (rapl)
+gpu 0000:03:00.0  asleep (amdgpu)
+0000:01:00.0      nvidia display, suspended in D3cold
+0000:03:00.0      amd display, active in D0, set never to sleep (power/control is on)
+daemon            1.2.3
 
 BACKEND        HARDWARE  STATE      MODELS  LOADED  POWER             LATENCY  PER MINUTE  ERRORS
 ollama-igpu    igpu      healthy    2       a       12.0 W estimated  350 ms   2           25 %

@@ -26,6 +26,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/daemon/route"
 	"github.com/joulemux/joulemux/power"
+	"github.com/joulemux/joulemux/power/meter"
 	"github.com/joulemux/joulemux/power/tracker"
 )
 
@@ -62,7 +63,10 @@ type Parts struct {
 	// Program names what a process runs, or returns "".
 	Program func(pid int) string
 	// Draw tells what the machine takes from its battery.
-	Draw    func() (power.Power, bool)
+	Draw func() (power.Power, bool)
+	// Draws reads the sensors, and Devices the graphics and neural processors.
+	Draws   func(ctx context.Context) []meter.Draw
+	Devices func() []wire.Device
 	Version string
 	Log     *slog.Logger
 }

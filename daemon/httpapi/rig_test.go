@@ -22,6 +22,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/backend/ollama"
 	"github.com/joulemux/joulemux/daemon/dispatch"
 	"github.com/joulemux/joulemux/daemon/httpapi"
+	"github.com/joulemux/joulemux/daemon/httpapi/wire"
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/daemon/peer"
 	"github.com/joulemux/joulemux/power"
@@ -144,6 +145,15 @@ func newRig(t *testing.T, servers ...http.Handler) *rig {
 	r.Server = httpapi.New(httpapi.Parts{
 		Runner: r.dispatch, Tiers: r.tiers, Backends: r.backends, UID: table.UID, Program: table.Program,
 		Draw: func() (power.Power, bool) { return power.Watts(9), true }, Version: "1-test", Log: log,
+		Draws: func(context.Context) []meter.Draw {
+			return []meter.Draw{
+				{Domain: power.Domain{Name: "package-0", Scope: power.ScopePackage, Source: "rapl"}, Draw: power.Watts(4.26)},
+				{Domain: power.Domain{Name: "gpu 0000:03:00.0", Scope: power.ScopeDiscreteGPU, Source: "amdgpu"}, Asleep: true},
+			}
+		},
+		Devices: func() []wire.Device {
+			return []wire.Device{{Address: "0000:01:00.0", Vendor: "nvidia", Kind: "display", Status: "suspended", PowerState: "D3cold"}}
+		},
 	}, httpapi.Settings{MaxBody: 4 << 20})
 	r.serve()
 	return r

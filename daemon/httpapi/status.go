@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"net/http"
 	"reflect"
 	"slices"
@@ -159,7 +160,7 @@ func (s *Server) models(w http.ResponseWriter, r *http.Request) {
 // status answers once, or with a line for each change.
 func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	if !r.URL.Query().Has("watch") {
-		reply(w, http.StatusOK, s.describeStatus(s.Tiers.Look(r.Context()), s.Backends.Look(r.Context())))
+		reply(w, http.StatusOK, s.describeStatus(r.Context(), s.Tiers.Look(r.Context()), s.Backends.Look(r.Context())))
 		return
 	}
 	out := s.lines(w)
@@ -174,7 +175,7 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (s *Server) describeStatus(now tracker.Snapshot, backends backend.Snapshot) wire.Status {
+func (s *Server) describeStatus(ctx context.Context, now tracker.Snapshot, backends backend.Snapshot) wire.Status {
 	d := wire.Status{
 		Version: s.Version, Tier: now.Tier.String(), TierReason: string(now.Reason), Since: now.Since,
 		Supply: wire.Supply{
@@ -196,7 +197,21 @@ func (s *Server) describeStatus(now tracker.Snapshot, backends backend.Snapshot)
 		watts := draw.Watts()
 		d.DrawWatts = &watts
 	}
+	d.Draws, d.Devices = s.describeDraws(ctx), s.Devices()
 	return d
+}
+
+// describeDraws reads the sensors. Finer figures than a tenth of a watt would
+// tell more than how much the machine draws.
+func (s *Server) describeDraws(ctx context.Context) []wire.Draw {
+	list := []wire.Draw{}
+	for _, d := range s.Draws(ctx) {
+		list = append(list, wire.Draw{
+			Domain: d.Domain.Name, Scope: string(d.Domain.Scope), Source: d.Domain.Source,
+			Watts: math.Round(d.Draw.Watts()*10) / 10, Asleep: d.Asleep,
+		})
+	}
+	return list
 }
 
 func held(h power.Hold) wire.Held {
@@ -233,7 +248,7 @@ func (s *Server) changes(ctx context.Context) func(func(wire.Status) bool) {
 			case <-ctx.Done():
 				return
 			case <-changed:
-				if !yield(s.describeStatus(s.Tiers.Look(ctx), s.Backends.Look(ctx))) {
+				if !yield(s.describeStatus(ctx, s.Tiers.Look(ctx), s.Backends.Look(ctx))) {
 					return
 				}
 			}

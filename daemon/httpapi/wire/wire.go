@@ -34,8 +34,39 @@ type Status struct {
 	// Running is how many jobs are under way.
 	Running int `json:"running"`
 	// DrawWatts is what the machine takes from its battery, if it says so.
-	DrawWatts *float64  `json:"draw_watts,omitempty"`
-	Backends  []Backend `json:"backends"`
+	DrawWatts *float64 `json:"draw_watts,omitempty"`
+	// Draws are what single sensors say, read for whoever asks, and Devices
+	// the graphics and neural processors, read without waking any.
+	Draws    []Draw    `json:"draws"`
+	Devices  []Device  `json:"devices"`
+	Backends []Backend `json:"backends"`
+}
+
+// Draw is what a part of the machine takes now. Domains contain each other, so
+// they do not add up.
+type Draw struct {
+	Domain string  `json:"domain"` // as in "package-0"
+	Scope  string  `json:"scope"`  // "platform", "package", "core", "uncore", "dram", "npu" or "dgpu"
+	Source string  `json:"source"` // the sensor, as in "rapl"
+	Watts  float64 `json:"watts"`
+	// Asleep devices were not asked.
+	Asleep bool `json:"asleep,omitempty"`
+}
+
+// Device is a graphics or neural processor, as the kernel's power management
+// sees it.
+type Device struct {
+	Address string `json:"address"` // on the PCI bus
+	Vendor  string `json:"vendor"`  // "nvidia", "amd" or "intel", or the number on the bus
+	Kind    string `json:"kind"`    // "display" or "accelerator"
+	// Status is the kernel's runtime_status, such as "active" or "suspended",
+	// and PowerState the bus's, such as "D0" or "D3cold".
+	Status      string `json:"status"`
+	PowerState  string `json:"power_state"`
+	SuspendedMs int64  `json:"suspended_ms"`
+	ActiveMs    int64  `json:"active_ms"`
+	// NeverSleeps tells that the device is set to stay on.
+	NeverSleeps bool `json:"never_sleeps,omitempty"`
 }
 
 // Supply is how the machine is powered.
