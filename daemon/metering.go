@@ -108,8 +108,14 @@ var errNoGroup = errors.New("its control group is not known")
 // Count implements meter.CPU.
 func (*cpu) Count() int { return runtime.NumCPU() }
 
-// Busy implements meter.CPU.
-func (c *cpu) Busy() (time.Duration, error) { return sysfs.CPUBusy(c.proc) }
+// Busy implements meter.CPU. The root of the control groups counts as the
+// groups do, to the microsecond; not every kernel has it count.
+func (c *cpu) Busy() (time.Duration, error) {
+	if busy, err := sysfs.CgroupCPU(c.cgroup, "."); err == nil {
+		return busy, nil
+	}
+	return sysfs.CPUBusy(c.proc)
+}
 
 // Used implements meter.CPU.
 func (c *cpu) Used(id string) (time.Duration, error) {

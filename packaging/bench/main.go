@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -59,7 +60,7 @@ func run(args []string) error {
 	for _, part := range []struct {
 		name    string
 		measure func(context.Context, plan) ([]row, error)
-	}{{"jobs", measureJobs}, {"rest", measureRest}} {
+	}{{"jobs", measureJobs}, {"metering", measureMetering}, {"rest", measureRest}} {
 		if p.parts != "all" && p.parts != part.name {
 			continue
 		}
@@ -78,7 +79,7 @@ func parse(args []string) (plan, error) {
 	var p plan
 	quick := false
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	flags.StringVar(&p.parts, "part", "all", "`what` to measure: jobs, rest or all")
+	flags.StringVar(&p.parts, "part", "all", "`what` to measure: jobs, metering, rest or all")
 	flags.IntVar(&p.rounds, "rounds", 9, "`number` of times that each proxy is measured")
 	flags.IntVar(&p.requests, "requests", 500, "`number` of plain requests in a round")
 	flags.IntVar(&p.streams, "streams", 30, "`number` of streams in a round")
@@ -97,8 +98,8 @@ func parse(args []string) (plan, error) {
 	switch {
 	case flags.NArg() > 0:
 		return p, fmt.Errorf("unexpected argument %q", flags.Arg(0))
-	case p.parts != "all" && p.parts != "jobs" && p.parts != "rest":
-		return p, fmt.Errorf("there is no part %q; want jobs, rest or all", p.parts)
+	case !slices.Contains([]string{"all", "jobs", "metering", "rest"}, p.parts):
+		return p, fmt.Errorf("there is no part %q; want jobs, metering, rest or all", p.parts)
 	case min(p.rounds, p.requests, p.streams, p.many, p.updates) < 1 || p.window <= 0:
 		return p, fmt.Errorf("nothing to measure: every number must be positive")
 	}

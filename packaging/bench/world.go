@@ -83,35 +83,47 @@ func (w *world) startMachine(ctx context.Context) (err error) {
 }
 
 // startDaemon builds joulemuxd and starts it with every listener it has.
-func (w *world) startDaemon(ctx context.Context) error {
-	program := filepath.Join(w.dir, "joulemuxd")
-	build := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-trimpath", "-o", program, "github.com/joulemux/joulemux/cmd/joulemuxd")
+func (w *world) startDaemon(ctx context.Context) (err error) {
+	build := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-trimpath", "-o", w.program(), "github.com/joulemux/joulemux/cmd/joulemuxd")
 	build.Stdout, build.Stderr = os.Stderr, os.Stderr
 	if err := build.Run(); err != nil {
 		return fmt.Errorf("build joulemuxd: %w", err)
 	}
+	w.joulemuxd, w.url, err = w.another(ctx, "first", w.machine.SysDir(), w.session)
+	return err
+}
+
+func (w *world) program() string { return filepath.Join(w.dir, "joulemuxd") }
+
+// another starts a joulemuxd in a folder of its own, on hardware and a bus of
+// its own.
+func (w *world) another(ctx context.Context, name, sys string, session *rig.Bus) (p *rig.Process, url string, err error) {
+	folder := filepath.Join(w.dir, name)
+	if err := os.Mkdir(folder, 0o700); err != nil {
+		return nil, "", err
+	}
 	address, err := freeAddress()
 	if err != nil {
-		return err
+		return nil, "", err
 	}
-	config := filepath.Join(w.dir, "config.yaml")
+	config := filepath.Join(folder, "config.yaml")
 	if err := os.WriteFile(config, []byte(w.config(address)), 0o600); err != nil {
-		return err
+		return nil, "", err
 	}
-	cmd := exec.Command(program, "--config", config, "--sysfs", w.machine.SysDir())
+	cmd := exec.Command(w.program(), "--config", config, "--sysfs", sys)
 	cmd.Env = []string{
-		"HOME=" + w.dir, "XDG_RUNTIME_DIR=" + w.dir,
-		"DBUS_SESSION_BUS_ADDRESS=" + w.session.Address(), "DBUS_SYSTEM_BUS_ADDRESS=" + w.system.Address(),
+		"HOME=" + folder, "XDG_RUNTIME_DIR=" + folder,
+		"DBUS_SESSION_BUS_ADDRESS=" + session.Address(), "DBUS_SYSTEM_BUS_ADDRESS=" + w.system.Address(),
 	}
 	cmd.Stderr = os.Stderr
-	if w.joulemuxd, err = rig.Start(cmd); err != nil {
-		return err
+	if p, err = rig.Start(cmd); err != nil {
+		return nil, "", err
 	}
-	w.later(w.joulemuxd.Close)
-	w.url = "http://" + address
+	w.later(p.Close)
+	url = "http://" + address
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	return w.joulemuxd.Await(ctx, w.ready)
+	return p, url, p.Await(ctx, func(ctx context.Context) error { return ready(ctx, url) })
 }
 
 // config names the backends, which are all of one class and so all to be
@@ -126,8 +138,8 @@ func (w *world) config(address string) string {
 	return text.String()
 }
 
-func (w *world) ready(ctx context.Context) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.url+"/readyz", nil)
+func ready(ctx context.Context, url string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/readyz", nil)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package meter
 
 import (
+	"slices"
 	"time"
 )
 
@@ -30,7 +31,7 @@ type member struct {
 }
 
 func newPhase(now time.Time, jobs []*Span) *phase {
-	p := &phase{start: now}
+	p := &phase{start: now, members: make([]member, 0, len(jobs))}
 	for _, s := range jobs {
 		p.members = append(p.members, member{span: s, writing: s.writing, before: s.tokens.Load()})
 	}
@@ -57,7 +58,7 @@ func (p *phase) close(now time.Time, from, to processors) {
 		return
 	}
 	var ours time.Duration
-	for backend := range p.backends() {
+	for _, backend := range p.backends(nil) {
 		used, before := to.used[backend], from.used[backend]
 		if used == nil || before == nil {
 			return // somebody's time cannot be told from others'
@@ -68,16 +69,23 @@ func (p *phase) close(now time.Time, from, to processors) {
 	p.foreign = min(max(1-ours.Seconds()/busy.Seconds(), 0), 1)
 }
 
-// backends returns those at work, or that have just been.
-func (p *phase) backends() map[string]bool {
-	backends := make(map[string]bool)
+// backends adds those at work, or that have just been, to a list.
+func (p *phase) backends(list []string) []string {
 	for _, m := range p.members {
-		backends[m.span.work.Backend] = true
+		list = with(list, m.span)
 	}
 	if p.after != nil {
-		backends[p.after.work.Backend] = true
+		list = with(list, p.after)
 	}
-	return backends
+	return list
+}
+
+// with returns a list of backends that has the one of a job in it, once.
+func with(list []string, s *Span) []string {
+	if slices.Contains(list, s.work.Backend) {
+		return list
+	}
+	return append(list, s.work.Backend)
 }
 
 // processors is one look at the time that processors have worked.
@@ -95,19 +103,19 @@ func (m *Meter) processors(now time.Time) processors {
 	if m.cpu == nil || len(m.accounts) == 0 {
 		return processors{at: now}
 	}
-	backends := make(map[string]bool)
+	backends := make([]string, 0, 4)
 	if m.now != nil { // there is none yet when a meter is made
-		backends = m.now.backends()
+		backends = m.now.backends(backends)
 	}
 	for _, s := range m.jobs {
-		backends[s.work.Backend] = true
+		backends = with(backends, s)
 	}
 	if m.cpuNow.known && now.Sub(m.cpuNow.at) < m.fresh && sees(m.cpuNow, backends) {
 		return m.cpuNow
 	}
 	busy, err := m.cpu.Busy()
 	look := processors{at: now, known: err == nil, count: max(m.cpu.Count(), 1), busy: busy, used: make(map[string]*time.Duration)}
-	for backend := range backends {
+	for _, backend := range backends {
 		used, err := m.cpu.Used(backend)
 		look.used[backend] = nil
 		if err == nil {
@@ -118,8 +126,8 @@ func (m *Meter) processors(now time.Time) processors {
 }
 
 // sees reports whether a look was at all those backends.
-func sees(p processors, backends map[string]bool) bool {
-	for backend := range backends {
+func sees(p processors, backends []string) bool {
+	for _, backend := range backends {
 		if _, looked := p.used[backend]; !looked {
 			return false
 		}
