@@ -57,6 +57,7 @@ var rooms = map[string][]string{
 	"github.com/fsnotify/fsnotify":     {"daemon/config"},
 	"go.yaml.in/yaml/v4":               {"daemon/config"},
 	"github.com/prometheus/procfs":     {"daemon/peer"},
+	"github.com/ncruces/go-sqlite3":    {"daemon/ledger"},
 	"github.com/ollama/ollama/api":     {"daemon/backend/ollama", "daemon/httpapi", "cmd/...", "packaging/...", "daemon/daemontest"},
 	"github.com/spf13/cobra":           {"cmd/..."},
 	"golang.org/x/sync":                {"daemon", "packaging/..."},
