@@ -26,6 +26,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/httpapi"
 	"github.com/joulemux/joulemux/daemon/httpapi/wire"
 	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/daemon/ledger"
 	"github.com/joulemux/joulemux/daemon/peer"
 	"github.com/joulemux/joulemux/dbus"
 	"github.com/joulemux/joulemux/dbus/bus"
@@ -70,6 +71,7 @@ type daemon struct {
 	supplies   *upower.Watcher
 	backends   *backend.Set
 	meter      *meter.Meter
+	ledger     *ledger.Ledger
 	peers      peer.Table
 	dispatcher *dispatch.Dispatcher
 	http       *httpapi.Server
@@ -126,8 +128,11 @@ func assemble(o Options) (*daemon, error) {
 	d.tiers = &tiers{Tracker: tracker.New(c.Policy, keeper.load(), read), file: keeper}
 	d.supplies = upower.New(d.supplied(sync.OnceFunc(func() { close(d.reported) })))
 	d.backends = backend.New(connect, classifier{o.Sys, table}.classify, o.Log)
-	d.meter = newMeter(o, d.backends, table, func(string, power.Energy) {})
-	d.dispatcher = dispatch.New(dispatch.Parts{Tiers: d.tiers, Backends: d.backends, Meter: d.meter, Log: o.Log}, d.dispatchSettings(c))
+	d.ledger = ledger.New(o.State, ledger.DefaultKeep(), o.Log)
+	d.meter = newMeter(o, d.backends, table, d.ledger.Tail)
+	d.dispatcher = dispatch.New(dispatch.Parts{
+		Tiers: d.tiers, Backends: d.backends, Meter: d.meter, Ledger: d.ledger, Log: o.Log,
+	}, d.dispatchSettings(c))
 	d.http = httpapi.New(httpapi.Parts{
 		Runner: d.dispatcher, Tiers: d.tiers, Backends: d.backends,
 		UID: table.UID, Program: table.Program, Draw: d.supplies.Draw, Version: o.Version, Log: o.Log,
@@ -152,6 +157,7 @@ func (d *daemon) supplied(first func()) func(context.Context, power.Supply) {
 // runSensors starts what watches the machine, and what owns the tier.
 func (d *daemon) runSensors(ctx context.Context, g *errgroup.Group) {
 	g.Go(func() error { return d.tiers.Run(ctx) })
+	g.Go(func() error { return d.ledger.Run(ctx) })
 	d.meter.Start(ctx)
 	profile := profiles.New(func(ctx context.Context, p power.Profile) { _ = d.tiers.Profile(ctx, p) })
 	services := append([]bus.Service{d.supplies.Service()}, profile.Services()...)

@@ -21,6 +21,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/backend/ollama"
 	"github.com/joulemux/joulemux/daemon/dispatch"
 	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/daemon/ledger"
 	"github.com/joulemux/joulemux/dbus/dbustest"
 	"github.com/joulemux/joulemux/power"
 	"github.com/joulemux/joulemux/power/meter"
@@ -254,7 +255,7 @@ func TestRealDispatch(t *testing.T) {
 			func(s backend.Spec, _ job.Facts) power.DeviceClass { return s.Class }, r.Log)
 		t.Cleanup(set.Close)
 		set.Configure([]backend.Spec{{ID: "ollama-igpu", Type: "ollama", Class: power.IntegratedGPU, Endpoint: *endpoint}})
-		r.Backends, r.Runner = set, dispatch.New(dispatch.Parts{Tiers: r.tiers, Backends: set, Meter: meter.New(meter.Options{}), Log: r.Log}, dispatch.DefaultSettings())
+		r.Backends, r.Runner = set, dispatch.New(dispatch.Parts{Tiers: r.tiers, Backends: set, Meter: meter.New(meter.Options{}), Ledger: ledger.New("", ledger.DefaultKeep(), r.Log), Log: r.Log}, dispatch.DefaultSettings())
 	})
 	peer := r.bus.Connect(t)
 	e := newSink(t, "pipe")

@@ -9,8 +9,6 @@ import (
 	"github.com/joulemux/joulemux/daemon/backend"
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/daemon/route"
-	"github.com/joulemux/joulemux/power"
-	"github.com/joulemux/joulemux/power/meter"
 )
 
 // attempt runs the job on one backend.
@@ -19,18 +17,15 @@ func (r *run) attempt(ctx context.Context, b backend.Backend, d route.Decision) 
 		r.digest = m.Digest
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
-	start := time.Now()
-	took := metered{span: r.Meter.Begin(ctx, meter.Work{ID: r.job.ID, Backend: b.ID, Class: b.Class, Draw: b.Profile.Draw})}
+	took := r.take(ctx, b)
 	v := keepVigil(ctx, b.Server().Ping, r.limits(b), cancel)
 	r.lines.join(b.ID, v)
 	defer r.lines.leave(b.ID, v)
 	defer v.end()
 	defer cancel(nil)
 
-	var first time.Time
-	refused := false
 	begin := func(h job.Head) error {
-		first, r.begun, refused = time.Now(), true, h.Status >= 400
+		took.first, r.begun, took.refused = time.Now(), true, h.Status >= 400
 		v.begun.Store(true)
 		v.pause()
 		defer v.heard()
@@ -39,7 +34,8 @@ func (r *run) attempt(ctx context.Context, b backend.Backend, d route.Decision) 
 	emit := func(c job.Chunk) error {
 		var report *Report
 		if c.Last {
-			report = r.report(d, c.Usage, first, took.end(ctx, c.Usage))
+			took.end(ctx, c.Usage)
+			report = r.report(d, took)
 		} else if r.job.Stream {
 			took.span.Tokens(ctx, bytes.Count(c.Raw, lineEnd))
 		}
@@ -47,33 +43,22 @@ func (r *run) attempt(ctx context.Context, b backend.Backend, d route.Decision) 
 		defer v.heard()
 		return r.sink.Chunk(ctx, c, report)
 	}
-	if err := b.Server().Stream(ctx, r.job, begin, emit); err != nil {
-		r.spent = r.spent.Plus(took.end(ctx, job.Usage{}))
+	err := b.Server().Stream(ctx, r.job, begin, emit)
+	took.end(ctx, job.Usage{})
+	r.Ledger.Record(r.entry(took, err))
+	if err != nil {
+		r.spent = r.spent.Plus(took.cost)
 		r.blame(ctx, b, err)
 		return err
 	}
-	if !refused {
-		r.Backends.Served(b.ID, r.job.Model, first.Sub(start))
+	if !took.refused {
+		r.Backends.Served(b.ID, r.job.Model, took.first.Sub(took.start))
 	}
 	return nil
 }
 
 // lineEnd follows each token in a stream.
 var lineEnd = []byte{'\n'}
-
-// metered is the span of an attempt, which ends once.
-type metered struct {
-	span *meter.Span
-	cost power.Cost
-	over bool
-}
-
-func (m *metered) end(ctx context.Context, u job.Usage) power.Cost {
-	if !m.over {
-		m.cost, m.over = m.span.End(ctx, u.Load), true
-	}
-	return m.cost
-}
 
 // blame tells of a failure that is the backend's.
 func (r *run) blame(ctx context.Context, b backend.Backend, err error) {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/joulemux/joulemux/daemon/backend"
 	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/daemon/ledger"
 	"github.com/joulemux/joulemux/daemon/route"
 	"github.com/joulemux/joulemux/power"
 	"github.com/joulemux/joulemux/power/meter"
@@ -46,11 +47,17 @@ type Meter interface {
 	Begin(ctx context.Context, w meter.Work) *meter.Span
 }
 
+// Ledger keeps what attempts took. *ledger.Ledger does.
+type Ledger interface {
+	Record(ledger.Entry)
+}
+
 // Parts is what dispatch stands on.
 type Parts struct {
 	Tiers    Tiers
 	Backends Backends
 	Meter    Meter
+	Ledger   Ledger
 	Log      *slog.Logger
 }
 

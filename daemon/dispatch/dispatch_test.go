@@ -17,6 +17,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/backend"
 	"github.com/joulemux/joulemux/daemon/dispatch"
 	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/daemon/ledger"
 	"github.com/joulemux/joulemux/daemon/route"
 	"github.com/joulemux/joulemux/power"
 	"github.com/joulemux/joulemux/power/meter"
@@ -147,6 +148,16 @@ type rig struct {
 	tiers                  *tracker.Tracker
 	backends               *backend.Set
 	npu, igpu, nvidia, cpu *server
+
+	mu      sync.Mutex
+	entries []ledger.Entry
+}
+
+// Record implements dispatch.Ledger.
+func (r *rig) Record(e ledger.Entry) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.entries = append(r.entries, e)
 }
 
 func newRig(t *testing.T, change func(*rig)) *rig {
@@ -175,7 +186,7 @@ func newRig(t *testing.T, change func(*rig)) *rig {
 	t.Cleanup(func() { cancel(); <-ended; r.backends.Close() })
 	r.supply(t, 80)
 	r.Dispatcher = dispatch.New(dispatch.Parts{
-		Tiers: r.tiers, Backends: r.backends, Meter: meter.New(meter.Options{}), Log: log,
+		Tiers: r.tiers, Backends: r.backends, Meter: meter.New(meter.Options{}), Ledger: r, Log: log,
 	}, dispatch.DefaultSettings())
 	return r
 }

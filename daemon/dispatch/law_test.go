@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -73,6 +74,7 @@ func TestEveryJobEndsExactlyOnce(t *testing.T) {
 				}
 			})
 			var jobs sync.WaitGroup
+			var attempts atomic.Int64
 			for range 30 {
 				leaves, starts := time.Duration(1+r.IntN(200))*time.Second, time.Duration(r.IntN(60))*time.Second
 				deadline := time.Duration(r.IntN(3)) * 20 * time.Second
@@ -84,6 +86,7 @@ func TestEveryJobEndsExactlyOnce(t *testing.T) {
 					j.Deadline = deadline
 					var client ends
 					err := h.Run(ctx, j, &client)
+					attempts.Add(int64(len(client.routed)))
 					var typed *job.Error
 					switch {
 					case err == nil && client.last != 1:
@@ -101,6 +104,9 @@ func TestEveryJobEndsExactlyOnce(t *testing.T) {
 			jobs.Wait()
 			if n := h.Running(); n != 0 {
 				t.Errorf("seed %d: %d jobs never ended", seed, n)
+			}
+			if n := len(h.entries); n != int(attempts.Load()) {
+				t.Errorf("seed %d: the ledger has %d attempts of %d", seed, n, attempts.Load())
 			}
 		})
 	}

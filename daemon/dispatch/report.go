@@ -24,11 +24,11 @@ type Report struct {
 }
 
 // report returns the report of a job that d answers, with its last chunk.
-func (r *run) report(d route.Decision, u job.Usage, first time.Time, c power.Cost) *Report {
+func (r *run) report(d route.Decision, t *taken) *Report {
 	return &Report{
-		ID: r.job.ID, Model: r.job.Model, Decision: d, TierReason: r.now.Reason, Usage: u,
-		FirstToken: first.Sub(r.job.Arrived), Total: time.Since(r.job.Arrived),
-		Cost: r.spent.Plus(c), Failures: r.failures,
+		ID: r.job.ID, Model: r.job.Model, Decision: d, TierReason: r.now.Reason, Usage: t.usage,
+		FirstToken: t.first.Sub(r.job.Arrived), Total: t.ended.Sub(r.job.Arrived),
+		Cost: r.spent.Plus(t.cost), Failures: r.failures,
 	}
 }
 

@@ -24,6 +24,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/httpapi"
 	"github.com/joulemux/joulemux/daemon/httpapi/wire"
 	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/daemon/ledger"
 	"github.com/joulemux/joulemux/daemon/peer"
 	"github.com/joulemux/joulemux/power"
 	"github.com/joulemux/joulemux/power/meter"
@@ -136,7 +137,7 @@ func newRig(t *testing.T, servers ...http.Handler) *rig {
 	}
 	r.backends.Configure(specs)
 	r.dispatch = dispatch.New(dispatch.Parts{
-		Tiers: r.tiers, Backends: r.backends, Meter: meter.New(meter.Options{}), Log: log,
+		Tiers: r.tiers, Backends: r.backends, Meter: meter.New(meter.Options{}), Ledger: ledger.New("", ledger.DefaultKeep(), log), Log: log,
 	}, dispatch.DefaultSettings())
 	table, err := peer.Open("/proc")
 	if err != nil {

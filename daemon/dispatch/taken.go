@@ -1,0 +1,81 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"time"
+
+	"github.com/joulemux/joulemux/daemon/backend"
+	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/daemon/ledger"
+	"github.com/joulemux/joulemux/power"
+	"github.com/joulemux/joulemux/power/meter"
+)
+
+// taken is what an attempt takes.
+type taken struct {
+	id      string
+	backend backend.Backend
+	span    *meter.Span
+	start   time.Time
+	first   time.Time // when the answer began; zero if it did not
+	refused bool      // the answer is a refusal of the request
+
+	// The rest is known when it is over.
+	over  bool
+	ended time.Time
+	usage job.Usage
+	cost  power.Cost
+}
+
+// take begins to meter an attempt. The first has the job's id, and those after
+// it a number behind it.
+func (r *run) take(ctx context.Context, b backend.Backend) *taken {
+	id := r.job.ID
+	if n := len(r.failures); n > 0 {
+		id += "." + strconv.Itoa(n+1)
+	}
+	work := meter.Work{ID: id, Backend: b.ID, Class: b.Class, Draw: b.Profile.Draw}
+	return &taken{id: id, backend: b, start: time.Now(), span: r.Meter.Begin(ctx, work)}
+}
+
+// end ends the metering, once.
+func (t *taken) end(ctx context.Context, u job.Usage) {
+	if t.over {
+		return
+	}
+	t.over, t.usage = true, u
+	t.cost, t.ended = t.span.End(ctx, u.Load), time.Now()
+}
+
+// entry is what the ledger is to keep of an attempt that ended with err.
+func (r *run) entry(t *taken, err error) ledger.Entry {
+	e := ledger.Entry{
+		ID: t.id, Arrived: r.job.Arrived, Ended: t.ended,
+		Backend: t.backend.ID, Model: job.CanonicalModel(r.job.Model), Hardware: t.backend.Class,
+		Client: r.job.Client, Class: r.job.Class, Tier: r.now.Tier, OnBattery: r.now.Supply.Discharging,
+		PromptTokens: t.usage.PromptTokens, Tokens: t.usage.Tokens,
+		Load: t.usage.Load, Prefill: t.usage.Prefill, Decode: t.usage.Decode,
+		Total: t.ended.Sub(t.start), Cost: t.cost, Failed: failure(t, err),
+	}
+	if !t.first.IsZero() {
+		e.FirstToken = t.first.Sub(t.start)
+	}
+	return e
+}
+
+// failure is why an attempt gave no whole answer, or "".
+func failure(t *taken, err error) job.Code {
+	var e *job.Error
+	switch {
+	case err == nil && t.refused:
+		return job.Invalid
+	case err == nil:
+		return ""
+	case errors.As(err, &e):
+		return e.Code
+	default:
+		return job.Cancelled // the client's end, or the daemon's
+	}
+}
