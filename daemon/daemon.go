@@ -24,7 +24,6 @@ import (
 	"github.com/joulemux/joulemux/daemon/config"
 	"github.com/joulemux/joulemux/daemon/dispatch"
 	"github.com/joulemux/joulemux/daemon/httpapi"
-	"github.com/joulemux/joulemux/daemon/httpapi/wire"
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/daemon/ledger"
 	"github.com/joulemux/joulemux/daemon/peer"
@@ -73,6 +72,9 @@ type daemon struct {
 	meter      *meter.Meter
 	ledger     *ledger.Ledger
 	peers      peer.Table
+	profiles   *profiles.Watcher
+	check      *crossCheck
+	heat       heat
 	dispatcher *dispatch.Dispatcher
 	http       *httpapi.Server
 	status     status
@@ -127,16 +129,17 @@ func assemble(o Options) (*daemon, error) {
 	read := func() power.Supply { return sysfs.Supply(o.Sys) }
 	d.tiers = &tiers{Tracker: tracker.New(c.Policy, keeper.load(), read), file: keeper}
 	d.supplies = upower.New(d.supplied(sync.OnceFunc(func() { close(d.reported) })))
+	d.profiles = profiles.New(func(ctx context.Context, p power.Profile) { _ = d.tiers.Profile(ctx, p) })
 	d.backends = backend.New(connect, classifier{o.Sys, table}.classify, o.Log)
 	d.ledger = ledger.New(o.State, ledger.DefaultKeep(), o.Log)
 	d.meter = newMeter(o, d.backends, table, d.ledger.Tail)
+	d.check = &crossCheck{whole: d.meter.Whole, left: d.supplies.Left, log: o.Log}
 	d.dispatcher = dispatch.New(dispatch.Parts{
 		Tiers: d.tiers, Backends: d.backends, Meter: d.meter, Ledger: d.ledger, Log: o.Log,
 	}, d.dispatchSettings(c))
 	d.http = httpapi.New(httpapi.Parts{
 		Runner: d.dispatcher, Tiers: d.tiers, Backends: d.backends,
-		UID: table.UID, Program: table.Program, Draw: d.supplies.Draw, Version: o.Version, Log: o.Log,
-		Draws: d.meter.Draws, Devices: func() []wire.Device { return devices(o.Sys) },
+		UID: table.UID, Program: table.Program, Machine: d.machine, Version: o.Version, Log: o.Log,
 	}, d.httpSettings(c))
 	d.backends.Configure(specs(c))
 	d.setLevel(c)
@@ -150,6 +153,7 @@ func connect(s backend.Spec) backend.Server { return ollama.New(&s.Endpoint) }
 func (d *daemon) supplied(first func()) func(context.Context, power.Supply) {
 	return func(ctx context.Context, s power.Supply) {
 		_ = d.tiers.Supply(ctx, s) // fails when the daemon ends
+		d.check.supplied(ctx, s)
 		first()
 	}
 }
@@ -159,8 +163,7 @@ func (d *daemon) runSensors(ctx context.Context, g *errgroup.Group) {
 	g.Go(func() error { return d.tiers.Run(ctx) })
 	g.Go(func() error { return d.ledger.Run(ctx) })
 	d.meter.Start(ctx)
-	profile := profiles.New(func(ctx context.Context, p power.Profile) { _ = d.tiers.Profile(ctx, p) })
-	services := append([]bus.Service{d.supplies.Service()}, profile.Services()...)
+	services := append([]bus.Service{d.supplies.Service()}, d.profiles.Services()...)
 	monitor := bus.NewMonitor(bus.SystemAddress(), d.Log, services...)
 	g.Go(func() error { return monitor.Run(ctx) })
 	changed := make(chan struct{}, 1)

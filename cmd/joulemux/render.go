@@ -60,10 +60,30 @@ func details(s wire.Status) []string {
 	for _, d := range s.Draws {
 		list = append(list, d.Domain+": "+drawn(d)+" ("+d.Source+")")
 	}
+	if h := s.Heat; h != nil {
+		list = append(list, "processor: "+heated(*h))
+	}
+	if s.Degraded != "" {
+		list = append(list, "degraded: "+s.Degraded)
+	}
+	if c := s.CrossCheck; c != nil {
+		list = append(list, fmt.Sprintf("sensors: see %.0f %% of what the battery gave in %.0f min", 100*c.Ratio, c.Seconds/60))
+	}
 	for _, d := range s.Devices {
 		list = append(list, d.Address+": "+d.Vendor+" "+d.Kind+", "+powered(d))
 	}
 	return list
+}
+
+func heated(h wire.Heat) string {
+	said := "of unknown temperature"
+	if h.Celsius > 0 {
+		said = fmt.Sprintf("%.0f °C", h.Celsius)
+	}
+	if h.Reason != "" {
+		said += ", " + h.Reason
+	}
+	return said
 }
 
 func drawn(d wire.Draw) string {

@@ -26,7 +26,6 @@ import (
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/daemon/route"
 	"github.com/joulemux/joulemux/power"
-	"github.com/joulemux/joulemux/power/meter"
 	"github.com/joulemux/joulemux/power/tracker"
 )
 
@@ -62,11 +61,8 @@ type Parts struct {
 	UID func(local, remote netip.AddrPort) (uid int, known bool)
 	// Program names what a process runs, or returns "".
 	Program func(pid int) string
-	// Draw tells what the machine takes from its battery.
-	Draw func() (power.Power, bool)
-	// Draws reads the sensors, and Devices the graphics and neural processors.
-	Draws   func(ctx context.Context) []meter.Draw
-	Devices func() []wire.Device
+	// Machine looks at the machine.
+	Machine func(ctx context.Context) wire.Machine
 	Version string
 	Log     *slog.Logger
 }

@@ -145,16 +145,14 @@ func newRig(t *testing.T, servers ...http.Handler) *rig {
 	}
 	r.Server = httpapi.New(httpapi.Parts{
 		Runner: r.dispatch, Tiers: r.tiers, Backends: r.backends, UID: table.UID, Program: table.Program,
-		Draw: func() (power.Power, bool) { return power.Watts(9), true }, Version: "1-test", Log: log,
-		Draws: func(context.Context) []meter.Draw {
-			return []meter.Draw{
-				{Domain: power.Domain{Name: "package-0", Scope: power.ScopePackage, Source: "rapl"}, Draw: power.Watts(4.26)},
-				{Domain: power.Domain{Name: "gpu 0000:03:00.0", Scope: power.ScopeDiscreteGPU, Source: "amdgpu"}, Asleep: true},
+		Machine: func(context.Context) wire.Machine {
+			watts := 9.0
+			return wire.Machine{
+				DrawWatts: &watts,
+				Draws:     []wire.Draw{{Domain: "package-0", Scope: "package", Source: "rapl", Watts: 4.3}},
+				Devices:   []wire.Device{{Address: "0000:01:00.0", Vendor: "nvidia", Kind: "display", Status: "suspended", PowerState: "D3cold"}},
 			}
-		},
-		Devices: func() []wire.Device {
-			return []wire.Device{{Address: "0000:01:00.0", Vendor: "nvidia", Kind: "display", Status: "suspended", PowerState: "D3cold"}}
-		},
+		}, Version: "1-test", Log: log,
 	}, httpapi.Settings{MaxBody: 4 << 20})
 	r.serve()
 	return r

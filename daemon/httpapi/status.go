@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"math"
 	"net/http"
 	"reflect"
 	"slices"
@@ -183,7 +182,7 @@ func (s *Server) describeStatus(ctx context.Context, now tracker.Snapshot, backe
 			ChargePercent: float64(now.Supply.Charge), Text: now.Supply.String(),
 		},
 		Profile: string(now.Profile), Policy: string(now.Preference), Holds: []wire.Held{},
-		Running: s.Runner.Running(), Backends: s.describeAll(backends),
+		Running: s.Runner.Running(), Machine: s.Machine(ctx), Backends: s.describeAll(backends),
 	}
 	for _, h := range now.Holds {
 		d.Holds = append(d.Holds, held(h))
@@ -193,25 +192,7 @@ func (s *Server) describeStatus(ctx context.Context, now tracker.Snapshot, backe
 	} else {
 		d.ActiveReason = err.Error()
 	}
-	if draw, known := s.Draw(); known {
-		watts := draw.Watts()
-		d.DrawWatts = &watts
-	}
-	d.Draws, d.Devices = s.describeDraws(ctx), s.Devices()
 	return d
-}
-
-// describeDraws reads the sensors. Finer figures than a tenth of a watt would
-// tell more than how much the machine draws.
-func (s *Server) describeDraws(ctx context.Context) []wire.Draw {
-	list := []wire.Draw{}
-	for _, d := range s.Draws(ctx) {
-		list = append(list, wire.Draw{
-			Domain: d.Domain.Name, Scope: string(d.Domain.Scope), Source: d.Domain.Source,
-			Watts: math.Round(d.Draw.Watts()*10) / 10, Asleep: d.Asleep,
-		})
-	}
-	return list
 }
 
 func held(h power.Hold) wire.Held {

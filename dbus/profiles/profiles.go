@@ -7,6 +7,7 @@ package profiles
 
 import (
 	"context"
+	"sync/atomic"
 
 	godbus "github.com/godbus/dbus/v5"
 
@@ -20,6 +21,9 @@ type Watcher struct {
 	report func(context.Context, power.Profile)
 	active [2]power.Profile // By name, in the order of Services.
 	told   power.Profile
+
+	// degraded is by name as well; of the daemon alone who asks.
+	degraded [2]atomic.Pointer[string]
 }
 
 // New returns a watcher that calls report with each profile that differs from
@@ -41,19 +45,36 @@ func (w *Watcher) Services() []bus.Service {
 func (w *Watcher) service(n int, name string, path godbus.ObjectPath) bus.Service {
 	return bus.Service{
 		Name:    name,
-		Objects: []bus.Object{{Path: path, Interface: name, Wanted: []string{activeProfile}}},
+		Objects: []bus.Object{{Path: path, Interface: name, Wanted: []string{activeProfile, performanceDegraded}}},
 		Changed: func(ctx context.Context, objects []bus.Mirror) {
-			var profile string
+			var profile, degraded string
 			if objects != nil {
 				profile, _ = bus.Value[string](objects[0], activeProfile)
+				degraded, _ = bus.Value[string](objects[0], performanceDegraded)
 			}
+			w.degraded[n].Store(&degraded)
 			w.active[n] = power.Profile(profile)
 			w.tell(ctx)
 		},
 	}
 }
 
-const activeProfile = "ActiveProfile"
+const (
+	activeProfile       = "ActiveProfile"
+	performanceDegraded = "PerformanceDegraded"
+)
+
+// Degraded returns why the machine does not perform as its profile promises, as
+// in "high-operating-temperature" or "lap-detected", or "". Nobody is told when
+// that changes.
+func (w *Watcher) Degraded() string {
+	for n := range w.degraded {
+		if d := w.degraded[n].Load(); d != nil && *d != "" {
+			return *d
+		}
+	}
+	return ""
+}
 
 // tell reports the profile if it has become another. The newer name is right.
 func (w *Watcher) tell(ctx context.Context) {

@@ -25,6 +25,13 @@ const (
 // watch runs a watcher until the test ends, and returns what it reports.
 func watch(t *testing.T, b *dbustest.Bus) <-chan power.Profile {
 	t.Helper()
+	_, reports := watcher(t, b)
+	return reports
+}
+
+// watcher is watch, for who wants to ask as well.
+func watcher(t *testing.T, b *dbustest.Bus) (*profiles.Watcher, <-chan power.Profile) {
+	t.Helper()
 	reports := make(chan power.Profile, 100)
 	w := profiles.New(func(_ context.Context, p power.Profile) { reports <- p })
 	m := bus.NewMonitor(b.Address(), slog.New(slog.DiscardHandler), w.Services()...)
@@ -38,7 +45,7 @@ func watch(t *testing.T, b *dbustest.Bus) <-chan power.Profile {
 		cancel()
 		<-ended
 	})
-	return reports
+	return w, reports
 }
 
 // expect waits for the next reports.
@@ -119,6 +126,28 @@ func TestNewNameWins(t *testing.T) {
 	expect(t, reports, power.Performance)
 	_ = older.Close()
 	expect(t, reports, "")
+}
+
+func TestWhyAProfileDoesNotHold(t *testing.T) {
+	b := dbustest.Start(t)
+	w, reports := watcher(t, b)
+	s := newScript(t, b, newName, newPath, "balanced")
+	expect(t, reports, power.Balanced)
+	if d := w.Degraded(); d != "" {
+		t.Errorf("all is well, but it says %q", d)
+	}
+	hot := active("performance")
+	hot["PerformanceDegraded"] = "high-operating-temperature"
+	s.Changed(newPath, newName, hot)
+	expect(t, reports, power.Performance)
+	if d := w.Degraded(); d != "high-operating-temperature" {
+		t.Errorf("it says %q", d)
+	}
+	_ = s.Close()
+	expect(t, reports, "")
+	if d := w.Degraded(); d != "" {
+		t.Errorf("nobody is there, but it says %q", d)
+	}
 }
 
 func TestDaemonThatOwnsBothNames(t *testing.T) {

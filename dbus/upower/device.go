@@ -76,3 +76,12 @@ func draw(device bus.Mirror) power.Power {
 	}
 	return power.Watts(math.Abs(rate))
 }
+
+// left returns Energy, or 0 for what cannot be one, or is not known.
+func left(device bus.Mirror) power.Energy {
+	wattHours, _ := bus.Value[float64](device, "Energy")
+	if !(wattHours > 0) || math.IsInf(wattHours, 0) {
+		return 0
+	}
+	return power.Joules(wattHours * 3600)
+}

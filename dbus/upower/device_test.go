@@ -143,6 +143,28 @@ func TestDraw(t *testing.T) {
 	}
 }
 
+func TestLeft(t *testing.T) {
+	for _, c := range []struct {
+		rule   string
+		device map[string]any
+		want   power.Energy
+	}{
+		{"while discharging", map[string]any{"Energy": 48.0}, 172_800 * power.Joule},
+		{"not while charging", map[string]any{"Energy": 48.0, "State": uint32(1)}, 0},
+		{"zero is unknown", map[string]any{"Energy": 0.0}, 0},
+		{"no number", map[string]any{"Energy": math.NaN()}, 0},
+		{"endless", map[string]any{"Energy": math.Inf(1)}, 0},
+		{"another type", map[string]any{"Energy": "48"}, 0},
+		{"not there", map[string]any{"Energy": nil}, 0},
+	} {
+		o := newObserver()
+		o.changed(t.Context(), []bus.Mirror{nil, mirror(c.device)})
+		if got, ok := o.Left(); got != c.want || ok != (c.want > 0) {
+			t.Errorf("%s: %v, %t, want %v", c.rule, got, ok, c.want)
+		}
+	}
+}
+
 // FuzzProperties has UPower say whatever the wire can carry: data is a message
 // whose body is the properties of the manager and those of the device.
 func FuzzProperties(f *testing.F) {

@@ -27,6 +27,7 @@ type Watcher struct {
 	charge float64      // The last one that was a number.
 
 	draw atomic.Int64 // A power.Power; 0 if unknown.
+	left atomic.Int64 // A power.Energy; 0 if unknown.
 }
 
 // New returns a watcher that calls report with each supply that differs from
@@ -50,7 +51,7 @@ func (w *Watcher) Service() bus.Service {
 			{
 				Path:      "/org/freedesktop/UPower/devices/DisplayDevice",
 				Interface: "org.freedesktop.UPower.Device",
-				Wanted:    []string{"Type", "IsPresent", "State", "Percentage", "WarningLevel", "EnergyRate"},
+				Wanted:    []string{"Type", "IsPresent", "State", "Percentage", "WarningLevel", "EnergyRate", "Energy"},
 			},
 		},
 		Changed: w.changed,
@@ -65,16 +66,28 @@ func (w *Watcher) Draw() (power.Power, bool) {
 	return draw, draw > 0
 }
 
+// Left returns the energy that the batteries hold, and whether that is known:
+// as Draw, without news of it, and while they discharge.
+func (w *Watcher) Left() (power.Energy, bool) {
+	left := power.Energy(w.left.Load())
+	return left, left > 0
+}
+
 // changed takes the manager and the display device, or nil if there is no
 // UPower.
 func (w *Watcher) changed(ctx context.Context, objects []bus.Mirror) {
-	supply, draw := power.Supply{}, power.Power(0)
+	supply := power.Supply{}
 	if objects == nil {
 		w.charge = math.NaN()
 	} else {
-		supply, draw = w.read(objects[0], objects[1])
+		supply = w.read(objects[0], objects[1])
 	}
-	w.draw.Store(int64(draw))
+	w.draw.Store(0)
+	w.left.Store(0)
+	if supply.Discharging {
+		w.draw.Store(int64(draw(objects[1])))
+		w.left.Store(int64(left(objects[1])))
+	}
 	if w.told && supply == w.supply {
 		return
 	}
@@ -82,29 +95,25 @@ func (w *Watcher) changed(ctx context.Context, objects []bus.Mirror) {
 	w.report(ctx, supply)
 }
 
-// read returns the supply, and the draw from it.
-func (w *Watcher) read(manager, device bus.Mirror) (power.Supply, power.Power) {
+// read returns the supply.
+func (w *Watcher) read(manager, device bus.Mirror) power.Supply {
 	kind, ok1 := bus.Value[uint32](device, "Type")
 	present, ok2 := bus.Value[bool](device, "IsPresent")
 	if !ok1 || !ok2 {
-		return power.Supply{}, 0
+		return power.Supply{}
 	}
 	if !present || kind != typeBattery && kind != typeUPS {
-		return power.Supply{Source: source}, 0
+		return power.Supply{Source: source}
 	}
 	w.charge = charge(device, w.charge)
 	if math.IsNaN(w.charge) {
-		return power.Supply{}, 0
+		return power.Supply{}
 	}
-	supply := power.Supply{
+	return power.Supply{
 		Source:      source,
 		Battery:     true,
 		Discharging: discharging(manager, device),
 		Charge:      power.Charge(w.charge),
 		Warning:     warning(device),
 	}
-	if !supply.Discharging {
-		return supply, 0
-	}
-	return supply, draw(device)
 }

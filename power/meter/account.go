@@ -25,6 +25,9 @@ type account struct {
 	// What was counted in the phase that is on, and over how much of it.
 	counted []interval
 	idle    idle
+	// whole is all that was ever counted, and gaps how often it could not be.
+	whole   power.Energy
+	gaps    int
 	balance Balance
 	tails   []*Span // whose tail has grown
 }
@@ -91,6 +94,9 @@ func (a *account) read(ctx context.Context) look {
 // take counts the energy since the last reading, if that can be told.
 func (a *account) take(l look, suspended time.Duration, p *phase) {
 	if l.err != nil {
+		if a.known {
+			a.gaps++
+		}
 		a.known = false // whatever passes until there is a reading again is a gap
 		return
 	}
@@ -98,6 +104,9 @@ func (a *account) take(l look, suspended time.Duration, p *phase) {
 		return // no news
 	}
 	from, known := a.last, a.known && suspended == a.suspended && l.domain == a.domain
+	if a.known && !known {
+		a.gaps++
+	}
 	a.domain = l.domain
 	a.last, a.known, a.suspended = l.reading, true, suspended
 	if !known {
@@ -105,7 +114,11 @@ func (a *account) take(l look, suspended time.Duration, p *phase) {
 	}
 	if energy, ok := a.domain.Between(from, l.reading); ok {
 		a.counted = append(a.counted, interval{from.At, l.reading.At, energy})
-	} else if !a.domain.Cumulative && p.quiet() {
+		a.whole += energy
+		return
+	}
+	a.gaps++
+	if !a.domain.Cumulative && p.quiet() {
 		a.idle.learn(l.reading.Draw, p.calm())
 	}
 }

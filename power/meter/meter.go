@@ -312,6 +312,22 @@ func (m *Meter) tails() []*Span {
 	return list
 }
 
+// Whole reads what may be read at any time, and returns all that was ever
+// counted, to compare with what a battery gave, and how often a counter failed
+// to tell.
+func (m *Meter) Whole(ctx context.Context) (sum power.Energy, gaps int) {
+	m.update(ctx, m.due(time.Now(), true), func(time.Time) {
+		m.rest()
+		for _, a := range m.accounts {
+			if a.parent == nil {
+				sum += a.whole
+				gaps += a.gaps
+			}
+		}
+	})
+	return sum, gaps
+}
+
 // Balance is how the energy of a domain was divided since the meter began.
 // Jobs + Background + Idle = Counted.
 type Balance struct {

@@ -33,13 +33,42 @@ type Status struct {
 	ActiveReason  string `json:"active_reason"`
 	// Running is how many jobs are under way.
 	Running int `json:"running"`
+	Machine
+	Backends []Backend `json:"backends"`
+}
+
+// Machine is what there is to see of the machine, read for whoever asks.
+type Machine struct {
 	// DrawWatts is what the machine takes from its battery, if it says so.
 	DrawWatts *float64 `json:"draw_watts,omitempty"`
-	// Draws are what single sensors say, read for whoever asks, and Devices
-	// the graphics and neural processors, read without waking any.
-	Draws    []Draw    `json:"draws"`
-	Devices  []Device  `json:"devices"`
-	Backends []Backend `json:"backends"`
+	// Draws are what single sensors say, and Devices the graphics and neural
+	// processors, read without waking any.
+	Draws   []Draw   `json:"draws"`
+	Devices []Device `json:"devices"`
+	// Heat is the processor's, if it can be read, and Degraded why the machine
+	// does not perform as its power profile promises, as in "lap-detected".
+	Heat     *Heat  `json:"heat,omitempty"`
+	Degraded string `json:"degraded,omitempty"`
+	// CrossCheck is how the sensors compare with the battery, after five minutes
+	// on it.
+	CrossCheck *CrossCheck `json:"cross_check,omitempty"`
+}
+
+// Heat is how hot the processor is. Vetoed tells that it should be given no more
+// work, and Reason why.
+type Heat struct {
+	Celsius float64 `json:"celsius"` // 0 if not known
+	Vetoed  bool    `json:"vetoed"`
+	Reason  string  `json:"reason,omitempty"`
+}
+
+// CrossCheck is what the sensors counted beside what the batteries gave. The
+// sensors do not see all of a machine: a ratio over 1 is a fault.
+type CrossCheck struct {
+	Seconds       float64 `json:"seconds"`
+	BatteryJoules float64 `json:"battery_joules"`
+	SensorsJoules float64 `json:"sensors_joules"`
+	Ratio         float64 `json:"ratio"`
 }
 
 // Draw is what a part of the machine takes now. Domains contain each other, so

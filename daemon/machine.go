@@ -1,0 +1,83 @@
+package daemon
+
+import (
+	"context"
+	"io/fs"
+	"math"
+	"strings"
+	"sync"
+
+	"github.com/joulemux/joulemux/daemon/httpapi/wire"
+	"github.com/joulemux/joulemux/power"
+	"github.com/joulemux/joulemux/power/meter"
+	"github.com/joulemux/joulemux/power/sysfs"
+)
+
+// machine looks at the machine for whoever asks.
+func (d *daemon) machine(ctx context.Context) wire.Machine {
+	m := wire.Machine{
+		Draws: draws(d.meter.Draws(ctx)), Devices: devices(d.Sys),
+		Heat: d.heat.look(d.Sys), Degraded: d.profiles.Degraded(), CrossCheck: d.check.result(ctx),
+	}
+	if draw, known := d.supplies.Draw(); known {
+		watts := draw.Watts()
+		m.DrawWatts = &watts
+	}
+	return m
+}
+
+// draws are what sensors say. Finer figures than a tenth of a watt would tell
+// more than how much the machine draws.
+func draws(list []meter.Draw) []wire.Draw {
+	all := []wire.Draw{}
+	for _, d := range list {
+		all = append(all, wire.Draw{
+			Domain: d.Domain.Name, Scope: string(d.Domain.Scope), Source: d.Domain.Source,
+			Watts: math.Round(d.Draw.Watts()*10) / 10, Asleep: d.Asleep,
+		})
+	}
+	return all
+}
+
+// vendors are the makers of graphics and neural processors, by their numbers on
+// the PCI bus.
+var vendors = map[string]string{"0x10de": "nvidia", "0x1002": "amd", "0x1022": "amd", "0x8086": "intel"}
+
+// devices returns the graphics and neural processors of this machine. Where the
+// bus cannot be read there are none.
+func devices(sys fs.FS) []wire.Device {
+	found, _ := sysfs.Devices(sys)
+	list := []wire.Device{}
+	for _, d := range found {
+		one := wire.Device{
+			Address: d.Address, Vendor: d.Vendor, Kind: "accelerator",
+			Status: d.Status, PowerState: d.State, NeverSleeps: d.Control == "on",
+			SuspendedMs: d.Suspended.Milliseconds(), ActiveMs: d.Active.Milliseconds(),
+		}
+		if name := vendors[d.Vendor]; name != "" {
+			one.Vendor = name
+		}
+		if strings.HasPrefix(d.Class, "0x03") {
+			one.Kind = "display"
+		}
+		list = append(list, one)
+	}
+	return list
+}
+
+// heat is the verdict on the processor, which depends on the last one.
+type heat struct {
+	mu   sync.Mutex
+	last power.Heat
+}
+
+// look returns what the processor's sensors say, or nil if they say nothing.
+func (h *heat) look(sys fs.FS) *wire.Heat {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.last = power.DefaultHeatPolicy().Next(h.last, sysfs.Thermal(sys))
+	if h.last.Last.Temperature == 0 && h.last.Last.Throttles == 0 {
+		return nil
+	}
+	return &wire.Heat{Celsius: float64(h.last.Last.Temperature), Vetoed: h.last.Vetoed, Reason: string(h.last.Reason)}
+}
