@@ -30,6 +30,7 @@ var floors = []struct {
 	{0, "power daemon/latest daemon/httpapi/wire"},
 	{0, "daemon/job"},
 	{1, "power/sysfs power/nvml dbus/bus daemon/backend/ollama daemon/backend/openai daemon/peer systemd"},
+	{1, "power/energyd"},
 	{1, "dbus/upower dbus/profiles dbus/login"},
 	{2, "power/tracker power/meter daemon/route daemon/queue daemon/residency daemon/backend daemon/ledger"},
 	{3, "daemon/cache daemon/pull daemon/pipeline daemon/metrics daemon/config"},
@@ -61,7 +62,7 @@ var rooms = map[string][]string{
 	"github.com/ollama/ollama/api":     {"daemon/backend/ollama", "daemon/httpapi", "cmd/...", "packaging/...", "daemon/daemontest"},
 	"github.com/spf13/cobra":           {"cmd/..."},
 	"golang.org/x/sync":                {"daemon", "packaging/..."},
-	"golang.org/x/sys":                 {"cmd/joulemux", "daemon"},
+	"golang.org/x/sys":                 {"cmd/joulemux", "daemon", "power/energyd"},
 }
 
 // house is what the root may hold.
