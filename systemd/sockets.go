@@ -10,9 +10,10 @@ import (
 
 // The names of inherited sockets, as FileDescriptorName= in the socket units.
 const (
-	API  = "api"  // joulemux.socket
-	HTTP = "http" // joulemux-http.socket
-	NVML = "nvml" // joulemux-nvml.socket
+	API    = "api"    // joulemux.socket
+	HTTP   = "http"   // joulemux-http.socket
+	NVML   = "nvml"   // joulemux-nvml.socket
+	Energy = "energy" // system/joulemux-energyd.socket
 )
 
 // Listeners returns the sockets that we were started with, by name. It is for
