@@ -56,6 +56,33 @@ func TestUsersInstallIntoTheirHome(t *testing.T) {
 	expectFiles(t, prefix, nil)
 }
 
+func TestHelperForEnergyIsAnOptIn(t *testing.T) {
+	tree := t.TempDir()
+	env := []string{"PREFIX=/usr", "DESTDIR=" + tree}
+	run(t, env, "packaging/install", "--with-energyd")
+	const units = "lib/systemd/system/joulemux-energyd"
+	helper := []string{"lib/sysusers.d/joulemux-energy.conf", "libexec/joulemux-energyd", units + ".service", units + ".socket"}
+	all := slices.Sorted(slices.Values(append(helper, contents(t, "lib/systemd/user")...)))
+	expectFiles(t, tree+"/usr", all)
+
+	text, err := os.ReadFile(filepath.Join(tree, "usr", units+".service"))
+	if err != nil || !strings.Contains(string(text), "ExecStart=/usr/libexec/joulemux-energyd --") || strings.Contains(string(text), "@LIBEXECDIR@") {
+		t.Errorf("%v\n%s", err, text)
+	}
+	run(t, env, "packaging/install", "--remove")
+	expectFiles(t, tree+"/usr", nil)
+}
+
+func TestHelperForEnergyIsNotInstalledWhereAUserCouldReplaceIt(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), "./install", "--with-energyd")
+	home := t.TempDir()
+	cmd.Env = append(os.Environ(), "HOME="+home, "PREFIX=~/.local", "DESTDIR=")
+	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "home") {
+		t.Errorf("%v, %s", err, out)
+	}
+	expectFiles(t, home, nil)
+}
+
 func TestPrefixThatUnitsCannotHoldIsRefused(t *testing.T) {
 	for _, prefix := range []string{"relative", "~other/.local", "/with space", "/with,comma", "/with%percent"} {
 		cmd := exec.CommandContext(t.Context(), "./install")
@@ -108,7 +135,7 @@ func expectFiles(t *testing.T, dir string, want []string) {
 		}
 		got = append(got, name)
 		mode := fs.FileMode(0o644)
-		if strings.HasPrefix(name, "bin/") {
+		if strings.HasPrefix(name, "bin/") || strings.HasPrefix(name, "libexec/") {
 			mode = 0o755
 		}
 		info, err := e.Info()
