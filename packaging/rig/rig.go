@@ -6,8 +6,9 @@
 // Each part keeps to a private folder and a private bus, and touches neither
 // the machine's power supplies nor the state of its daemons. Each has a Close,
 // and none outlives us, even if we are killed. What has to be installed is
-// known to the script "install" beside this file; the script "userns" starts
-// the one part that is not here, a real user manager of systemd.
+// known to the script "install" beside this file; the scripts "userns" and
+// "system" start what is not here, a real user manager of systemd and one for
+// the system.
 //
 // Tests of other packages and the demo use it; nothing in the product does.
 package rig
