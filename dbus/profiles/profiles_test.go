@@ -3,6 +3,7 @@ package profiles_test
 import (
 	"context"
 	"log/slog"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -97,17 +98,27 @@ type script struct {
 	*dbustest.Peer
 	name string
 	path godbus.ObjectPath
+	now  *atomic.Pointer[map[string]any] // what it says to whoever asks
 }
 
 func newScript(t *testing.T, b *dbustest.Bus, name string, path godbus.ObjectPath, profile any) script {
 	t.Helper()
-	s := script{b.Connect(t), name, path}
-	s.Serve(path, func(string) map[string]any { return active(profile) })
+	s := script{b.Connect(t), name, path, new(atomic.Pointer[map[string]any])}
+	says := active(profile)
+	s.now.Store(&says)
+	s.Serve(path, func(string) map[string]any { return *s.now.Load() })
 	s.Own(name)
 	return s
 }
 
-func (s script) choose(profile any) { s.Changed(s.path, s.name, active(profile)) }
+func (s script) choose(profile any) { s.say(active(profile)) }
+
+// say tells whoever listens now, and whoever asks later: the one who watches
+// may do so in either order.
+func (s script) say(properties map[string]any) {
+	s.now.Store(&properties)
+	s.Changed(s.path, s.name, properties)
+}
 
 func active(profile any) map[string]any { return map[string]any{"ActiveProfile": profile} }
 
@@ -138,7 +149,7 @@ func TestWhyAProfileDoesNotHold(t *testing.T) {
 	}
 	hot := active("performance")
 	hot["PerformanceDegraded"] = "high-operating-temperature"
-	s.Changed(newPath, newName, hot)
+	s.say(hot)
 	expect(t, reports, power.Performance)
 	if d := w.Degraded(); d != "high-operating-temperature" {
 		t.Errorf("it says %q", d)
