@@ -47,9 +47,12 @@ type Options struct {
 	// Sys is the kernel's tree, /sys but in tests.
 	Sys fs.FS
 	// Proc is the table of processes, /proc but in tests.
-	Proc    fs.FS
-	Version string
-	Log     *slog.Logger
+	Proc fs.FS
+	// EnergySocket is where the helper is that reads what root alone may; "" is
+	// nowhere.
+	EnergySocket string
+	Version      string
+	Log          *slog.Logger
 	// Level is that of Log. The configuration sets it unless FixedLevel.
 	Level      *slog.LevelVar
 	FixedLevel bool
@@ -93,7 +96,7 @@ type daemon struct {
 // what is wrong, until the file is mended. Were it to end, the service manager
 // would start it again for each client who waits, and soon give up.
 func Run(ctx context.Context, o Options) error {
-	d, err := assemble(o)
+	d, err := assemble(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -116,7 +119,7 @@ func Run(ctx context.Context, o Options) error {
 }
 
 // assemble makes the parts. Nothing runs yet.
-func assemble(o Options) (*daemon, error) {
+func assemble(ctx context.Context, o Options) (*daemon, error) {
 	d := &daemon{Options: o, reported: make(chan struct{}), mended: make(chan config.Server, 1)}
 	d.settings = d.configuration()
 	c := d.settings
@@ -132,7 +135,7 @@ func assemble(o Options) (*daemon, error) {
 	d.profiles = profiles.New(func(ctx context.Context, p power.Profile) { _ = d.tiers.Profile(ctx, p) })
 	d.backends = backend.New(connect, classifier{o.Sys, table}.classify, o.Log)
 	d.ledger = ledger.New(o.State, ledger.DefaultKeep(), o.Log)
-	d.meter = newMeter(o, d.backends, table, d.ledger.Tail)
+	d.meter = newMeter(ctx, o, d.backends, table, d.ledger.Tail)
 	d.check = &crossCheck{whole: d.meter.Whole, left: d.supplies.Left, log: o.Log}
 	d.dispatcher = dispatch.New(dispatch.Parts{
 		Tiers: d.tiers, Backends: d.backends, Meter: d.meter, Ledger: d.ledger, Log: o.Log,

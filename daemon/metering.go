@@ -1,11 +1,13 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -15,6 +17,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/backend"
 	"github.com/joulemux/joulemux/daemon/peer"
 	"github.com/joulemux/joulemux/power"
+	"github.com/joulemux/joulemux/power/energyd"
 	"github.com/joulemux/joulemux/power/meter"
 	"github.com/joulemux/joulemux/power/nvml"
 	"github.com/joulemux/joulemux/power/sysfs"
@@ -22,18 +25,8 @@ import (
 )
 
 // newMeter returns a meter of all sensors that this machine has for us.
-func newMeter(o Options, backends *backend.Set, peers peer.Table, tail func(string, power.Energy)) *meter.Meter {
-	var sensors []meter.Sensor
-	for _, s := range sysfs.Sensors(o.Sys) {
-		sensors = append(sensors, s)
-	}
-	gpus, err := nvml.Find(o.Sys, runtimePath(nvml.Socket))
-	if err != nil {
-		o.Log.Debug("NVIDIA GPUs cannot be looked for", "err", err)
-	}
-	for _, s := range gpus {
-		sensors = append(sensors, s)
-	}
+func newMeter(ctx context.Context, o Options, backends *backend.Set, peers peer.Table, tail func(string, power.Energy)) *meter.Meter {
+	sensors := sensors(ctx, o)
 	names := make([]string, len(sensors))
 	for i, s := range sensors {
 		names[i] = s.Domain().Source + " " + s.Domain().Name
@@ -43,6 +36,76 @@ func newMeter(o Options, backends *backend.Set, peers peer.Table, tail func(stri
 		Sensors: sensors, CPU: &cpu{proc: o.Proc, cgroup: cgroups(o.Sys), backends: backends, peers: peers},
 		Suspended: suspended, Tail: tail,
 	})
+}
+
+// sensors finds those that we may read, then those that the helper reads for
+// us, and last those of GPUs that are read only while they work.
+func sensors(ctx context.Context, o Options) (all []meter.Sensor) {
+	for _, s := range sysfs.Sensors(o.Sys) {
+		all = append(all, s)
+	}
+	helper, err := energyd.Sensors(ctx, o.EnergySocket)
+	if err != nil {
+		o.Log.Debug("there is no helper to read what root alone may", "err", err)
+	}
+	var helped []meter.Sensor
+	for _, s := range helper {
+		helped = append(helped, s)
+	}
+	all = join(all, helped)
+	gpus, err := nvml.Find(o.Sys, runtimePath(nvml.Socket))
+	if err != nil {
+		o.Log.Debug("NVIDIA GPUs cannot be looked for", "err", err)
+	}
+	for _, s := range gpus {
+		all = append(all, s)
+	}
+	return all
+}
+
+// join adds sensors to those that there are, unless they tell of the same
+// domain. A counter of the package takes the place of samples of it.
+func join(ours, more []meter.Sensor) []meter.Sensor {
+	named := func(name string) func(meter.Sensor) bool {
+		return func(s meter.Sensor) bool { return s.Domain().Name == name }
+	}
+	for _, s := range more {
+		d := s.Domain()
+		if slices.ContainsFunc(ours, named(d.Name)) {
+			continue
+		}
+		if d.Scope == power.ScopePackage && d.Cumulative {
+			for i, other := range ours {
+				if within := other.Domain().Within; within != "" && sampled(ours, within) {
+					ours[i] = moved{other, d.Name}
+				}
+			}
+			ours = slices.DeleteFunc(ours, func(s meter.Sensor) bool { return sampled([]meter.Sensor{s}, s.Domain().Name) })
+		}
+		ours = append(ours, s)
+	}
+	return ours
+}
+
+// sampled reports whether a package of that name is told by samples.
+func sampled(list []meter.Sensor, name string) bool {
+	return slices.ContainsFunc(list, func(s meter.Sensor) bool {
+		d := s.Domain()
+		return d.Name == name && d.Scope == power.ScopePackage && !d.Cumulative
+	})
+}
+
+// moved is a sensor of a rail whose package has another sensor.
+type moved struct {
+	meter.Sensor
+	within string
+}
+
+// Domain implements meter.Sensor.
+func (m moved) Domain() power.Domain {
+	d := m.Sensor.Domain()
+	d.Within = m.within
+	return d
 }
 
 // runtimePath returns where in the user's runtime folder something is, or "".

@@ -24,6 +24,7 @@ import (
 
 	"github.com/joulemux/joulemux/daemon"
 	"github.com/joulemux/joulemux/daemon/config"
+	"github.com/joulemux/joulemux/power/energyd"
 	"github.com/joulemux/joulemux/systemd"
 )
 
@@ -118,7 +119,7 @@ func serve(c command, stderr io.Writer) int {
 	reload := make(chan os.Signal, 1)
 	signal.Notify(reload, syscall.SIGHUP)
 	err = daemon.Run(ctx, daemon.Options{
-		Config: c.config, State: stateFolder(), Sys: os.DirFS(c.sys), Proc: os.DirFS("/proc"), Version: version(),
+		Config: c.config, State: stateFolder(), Sys: os.DirFS(c.sys), Proc: os.DirFS("/proc"), EnergySocket: energyd.Socket, Version: version(),
 		Log: slog.New(systemd.NewLogHandler(level)), Level: level, FixedLevel: c.level != "",
 		LogTarget: logTarget(), Reload: reload, Inherited: inherited,
 	})

@@ -18,8 +18,12 @@ type account struct {
 	rails  []*account // domains within this one
 
 	// Guarded by the meter, as all below.
-	last      power.Reading
-	known     bool // there is a last reading to count from
+	last  power.Reading
+	known bool // there is a last reading to count from
+	// missed is the pause at whose end a sensor could not be read yet, and when
+	// that was.
+	missed    *phase
+	missedAt  time.Time
 	suspended time.Duration
 
 	// What was counted in the phase that is on, and over how much of it.
@@ -94,10 +98,7 @@ func (a *account) read(ctx context.Context) look {
 // take counts the energy since the last reading, if that can be told.
 func (a *account) take(l look, suspended time.Duration, p *phase) {
 	if l.err != nil {
-		if a.known {
-			a.gaps++
-		}
-		a.known = false // whatever passes until there is a reading again is a gap
+		a.miss(p)
 		return
 	}
 	if a.known && !l.reading.At.After(a.last.At) {
@@ -107,20 +108,50 @@ func (a *account) take(l look, suspended time.Duration, p *phase) {
 	if a.known && !known {
 		a.gaps++
 	}
-	a.domain = l.domain
+	pause, pauseEnd := a.missed, a.missedAt
+	a.domain, a.missed = l.domain, nil
 	a.last, a.known, a.suspended = l.reading, true, suspended
 	if !known {
 		return
 	}
 	if energy, ok := a.domain.Between(from, l.reading); ok {
-		a.counted = append(a.counted, interval{from.At, l.reading.At, energy})
-		a.whole += energy
+		a.count(interval{from.At, l.reading.At, energy}, pause, pauseEnd)
 		return
 	}
 	a.gaps++
 	if !a.domain.Cumulative && p.quiet() {
 		a.idle.learn(l.reading.Draw, p.calm())
 	}
+}
+
+// patience is how long a sensor may take to be ready after a pause.
+const patience = 2 * time.Second
+
+// miss notes that there is no reading. What passes until there is one again is
+// a gap; but if a sensor is not ready when a pause ends, because the process
+// that reads it has ended meanwhile, the pause is not lost.
+func (a *account) miss(p *phase) {
+	switch waits := a.missed != nil && time.Since(a.missedAt) < patience; {
+	case !a.known || waits:
+	case a.missed == nil && p.quiet() && a.domain.Cumulative && !sleeps(a.domain):
+		a.missed, a.missedAt = p, time.Now()
+	default:
+		a.known, a.missed = false, nil
+		a.gaps++
+	}
+}
+
+// count adds what was counted to the phase that is on, but for the part that
+// belongs to a pause before it.
+func (a *account) count(i interval, pause *phase, pauseEnd time.Time) {
+	a.whole += i.energy
+	if pause != nil && pauseEnd.After(i.from) && pauseEnd.Before(i.to) {
+		parts := split(i.energy, []float64{pauseEnd.Sub(i.from).Seconds(), i.to.Sub(pauseEnd).Seconds()})
+		a.balance.Counted += parts[0]
+		a.rest(parts[0], pauseEnd.Sub(i.from), pause)
+		i.from, i.energy = pauseEnd, parts[1]
+	}
+	a.counted = append(a.counted, i)
 }
 
 // total returns what was counted, and over how much time.

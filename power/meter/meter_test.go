@@ -266,6 +266,38 @@ func TestAnIdleDrawBelongsToItsConditions(t *testing.T) {
 	})
 }
 
+func TestASensorThatHasToBeStartedLosesNoPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(pkg)
+		meter := New(m.options())
+		defer meter.Close()
+		m.draws("package-0", 4*power.Watt)
+		meter.Start(context.Background())
+		pass(time.Minute)
+		m.fail("package-0", true)
+		s := meter.Begin(context.Background(), work(power.CPU))
+		pass(80 * time.Millisecond)
+		m.fail("package-0", false)
+		m.draws("package-0", 24*power.Watt)
+		s.Tokens(context.Background(), 1)
+		pass(10 * time.Second)
+		c := s.End(context.Background(), 0)
+		if b := meter.Balances()[0]; b.IdleDraw < 3*power.Watt || b.IdleDraw > 5*power.Watt || b.Idle < 236*power.Joule {
+			t.Errorf("of the pause it knows %+v", b)
+		}
+		if !near(c.Energy, 200*power.Joule) || c.Coverage < 0.99 || c.Uncertainty > 0.2 {
+			t.Errorf("the job is told %+v", c)
+		}
+	})
+}
+
+// fail has a rail be readable or not.
+func (m *machine) fail(name string, broken bool) {
+	m.Lock()
+	defer m.Unlock()
+	m.rails[name].broken = broken
+}
+
 func TestABackendIsBilledOnceHoweverManyAsk(t *testing.T) {
 	for _, domains := range [][]power.Domain{nil, {pkg}} {
 		synctest.Test(t, func(t *testing.T) {
@@ -332,9 +364,7 @@ func TestBrokenSensorsDoNotStopAJob(t *testing.T) {
 		s := meter.Begin(context.Background(), work(power.CPU))
 		m.draws("package-0", 24*power.Watt)
 		for _, broken := range []bool{false, true, false} {
-			m.Lock()
-			m.rails["package-0"].broken = broken
-			m.Unlock()
+			m.fail("package-0", broken)
 			pass(4 * time.Second)
 		}
 		c := s.End(context.Background(), 0)
