@@ -28,8 +28,8 @@ type file struct {
 // settings are how the file is used.
 //
 // With a write-ahead log a transaction is one write and one fdatasync, a
-// rollback journal needs three of either and four times the processor. Full
-// means that each transaction reaches the disk: the sudden end of a process
+// rollback journal needs three of either and four times the processor.
+// Full means that each transaction reaches the disk: the sudden end of a process
 // loses nothing of it, nor does that of the power.
 //
 // The lock is exclusive, so that the log's index is our own memory and not a
@@ -46,16 +46,12 @@ const settings = `
 	PRAGMA temp_store = MEMORY;
 	PRAGMA trusted_schema = OFF;`
 
-const (
-	// busyFor is how long somebody else may hold the file: the daemon that
-	// this one replaces.
-	busyFor = time.Second
-	// mostMemory bounds what the library may take, which is a mebibyte or two.
-	mostMemory = 32 << 20
-)
+// mostMemory bounds what the library may take, which is a mebibyte or two.
+const mostMemory = 32 << 20
 
-// openFile opens the ledger at a path, which is made if it is missing.
-func openFile(path string) (*file, error) {
+// openFile opens the ledger at a path, which is made if it is missing. It
+// waits so long for somebody else who has it open.
+func openFile(path string, patience time.Duration) (*file, error) {
 	info, err := touch(path)
 	if err != nil {
 		return nil, err
@@ -64,8 +60,17 @@ func openFile(path string) (*file, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := db.BusyTimeout(patience); err != nil {
+		_ = db.Close()
+		return nil, err
+	}
+	return newFile(db, path, info)
+}
+
+// newFile makes a connection a ledger.
+func newFile(db *sqlite3.Conn, path string, info os.FileInfo) (*file, error) {
 	f := &file{db: db, statements: map[string]*sqlite3.Stmt{}, path: path, info: info}
-	err = errors.Join(db.BusyTimeout(busyFor), db.Exec(settings))
+	err := db.Exec(settings)
 	if err == nil {
 		err = migrate(db, migrations())
 	}
@@ -119,12 +124,12 @@ func (f *file) prepare(text string) (*sqlite3.Stmt, error) {
 }
 
 // each calls yield with each row that a query yields.
-func (f *file) each(query string, yield func(*sqlite3.Stmt), parameters ...any) (err error) {
+func (f *file) each(query string, yield func(*sqlite3.Stmt), parameters ...any) error {
 	s, err := f.prepare(query)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.Reset()) }()
+	defer func() { _ = s.Reset() }() // it repeats what Err says
 	if err := bind(s, parameters...); err != nil {
 		return err
 	}
@@ -140,7 +145,10 @@ func (f *file) do(text string, parameters ...any) error {
 	if err != nil {
 		return err
 	}
-	return exec(s, parameters...)
+	if err := bind(s, parameters...); err != nil {
+		return err
+	}
+	return s.Exec()
 }
 
 // write adds what is pending, and what was learned of the models in changed,
@@ -278,8 +286,11 @@ func (f *file) learned() (map[subject]Learned, error) {
 func (m mean) sane() bool { return m.count > 0 && m.value >= 0 && !math.IsInf(m.value, 1) }
 
 // spoilt reports whether an error says that the file is no ledger any more.
+// Nothing that is recorded makes an error in our own language: one says that
+// the tables are not what they were.
 func spoilt(err error) bool {
-	return errors.Is(err, sqlite3.CORRUPT) || errors.Is(err, sqlite3.NOTADB)
+	return errors.Is(err, sqlite3.CORRUPT) || errors.Is(err, sqlite3.NOTADB) ||
+		errors.Is(err, sqlite3.ERROR) && !errors.Is(err, errMigration)
 }
 
 // mostAside is how many spoilt files are kept for whoever wants to look at

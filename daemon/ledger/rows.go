@@ -35,14 +35,6 @@ func bind(s *sqlite3.Stmt, values ...any) error {
 	return nil
 }
 
-// exec runs a statement with its parameters.
-func exec(s *sqlite3.Stmt, values ...any) error {
-	if err := bind(s, values...); err != nil {
-		return err
-	}
-	return s.Exec()
-}
-
 // row reads the columns of a result one after the other.
 type row struct {
 	s    *sqlite3.Stmt

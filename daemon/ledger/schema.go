@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/ncruces/go-sqlite3"
@@ -77,6 +78,9 @@ func migrations() []string {
 	}
 }
 
+// errMigration is a fault of this program, which should cost nobody the file.
+var errMigration = errors.New("migration")
+
 // migrate brings the file to the version that this program knows, step by
 // step, all or nothing. It leaves a file of a later program alone.
 func migrate(db *sqlite3.Conn, steps []string) (err error) {
@@ -97,7 +101,7 @@ func migrate(db *sqlite3.Conn, steps []string) (err error) {
 	defer tx.End(&err)
 	for _, step := range steps[version:] {
 		if err := db.Exec(step); err != nil {
-			return fmt.Errorf("migrate from version %d: %w", version, err)
+			return fmt.Errorf("%w of version %d: %w", errMigration, version, err)
 		}
 	}
 	return db.Exec(fmt.Sprintf("PRAGMA user_version = %d", len(steps)))

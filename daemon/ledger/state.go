@@ -17,6 +17,9 @@ const (
 	flushAfter = time.Second
 	// flushMost is how many wait at most.
 	flushMost = 64
+	// patience is how long the daemon that this one replaces may take to let
+	// go of the file.
+	patience = time.Second
 )
 
 // maxSubjects is of how many models on backends something is learned.
@@ -119,15 +122,19 @@ func (s *state) open() {
 	if s.file != nil {
 		return
 	}
+	wait := patience
+	if s.opened {
+		wait = 0
+	}
 	s.opened = true
 	defer s.publish()
 	if s.path == "" {
 		s.fail(errNoFolder)
 		return
 	}
-	f, known, err := openLearned(s.path)
+	f, known, err := openLearned(s.path, wait)
 	if spoilt(err) && s.setAside(err) {
-		f, known, err = openLearned(s.path)
+		f, known, err = openLearned(s.path, wait)
 	}
 	if err != nil {
 		s.fail(err)
@@ -138,8 +145,8 @@ func (s *state) open() {
 }
 
 // openLearned opens the file and reads what was learned.
-func openLearned(path string) (*file, map[subject]Learned, error) {
-	f, err := openFile(path)
+func openLearned(path string, patience time.Duration) (*file, map[subject]Learned, error) {
+	f, err := openFile(path, patience)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -180,7 +187,7 @@ func (s *state) setAside(why error) bool {
 // try has f use the file, in another file if this one turns out to be spoilt,
 // and reports whether that went well.
 func (s *state) try(f func(*file) error) bool {
-	for range 2 {
+	for again := false; ; again = true {
 		s.open()
 		if s.file == nil {
 			return false
@@ -189,9 +196,8 @@ func (s *state) try(f func(*file) error) bool {
 		if err == nil {
 			return true
 		}
-		// Whatever is wrong with it, it will be opened anew.
-		s.closeFile()
-		if !spoilt(err) {
+		s.closeFile() // whatever is wrong with it, it will be opened anew
+		if again || !spoilt(err) {
 			s.fail(err)
 			return false
 		}
@@ -199,7 +205,6 @@ func (s *state) try(f func(*file) error) bool {
 			return false
 		}
 	}
-	return false
 }
 
 // fail notes that the file cannot be used, and says so once.
