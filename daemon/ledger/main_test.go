@@ -9,6 +9,14 @@ import (
 	"testing"
 )
 
+// TestMain lets the test binary be a daemon that somebody kills.
+func TestMain(m *testing.M) {
+	if folder := os.Getenv("LEDGER_WRITE"); folder != "" {
+		writeForEver(folder)
+	}
+	os.Exit(m.Run())
+}
+
 // inChild is set where a test runs once more, on a machine of its own making.
 const inChild = "LEDGER_CHILD"
 
