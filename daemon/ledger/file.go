@@ -29,8 +29,10 @@ type file struct {
 //
 // With a write-ahead log a transaction is one write and one fdatasync, a
 // rollback journal needs three of either and four times the processor.
-// Full means that each transaction reaches the disk: the sudden end of a process
-// loses nothing of it, nor does that of the power.
+// Synchronous means that each transaction reaches the disk: neither the sudden
+// end of the process nor that of the power loses any of it. With such a log
+// "extra" is "full", but for the moment in which a new file is given one: with
+// "full", the power may bring that back as it was before.
 //
 // The lock is exclusive, so that the log's index is our own memory and not a
 // file that is mapped: a page of such a file that cannot be had, on a disk
@@ -38,8 +40,8 @@ type file struct {
 // the ledger taken.
 const settings = `
 	PRAGMA locking_mode = EXCLUSIVE;
+	PRAGMA synchronous = EXTRA;
 	PRAGMA journal_mode = WAL;
-	PRAGMA synchronous = FULL;
 	PRAGMA cache_size = -256;
 	PRAGMA wal_autocheckpoint = 256;
 	PRAGMA journal_size_limit = 1048576;
