@@ -187,6 +187,7 @@ func (l *Ledger) Totals(ctx context.Context, from, to time.Time, by Grouping) (a
 // Job returns the latest entry of a job, or ErrNoJob.
 func (l *Ledger) Job(ctx context.Context, id string) (Entry, error) {
 	var found []Entry
+	id = clip(id, maxWord)
 	named := func(e Entry) bool { return e.ID == id }
 	if err := l.do(ctx, func(s *state) { found = s.jobs(1, named, "WHERE id = ?", id) }); err != nil {
 		return Entry{}, err

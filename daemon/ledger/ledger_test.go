@@ -265,6 +265,17 @@ func TestATailIsAddedOnce(t *testing.T) {
 	}
 }
 
+func TestALongIdIsFoundAgain(t *testing.T) {
+	l := run(t, t.TempDir(), forever())
+	long := strings.Repeat("id", maxWord)
+	l.Record(but(func(e *Entry) { e.ID = long }))
+	l.flush(t)
+	l.Tail(long, power.Joule)
+	if e, err := l.Job(t.Context(), long); err != nil || e.Cost.Tail != power.Joule {
+		t.Errorf("its tail is %v, %v", e.Cost.Tail, err)
+	}
+}
+
 func TestATailOfAnUnknownCostIsUnknown(t *testing.T) {
 	l := run(t, t.TempDir(), forever())
 	l.Record(but(func(e *Entry) { e.Cost.Quality = power.Unknown }))

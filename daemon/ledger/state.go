@@ -72,7 +72,7 @@ func (s *state) take(n note) {
 		s.pending.record(e)
 		s.learn(e)
 	} else {
-		s.pending.tail(n.id, n.tail)
+		s.pending.tail(clip(n.id, maxWord), n.tail)
 	}
 	s.fresh++
 	switch s.fresh {

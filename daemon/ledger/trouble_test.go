@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/joulemux/joulemux/power"
+	"github.com/ncruces/go-sqlite3"
 )
 
 // record records n answers, and their tails.
@@ -299,16 +300,27 @@ func TestWhatWasLearnedOutlivesACorruptFile(t *testing.T) {
 	l := run(t, folder, forever())
 	l.record(20)
 	l.flush(t)
-	overwrite(t, folder, 0, []byte("to be or not to be"))
-	if err := os.Truncate(filepath.Join(folder, FileName+"-wal"), 0); err != nil {
-		t.Fatal(err)
+	files := map[*file]bool{}
+	err := l.do(t.Context(), func(s *state) {
+		s.try(func(f *file) error {
+			files[f] = true
+			if len(files) == 1 {
+				return sqlite3.CORRUPT // found in the midst of things
+			}
+			return nil
+		})
+	})
+	if err != nil || len(files) != 2 {
+		t.Errorf("%d files were tried, %v", len(files), err)
 	}
-	l.stop() // and what it still has in its cache is worth nothing
+	l.record(1)
+	l.stop()
 
 	l = run(t, folder, forever())
-	l.record(1)
-	l.flush(t)
 	l.mustHold(t, 1)
+	if known, _ := l.Learned("ollama-igpu", "qwen2.5:0.5b", true); known.TokenEnergy.Count() != 21 {
+		t.Errorf("of 21 jobs %d have taught something", known.TokenEnergy.Count())
+	}
 }
 
 func TestAnEmptyFileIsANewOne(t *testing.T) {
