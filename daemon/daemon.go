@@ -78,6 +78,7 @@ type daemon struct {
 	profiles   *profiles.Watcher
 	check      *crossCheck
 	heat       heat
+	npu        *sysfs.Occupancy // nil if there is none that tells
 	dispatcher *dispatch.Dispatcher
 	http       *httpapi.Server
 	status     status
@@ -134,6 +135,7 @@ func assemble(ctx context.Context, o Options) (*daemon, error) {
 	d.supplies = upower.New(d.supplied(sync.OnceFunc(func() { close(d.reported) })))
 	d.profiles = profiles.New(func(ctx context.Context, p power.Profile) { _ = d.tiers.Profile(ctx, p) })
 	d.backends = backend.New(connect, classifier{o.Sys, table}.classify, o.Log)
+	d.npu, _ = sysfs.NPUOccupancy(o.Sys)
 	d.ledger = ledger.New(o.State, ledger.DefaultKeep(), o.Log)
 	d.meter = newMeter(ctx, o, d.backends, table, d.ledger.Tail)
 	d.check = &crossCheck{whole: d.meter.Whole, left: d.supplies.Left, log: o.Log}

@@ -16,7 +16,7 @@ import (
 // machine looks at the machine for whoever asks.
 func (d *daemon) machine(ctx context.Context) wire.Machine {
 	m := wire.Machine{
-		Draws: draws(d.meter.Draws(ctx)), Devices: devices(d.Sys),
+		Draws: draws(d.meter.Draws(ctx)), Devices: devices(d.Sys, d.npu), Unreadable: d.unreadable(),
 		Heat: d.heat.look(d.Sys), Degraded: d.profiles.Degraded(), CrossCheck: d.check.result(ctx),
 	}
 	if draw, known := d.supplies.Draw(); known {
@@ -39,13 +39,23 @@ func draws(list []meter.Draw) []wire.Draw {
 	return all
 }
 
+// unreadable names the domains that have a sensor which nobody reads for us.
+func (d *daemon) unreadable() (names []string) {
+	for _, domain := range sysfs.Unreadable(d.Sys) {
+		if !d.meter.Reads(domain.Name) {
+			names = append(names, domain.Name)
+		}
+	}
+	return names
+}
+
 // vendors are the makers of graphics and neural processors, by their numbers on
 // the PCI bus.
 var vendors = map[string]string{"0x10de": "nvidia", "0x1002": "amd", "0x1022": "amd", "0x8086": "intel"}
 
 // devices returns the graphics and neural processors of this machine. Where the
 // bus cannot be read there are none.
-func devices(sys fs.FS) []wire.Device {
+func devices(sys fs.FS, npu *sysfs.Occupancy) []wire.Device {
 	found, _ := sysfs.Devices(sys)
 	list := []wire.Device{}
 	for _, d := range found {
@@ -59,6 +69,10 @@ func devices(sys fs.FS) []wire.Device {
 		}
 		if strings.HasPrefix(d.Class, "0x03") {
 			one.Kind = "display"
+		} else if npu != nil && one.Vendor == "intel" {
+			if busy, _, err := npu.Busy(); err == nil {
+				one.BusyMs = busy.Milliseconds()
+			}
 		}
 		list = append(list, one)
 	}

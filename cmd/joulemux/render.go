@@ -60,6 +60,9 @@ func details(s wire.Status) []string {
 	for _, d := range s.Draws {
 		list = append(list, d.Domain+": "+drawn(d)+" ("+d.Source+")")
 	}
+	if len(s.Unreadable) > 0 {
+		list = append(list, "unreadable: "+strings.Join(s.Unreadable, ", ")+": root alone may read it; the README says how to change that")
+	}
 	if h := s.Heat; h != nil {
 		list = append(list, "processor: "+heated(*h))
 	}
@@ -98,6 +101,9 @@ func powered(d wire.Device) string {
 	said := cmp.Or(d.Status, "of unknown state")
 	if d.PowerState != "" {
 		said += " in " + d.PowerState
+	}
+	if d.BusyMs > 0 {
+		said += fmt.Sprintf(", busy for %.0f s since its driver was loaded", float64(d.BusyMs)/1000)
 	}
 	if d.NeverSleeps {
 		said += ", set never to sleep (power/control is on)"

@@ -31,8 +31,8 @@ const held = `,"holds":[{"cookie":7,"tier":"battery","reason":"","holder":":1.42
 const measured = `,"draws":[{"domain":"package-0","scope":"package","source":"rapl","watts":4.3},` +
 	`{"domain":"gpu 0000:03:00.0","scope":"dgpu","source":"amdgpu","watts":0,"asleep":true}],` +
 	`"devices":[{"address":"0000:01:00.0","vendor":"nvidia","kind":"display","status":"suspended","power_state":"D3cold"},` +
-	`{"address":"0000:03:00.0","vendor":"amd","kind":"display","status":"active","power_state":"D0","never_sleeps":true}],` +
-	`"heat":{"celsius":96.4,"vetoed":true,"reason":"too hot"},"degraded":"lap-detected",` +
+	`{"address":"0000:03:00.0","vendor":"amd","kind":"display","status":"active","power_state":"D0","busy_ms":12300,"never_sleeps":true}],` +
+	`"unreadable":["package-0","core-0"],"heat":{"celsius":96.4,"vetoed":true,"reason":"too hot"},"degraded":"lap-detected",` +
 	`"cross_check":{"seconds":1920,"battery_joules":19200,"sensors_joules":12288,"ratio":0.64}`
 
 func TestStatusForPeople(t *testing.T) {
@@ -48,11 +48,12 @@ running           no jobs
 draw              6.4 W from the battery
 package-0         4.3 W (rapl)
 gpu 0000:03:00.0  asleep (amdgpu)
+unreadable        package-0, core-0: root alone may read it; the README says how to change that
 processor         96 °C, too hot
 degraded          lap-detected
 sensors           see 64 % of what the battery gave in 32 min
 0000:01:00.0      nvidia display, suspended in D3cold
-0000:03:00.0      amd display, active in D0, set never to sleep (power/control is on)
+0000:03:00.0      amd display, active in D0, busy for 12 s since its driver was loaded, set never to sleep (power/control is on)
 daemon            1.2.3
 
 BACKEND        HARDWARE  STATE      MODELS  LOADED  POWER             LATENCY  PER MINUTE  ERRORS

@@ -3,6 +3,7 @@ package meter
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/joulemux/joulemux/power"
@@ -50,6 +51,11 @@ func (m *Meter) Draws(ctx context.Context) []Draw {
 		}
 	}
 	return list
+}
+
+// Reads reports whether there is a sensor for the domain of that name.
+func (m *Meter) Reads(name string) bool {
+	return slices.ContainsFunc(m.sensors, func(s Sensor) bool { return s.Domain().Name == name })
 }
 
 // look reads every sensor whose device does not have to be left alone.

@@ -45,6 +45,8 @@ type Machine struct {
 	// processors, read without waking any.
 	Draws   []Draw   `json:"draws"`
 	Devices []Device `json:"devices"`
+	// Unreadable are domains with a sensor that root alone may read.
+	Unreadable []string `json:"unreadable,omitempty"`
 	// Heat is the processor's, if it can be read, and Degraded why the machine
 	// does not perform as its power profile promises, as in "lap-detected".
 	Heat     *Heat  `json:"heat,omitempty"`
@@ -94,6 +96,8 @@ type Device struct {
 	PowerState  string `json:"power_state"`
 	SuspendedMs int64  `json:"suspended_ms"`
 	ActiveMs    int64  `json:"active_ms"`
+	// BusyMs is for how long there has been work for it, where it tells.
+	BusyMs int64 `json:"busy_ms,omitempty"`
 	// NeverSleeps tells that the device is set to stay on.
 	NeverSleeps bool `json:"never_sleeps,omitempty"`
 }
