@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,10 +15,10 @@ import (
 // resting is a rail that has to be left alone when nothing runs on it.
 type resting struct {
 	*rail
-	rested int
+	rested atomic.Int64
 }
 
-func (r *resting) Rest() { r.rested++ }
+func (r *resting) Rest() { r.rested.Add(1) }
 
 // near reports whether two amounts are the same but for what a counter's
 // period makes of them.
@@ -201,10 +202,10 @@ func TestNothingIsReadWhileNothingRuns(t *testing.T) {
 		if gpu.reads != 0 {
 			t.Errorf("the discrete GPU was read %d times for a job on the CPU", gpu.reads)
 		}
-		gpu.rested = 0
+		gpu.rested.Store(0)
 		m.job(meter, power.NVIDIA, 20*power.Watt, 3*time.Second)
-		if gpu.reads == 0 || gpu.rested != 1 {
-			t.Errorf("for a job of its own it was read %d times, and let go of %d times", gpu.reads, gpu.rested)
+		if gpu.reads == 0 || gpu.rested.Load() != 1 {
+			t.Errorf("for a job of its own it was read %d times, and let go of %d times", gpu.reads, gpu.rested.Load())
 		}
 		read := gpu.reads
 		pass(time.Minute)
