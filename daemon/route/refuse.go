@@ -18,6 +18,7 @@ const (
 	notTarget
 	unhealthy
 	noModel
+	away       // not healthy, and known to have the model
 	notAllowed // the tier's rule for discrete GPUs
 	tooHungry
 	tooSlow
@@ -49,6 +50,8 @@ func (w weigher) fault(c job.Candidate, e job.Estimate) (fault, string) {
 	switch {
 	case !w.targeted(c):
 		return notTarget, "not the target"
+	case !c.Healthy && c.Model != nil:
+		return away, "not healthy: " + c.Problem
 	case !c.Healthy:
 		return unhealthy, "not healthy: " + c.Problem
 	case c.Model == nil:

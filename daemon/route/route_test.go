@@ -198,11 +198,13 @@ func TestLatencyNotOptimised(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
-	unhealthy, modelless, unclassified := laptop(), laptop(), laptop()[2:3]
+	unhealthy, modelless, split, strange, unclassified := laptop(), laptop(), laptop(), laptop(), laptop()[2:3]
 	for i := range unhealthy {
 		unhealthy[i].Healthy = false
-		modelless[i].Model = nil
+		modelless[i].Model, split[i].Model, strange[i].Model = nil, nil, nil
 	}
+	split[1].Healthy, split[1].Problem, split[1].Model = false, "connection refused", laptop()[1].Model
+	strange[1].Healthy = false
 	unclassified[0].Class = power.Unclassified
 	for _, c := range []struct {
 		what       string
@@ -215,6 +217,8 @@ func TestRefusals(t *testing.T) {
 		{"no backend at all", power.Mains, chat(nil), nil, job.NoBackend, "none was found"},
 		{"none that is healthy", power.Mains, chat(nil), unhealthy, job.NoBackend, "not healthy"},
 		{"none with the model", power.Mains, chat(nil), modelless, job.ModelNotFound, `model: "m"`},
+		{"one with the model, which is down", power.Mains, chat(nil), split, job.NoBackend, "ollama-igpu: not healthy: connection refused"},
+		{"one that is down and never had it", power.Mains, chat(nil), strange, job.ModelNotFound, `model: "m"`},
 		{"an unknown target", power.Mains, chat(target("tpu")), laptop(), job.BackendNotFound, "there are ollama-npu, ollama-igpu"},
 		{"a target that this machine lacks", power.Mains, chat(target("npu")), laptop()[1:], job.BackendNotFound, `"npu"`},
 		{"the GPU on a critical battery", power.Critical, chat(nvidia), laptop(), job.PowerPolicy, "does not run on tier critical"},
