@@ -62,11 +62,20 @@ func (s *Server) show(w http.ResponseWriter, r *http.Request) {
 		fail(w, job.InvalidField("model", "name the model to show"))
 		return
 	}
+	away := make(map[string]string)
 	for _, b := range s.Backends.Look(r.Context()) {
-		if b.Healthy && b.Model(name) != nil {
+		switch {
+		case b.Model(name) == nil:
+		case b.Healthy:
 			s.forward(w, r, serverOf{b.ID, b.Server()}, body)
 			return
+		default:
+			away[b.ID] = "not healthy: " + b.Problem
 		}
+	}
+	if len(away) > 0 { // where "not found" would have "ollama run" fetch the model
+		fail(w, &job.Error{Code: job.NoBackend, Refused: away})
+		return
 	}
 	fail(w, job.Errorf(job.ModelNotFound, "model '%s' not found", name))
 }

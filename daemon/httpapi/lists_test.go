@@ -10,6 +10,7 @@ import (
 
 	"github.com/joulemux/joulemux/daemon/httpapi"
 	"github.com/joulemux/joulemux/daemon/httpapi/wire"
+	"github.com/joulemux/joulemux/daemon/job"
 )
 
 // frozen is a server that is none.
@@ -85,6 +86,16 @@ func TestShowAsksABackendThatHasTheModel(t *testing.T) {
 	}
 	if asked := one.questions(); len(asked) != 0 {
 		t.Errorf("the other backend was asked %q", asked)
+	}
+}
+
+func TestAModelWhoseBackendIsDownIsNotOneThatIsNotThere(t *testing.T) {
+	r := newRig(t, with(nil), &scriptedOllama{models: []string{"b:1b"}})
+	r.ask("GET", "/api/tags", "")
+	r.backends.Failed("two", &job.Error{Code: job.BackendFailed, Err: io.ErrUnexpectedEOF})
+	got := r.ask("POST", "/api/show", `{"model":"b:1b"}`)
+	if e := read[wire.Error](t, got.body); got.status != 503 || e.Code != wire.CodeNoBackend || e.Refused["two"] != "not healthy: unexpected EOF" {
+		t.Errorf("got %+v", got)
 	}
 }
 
