@@ -197,10 +197,29 @@ func (s *Server) Stream(ctx context.Context, j job.Job, begin func(job.Head) err
 		return failed(ctx, err)
 	}
 	a := answer{job: j, head: job.Head{Status: resp.StatusCode, ContentType: resp.Header.Get("Content-Type"), Length: resp.ContentLength}, begin: begin, emit: emit}
-	if a.inLines() {
-		return failed(ctx, a.readLines(resp.Body))
+	if !a.inLines() {
+		return failed(ctx, a.readBody(resp.Body))
 	}
-	return failed(ctx, a.readBody(resp.Body))
+	if err := a.readLines(resp.Body); err != nil {
+		return failed(ctx, err)
+	}
+	readOut(resp.Body)
+	return nil
+}
+
+// What a server may do after the last line of a stream, before its connection
+// is closed rather than used again.
+const (
+	lingering = 50 * time.Millisecond
+	maxTail   = 4 << 10
+)
+
+// readOut reads the end of an answer that has said all, without which its
+// connection could not be used again.
+func readOut(body io.ReadCloser) {
+	enough := time.AfterFunc(lingering, func() { _ = body.Close() })
+	defer enough.Stop()
+	_, _ = io.CopyN(io.Discard, body, maxTail)
 }
 
 // failed turns an error of the connection into the job's. The context's own

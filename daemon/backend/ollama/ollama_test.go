@@ -247,6 +247,45 @@ func TestEarlyEnds(t *testing.T) {
 	}
 }
 
+func TestConnectionIsUsedAgainAfterAStream(t *testing.T) {
+	peers, seen := make(map[string]int), make(chan struct{})
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		peers[r.RemoteAddr]++ // One request at a time.
+		_, _ = io.WriteString(w, first+last)
+		_ = http.NewResponseController(w).Flush()
+		<-seen // The end of the answer comes after its last line, as Ollama's does.
+	})
+	for range 3 {
+		err := s.Stream(t.Context(), passed("/api/chat", "{}"), func(job.Head) error { return nil }, func(c job.Chunk) error {
+			if c.Last {
+				seen <- struct{}{}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(peers) != 1 {
+		t.Errorf("three streams in a row took %d connections", len(peers))
+	}
+}
+
+func TestServerThatLingersAfterItsLastLineIsNotWaitedFor(t *testing.T) {
+	ended := make(chan struct{})
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		_, _ = io.WriteString(w, first+last)
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done() // which is when its client has given it up
+		close(ended)
+	})
+	if o := stream(t, s, passed("/api/chat", "{}")); o.err != nil || o.raw() != first+last {
+		t.Errorf("got %+v", o)
+	}
+	<-ended
+}
+
 func TestErrorsOfTheClientStayTheirs(t *testing.T) {
 	s := serve(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, first+last) })
 	gone := errors.New("gone")
