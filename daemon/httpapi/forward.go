@@ -36,7 +36,7 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, b serverOf, bod
 		fail(w, &job.Error{Code: job.BackendFailed, Detail: b.id, Err: err})
 		return
 	}
-	s.pass(w, b.id, resp)
+	s.pass(w, r, b.id, resp)
 }
 
 // tell sends a client's request whose answer nobody wants; it is read all the
@@ -59,7 +59,7 @@ func (b serverOf) tell(r *http.Request, body []byte) error {
 }
 
 // pass copies a backend's answer as it comes; a part of it ends as broken.
-func (s *Server) pass(w http.ResponseWriter, id string, resp *http.Response) {
+func (s *Server) pass(w http.ResponseWriter, r *http.Request, id string, resp *http.Response) {
 	defer resp.Body.Close()
 	h := w.Header()
 	h.Set("X-Backend-Used", id)
@@ -73,12 +73,12 @@ func (s *Server) pass(w http.ResponseWriter, id string, resp *http.Response) {
 	for {
 		n, err := resp.Body.Read(buf)
 		if n > 0 {
-			if out.send(buf[:n]) != nil {
+			if out.send(r.Context(), buf[:n]) != nil {
 				return
 			}
 		}
 		if errors.Is(err, io.EOF) {
-			_ = out.send(nil) // the end, which may be all there is, has a deadline of its own
+			_ = out.send(r.Context(), nil) // the end, which may be all there is, has a deadline of its own
 			return
 		}
 		if err != nil {

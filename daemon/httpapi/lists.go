@@ -141,7 +141,7 @@ func (s *Server) administer(w http.ResponseWriter, r *http.Request) {
 		fail(w, &job.Error{Code: job.BackendFailed, Detail: b.id, Err: err})
 		return
 	}
-	s.pass(w, b.id, resp)
+	s.pass(w, r, b.id, resp)
 }
 
 // administered returns the backend that a header names, or where ordinary jobs

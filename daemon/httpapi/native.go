@@ -26,13 +26,13 @@ type lines struct {
 func (s *Server) lines(w http.ResponseWriter) *lines { return &lines{client: s.client(w)} }
 
 // put writes a line.
-func (l *lines) put(v any) error {
+func (l *lines) put(ctx context.Context, v any) error {
 	if !l.begun {
 		l.begun = true
 		l.w.Header().Set("Content-Type", "application/x-ndjson")
 		l.w.WriteHeader(http.StatusOK)
 	}
-	return l.send(job.Line(v))
+	return l.send(ctx, job.Line(v))
 }
 
 // read decodes a request of our own API, in which unknown members are errors.
@@ -101,7 +101,9 @@ func (s *Server) native(w http.ResponseWriter, r *http.Request, j job.Job, optio
 		w.Header().Set("X-Request-ID", j.ID)
 		fail(w, ourWords(err))
 	default:
-		_ = out.put(wire.Event{Error: describe(err)}) // a client that is gone needs no words
+		ctx, cancel := lastly(r.Context())
+		defer cancel()
+		_ = out.put(ctx, wire.Event{Error: describe(err)}) // a client that is gone needs no words
 	}
 }
 
@@ -124,23 +126,23 @@ func (e *events) Routed(d route.Decision) {
 	if !e.begun {
 		setRoute(e.w.Header(), e.id, d)
 	}
-	e.err = e.put(wire.Event{Routed: d.Fields()})
+	e.err = e.put(context.Background(), wire.Event{Routed: d.Fields()})
 }
 
 // Begin reports whether the client is still there.
 func (e *events) Begin(job.Head) error { return e.err }
 
 // Chunk writes the text, and what the job took.
-func (e *events) Chunk(_ context.Context, c job.Chunk, r *dispatch.Report) error {
+func (e *events) Chunk(ctx context.Context, c job.Chunk, r *dispatch.Report) error {
 	if c.Text != "" {
-		if err := e.put(wire.Event{Text: c.Text}); err != nil {
+		if err := e.put(ctx, wire.Event{Text: c.Text}); err != nil {
 			return err
 		}
 	}
 	if r == nil {
 		return nil
 	}
-	return e.put(wire.Event{End: r.Fields()})
+	return e.put(ctx, wire.Event{End: r.Fields()})
 }
 
 // hold keeps a hold as long as the client stays.
@@ -184,12 +186,12 @@ func (s *Server) keep(out *lines, r *http.Request, cookie uint32) {
 		i := slices.IndexFunc(now.Holds, func(h power.Hold) bool { return h.Cookie == cookie })
 		if i < 0 {
 			last.Released = true
-			_ = out.put(last)
+			_ = out.put(r.Context(), last)
 			return
 		}
 		if !told {
 			last, told = held(now.Holds[i]), true
-			if out.put(last) != nil {
+			if out.put(r.Context(), last) != nil {
 				return
 			}
 		}

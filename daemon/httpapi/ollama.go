@@ -38,7 +38,7 @@ func (s *Server) job(kind job.Kind) http.HandlerFunc {
 		}
 		j.Arrived, j.Client = time.Now(), clientOf(r)
 		out := &answer{client: s.client(w), job: &j, wants: q.report}
-		out.end(s.Runner.Run(r.Context(), j, out))
+		out.end(r.Context(), s.Runner.Run(r.Context(), j, out))
 	}
 }
 
@@ -90,7 +90,7 @@ func (a *answer) begin() {
 }
 
 // Chunk writes a piece.
-func (a *answer) Chunk(_ context.Context, c job.Chunk, r *dispatch.Report) error {
+func (a *answer) Chunk(ctx context.Context, c job.Chunk, r *dispatch.Report) error {
 	raw := c.Raw
 	if !a.lines && !a.begun {
 		// A report can be added only to all of it.
@@ -112,9 +112,9 @@ func (a *answer) Chunk(_ context.Context, c job.Chunk, r *dispatch.Report) error
 		a.begin()
 	}
 	if a.lines {
-		return a.send(raw)
+		return a.send(ctx, raw)
 	}
-	return a.write(raw)
+	return a.write(ctx, raw)
 }
 
 // withReport adds the report to the end of an answer. What is no JSON object
@@ -128,7 +128,7 @@ func withReport(raw []byte, r *dispatch.Report) []byte {
 }
 
 // end ends the answer; one that broke ends as broken.
-func (a *answer) end(err error) {
+func (a *answer) end(ctx context.Context, err error) {
 	switch {
 	case err == nil:
 	case !a.begun:
@@ -136,7 +136,9 @@ func (a *answer) end(err error) {
 		fail(a.w, err)
 	default:
 		if e := asJobError(err); a.lines && !e.Told {
-			_ = a.send(job.Line(describe(err))) // a client that is gone needs no words
+			ctx, cancel := lastly(ctx)
+			defer cancel()
+			_ = a.send(ctx, job.Line(describe(err))) // a client that is gone needs no words
 		}
 		panic(http.ErrAbortHandler)
 	}

@@ -14,7 +14,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/joulemux/joulemux/daemon/dispatch"
+	"github.com/joulemux/joulemux/daemon/httpapi"
 	"github.com/joulemux/joulemux/daemon/httpapi/wire"
+	"github.com/joulemux/joulemux/daemon/job"
 )
 
 const (
@@ -326,6 +329,45 @@ func TestAReaderThatStopsReadingIsLeft(t *testing.T) {
 	conn := r.dial("/api/generate", `{"model":"m"}`)
 	defer conn.Close()
 	soon(t, time.Now(), gone)
+}
+
+// reporting tells what becomes of each job.
+type reporting struct {
+	httpapi.Runner
+	over chan<- error
+}
+
+func (r reporting) Run(ctx context.Context, j job.Job, sink dispatch.Sink) error {
+	err := r.Runner.Run(ctx, j, sink)
+	r.over <- err
+	return err
+}
+
+func TestAReaderThatStopsReadingIsLeftAtTheDeadline(t *testing.T) {
+	for path, body := range map[string]string{
+		"/api/generate":         `{"model":"m","joulemux":{"deadline_ms":300}}`,
+		"/joulemux/v1/generate": `{"prompt":"p","options":{"model":"m","deadline_ms":300}}`,
+	} {
+		t.Run(path, func(t *testing.T) {
+			gone := make(chan time.Time, 1)
+			r := newRig(t, with(endless(gone)))
+			r.SetStalled(time.Hour)
+			over := make(chan error, 1)
+			r.Runner = reporting{r.Runner, over}
+			asked := time.Now()
+			conn := r.dial(path, body)
+			defer conn.Close()
+			soon(t, asked, gone)
+			select {
+			case err := <-over:
+				if !errors.Is(err, job.DeadlinePassed) {
+					t.Errorf("the job ended with %v", err)
+				}
+			case <-time.After(patience):
+				t.Error("the reader is waited for")
+			}
+		})
+	}
 }
 
 func TestOneWhoOnlyAsksIsLeft(t *testing.T) {

@@ -165,10 +165,12 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	out := s.lines(w)
 	var told wire.Status
 	for now := range s.changes(r.Context()) {
-		if reflect.DeepEqual(now, told) {
+		news := now
+		news.Machine = wire.Machine{} // what it draws is always another
+		if reflect.DeepEqual(news, told) {
 			continue // a look at the backends, such as our own, is no change
 		}
-		if told = now; out.put(now) != nil {
+		if told = news; out.put(r.Context(), now) != nil {
 			return
 		}
 	}
