@@ -19,6 +19,7 @@ import (
 
 	"github.com/joulemux/joulemux/daemon/backend"
 	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/daemon/latest"
 	"github.com/joulemux/joulemux/daemon/ledger"
 	"github.com/joulemux/joulemux/daemon/route"
 	"github.com/joulemux/joulemux/power"
@@ -100,7 +101,7 @@ func DefaultSettings() Settings {
 // Dispatcher runs jobs.
 type Dispatcher struct {
 	Parts
-	settings atomic.Pointer[Settings]
+	settings latest.Value[*Settings]
 	lines    *lines
 
 	waiting atomic.Int32
@@ -113,12 +114,13 @@ type Dispatcher struct {
 // New returns a dispatcher with those settings.
 func New(p Parts, settings Settings) *Dispatcher {
 	d := &Dispatcher{Parts: p, lines: newLines(), running: make(map[*run]context.CancelCauseFunc)}
-	d.settings.Store(&settings)
+	d.settings.Publish(&settings)
 	return d
 }
 
-// Configure replaces the settings. Jobs under way keep theirs.
-func (d *Dispatcher) Configure(s Settings) { d.settings.Store(&s) }
+// Configure replaces the settings. Jobs under way keep theirs, but for those
+// that wait for a better tier. Calls must not overlap.
+func (d *Dispatcher) Configure(s Settings) { d.settings.Publish(&s) }
 
 // Run runs j and hands the answer to sink. It returns when the last chunk has
 // been handed over, or with why there is none: always a *job.Error.
@@ -134,7 +136,7 @@ func (d *Dispatcher) Run(ctx context.Context, j job.Job, sink Sink) error {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	r := &run{Dispatcher: d, settings: d.settings.Load(), job: j, sink: sink}
+	r := &run{Dispatcher: d, settings: d.settings.Current(), job: j, sink: sink}
 	if err := d.enter(r, cancel); err != nil {
 		return err
 	}
@@ -185,7 +187,7 @@ func (d *Dispatcher) Stop() {
 // Prospect returns where an ordinary job would go at that tier, with those
 // backends: an interactive one that names nothing.
 func (d *Dispatcher) Prospect(tier power.Tier, backends backend.Snapshot) (route.Decision, error) {
-	s := d.settings.Load()
+	s := d.settings.Current()
 	if s.Refusal != nil {
 		return route.Decision{}, s.Refusal
 	}

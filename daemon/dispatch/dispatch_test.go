@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -148,6 +149,8 @@ type rig struct {
 	tiers                  *tracker.Tracker
 	backends               *backend.Set
 	npu, igpu, nvidia, cpu *server
+	sys                    atomic.Pointer[power.Supply] // what is read where nobody reports
+	reads                  atomic.Int32
 
 	mu      sync.Mutex
 	entries []ledger.Entry
@@ -179,7 +182,8 @@ func newRig(t *testing.T, change func(*rig)) *rig {
 	}
 	r.backends.Configure(specs)
 	r.backends.Look(t.Context())
-	r.tiers = tracker.New(power.DefaultPolicy(), power.PreferAuto, func() power.Supply { return power.Supply{} })
+	r.sys.Store(new(power.Supply))
+	r.tiers = tracker.New(power.DefaultPolicy(), power.PreferAuto, func() power.Supply { r.reads.Add(1); return *r.sys.Load() })
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() { defer close(ended); _ = r.tiers.Run(ctx) }()
@@ -198,6 +202,15 @@ func (r *rig) supply(t *testing.T, charge power.Charge) {
 		s.Warning = power.WarningCritical
 	}
 	if err := r.tiers.Supply(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// unreported has the battery seen only by who reads it.
+func (r *rig) unreported(t *testing.T, charge power.Charge) {
+	t.Helper()
+	r.sys.Store(&power.Supply{Source: "sysfs", Battery: true, Discharging: true, Charge: charge})
+	if err := r.tiers.Supply(t.Context(), power.Supply{}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -711,6 +724,93 @@ func TestBackgroundJobsWaitForABetterTier(t *testing.T) {
 			t.Errorf("when the battery became critical: %v", err)
 		}
 	})
+}
+
+func TestBackgroundJobsWaitNoLongerThanTheRulesWantThemTo(t *testing.T) {
+	scenario(t, nil, func(t *testing.T, r *rig) {
+		r.supply(t, 15)
+		j := chat()
+		j.Class = job.Background
+		done := make(chan error, 1)
+		go func() { done <- r.Run(t.Context(), j, new(sink)) }()
+		synctest.Wait()
+		if n := r.igpu.count() + r.npu.count(); n != 0 {
+			t.Fatal("a background job runs on a low battery")
+		}
+		s := dispatch.DefaultSettings()
+		s.Rules.Tiers[power.Low] = route.Rule{DiscreteGPU: route.Never, Background: route.Run}
+		r.Configure(s)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+		default:
+			t.Fatal("the job waits on, by rules that are no longer in force")
+		}
+	})
+}
+
+func TestBackgroundJobsWaitAlsoForWhatNobodyReports(t *testing.T) {
+	scenario(t, nil, func(t *testing.T, r *rig) {
+		r.unreported(t, 15)
+		j := chat()
+		j.Class = job.Background
+		done, reads := make(chan error, 1), r.reads.Load()
+		go func() { done <- r.Run(t.Context(), j, new(sink)) }()
+		time.Sleep(time.Hour)
+		if n := r.reads.Load() - reads; n > 61 {
+			t.Errorf("the supply was read %d times within an hour of waiting", n)
+		}
+		select {
+		case err := <-done:
+			t.Fatalf("on a low battery the job ended with %v", err)
+		default:
+		}
+		r.sys.Store(&power.Supply{Source: "sysfs"}) // Somebody plugs it in.
+		time.Sleep(2 * time.Minute)
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+		default:
+			t.Fatal("the job waits on, although the machine is plugged in")
+		}
+		reads = r.reads.Load()
+		time.Sleep(time.Hour)
+		if n := r.reads.Load() - reads; n != 0 {
+			t.Errorf("the supply was read %d times while nobody waited", n)
+		}
+	})
+}
+
+func TestWaitingWakesNobodyWhereTheSupplyIsReported(t *testing.T) {
+	scenario(t, nil, func(t *testing.T, r *rig) {
+		r.supply(t, 15)
+		j := chat()
+		j.Class, j.Deadline = job.Background, time.Hour
+		start := time.Now()
+		tiers := &looked{Tiers: r.Dispatcher.Tiers}
+		r.Dispatcher.Tiers = tiers
+		expectError(t, r, j, job.DeadlinePassed, "waiting for a better tier than low")
+		if time.Since(start) != time.Hour || tiers.n > 3 {
+			t.Errorf("looked %d times within %v", tiers.n, time.Since(start))
+		}
+	})
+}
+
+// looked counts how often somebody looked at the tier.
+type looked struct {
+	dispatch.Tiers
+	n int // of one job
+}
+
+func (l *looked) Look(ctx context.Context) tracker.Snapshot {
+	l.n++
+	return l.Tiers.Look(ctx)
 }
 
 func TestPromptTooLarge(t *testing.T) {

@@ -3,8 +3,10 @@ package dispatch
 import (
 	"context"
 	"errors"
+	"iter"
 	"log/slog"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/joulemux/joulemux/daemon/backend"
@@ -89,16 +91,54 @@ func (r *run) admit(ctx context.Context) error {
 	if r.waiting.Add(1) > maxWaiting {
 		return job.Errorf(job.Busy, "%d background jobs already wait for a better tier than %v", maxWaiting, r.now.Tier)
 	}
-	for r.now = range r.Tiers.Watch(ctx) {
-		if !r.mustWait() {
-			return nil
-		}
+	if r.await(ctx) {
+		return nil
 	}
 	var passed *job.Error
 	if errors.As(context.Cause(ctx), &passed) && passed.Code == job.DeadlinePassed {
 		return job.Errorf(job.DeadlinePassed, "%s, waiting for a better tier than %v", passed.Detail, r.now.Tier)
 	}
 	return context.Cause(ctx)
+}
+
+// lookAgain is how often a job that waits looks how the machine is powered,
+// where nobody reports that.
+const lookAgain = time.Minute
+
+// await reports whether the job may run before ctx ends: because the tier has
+// changed, or what the user wants of it.
+func (r *run) await(ctx context.Context) bool {
+	ctx, stop := context.WithCancel(ctx)
+	changed := make(chan struct{}, 1)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	defer stop()
+	watching.Go(func() { signal(changed, r.Tiers.Watch(ctx)) })
+	watching.Go(func() { signal(changed, r.Dispatcher.settings.Watch(ctx)) })
+	for r.mustWait() {
+		var look <-chan time.Time
+		if !r.now.Reported {
+			look = time.After(lookAgain)
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-changed:
+		case <-look:
+		}
+		r.settings, r.now = r.Dispatcher.settings.Current(), r.Tiers.Look(ctx)
+	}
+	return true
+}
+
+// signal puts a token into changed for each version, unless one is there.
+func signal[T any](changed chan<- struct{}, versions iter.Seq[T]) {
+	for range versions {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	}
 }
 
 func (r *run) mustWait() bool {
