@@ -77,9 +77,10 @@ func (r *run) blame(ctx context.Context, b backend.Backend, err error) {
 const leastLimit = 10 * time.Second
 
 // limits returns how long the backend may be silent: three times as long as it
-// is predicted to be.
+// is predicted to be, and before that as long as a load may take.
 func (r *run) limits(b backend.Backend) limits {
-	e := b.Candidate(r.job.Model).Estimate(r.job, r.job.MostTokens())
+	c := b.Candidate(r.job.Model)
+	e := c.Estimate(r.job, r.job.MostTokens())
 	first, whole := e.FirstToken-e.Load, e.Total-e.Load
 	if !r.job.Stream || r.job.Tools {
 		// The answer begins when it is complete, or when it is clear that
@@ -87,8 +88,11 @@ func (r *run) limits(b backend.Backend) limits {
 		first = whole
 	}
 	l := limits{headers: max(leastLimit, 3*first), stream: max(leastLimit, 3*whole)}
-	if e.Load > 0 {
+	if e.Load > 0 || c.Model != nil && r.job.MayReload(*c.Model) {
 		l.headers += r.settings.LoadLimit
+	} else {
+		// Since we asked, the server may have let go of the model.
+		l.headers = max(l.headers, 3*(first+c.LoadTime()))
 	}
 	return l
 }

@@ -165,8 +165,9 @@ func (r *rig) Record(e ledger.Entry) {
 
 func newRig(t *testing.T, change func(*rig)) *rig {
 	t.Helper()
-	resident := []job.Model{{Name: "m", Digest: "d", Resident: true}}
-	one := func() *server { return &server{models: resident, script: answers("Hello", ", ", "world")} }
+	one := func() *server {
+		return &server{models: []job.Model{{Name: "m", Digest: "d", Resident: true}}, script: answers("Hello", ", ", "world")}
+	}
 	r := &rig{npu: one(), igpu: one(), nvidia: one(), cpu: one()}
 	if change != nil {
 		change(r)
@@ -312,8 +313,12 @@ func TestFrozenServerCostsThreeSeconds(t *testing.T) {
 }
 
 func TestFrozenRunnerIsBounded(t *testing.T) {
-	scenario(t, func(r *rig) { r.igpu.script = silent(time.Hour) }, func(t *testing.T, r *rig) {
-		s := expect(t, r, chat(), "ollama-igpu", "ollama-npu")
+	scenario(t, func(r *rig) {
+		r.igpu.script, r.igpu.models[0].ContextLength = silent(time.Hour), 8192
+	}, func(t *testing.T, r *rig) {
+		j := chat()
+		j.ContextLength = 8192 // which it is loaded with
+		s := expect(t, r, j, "ollama-igpu", "ollama-npu")
 		if s.report.FirstToken != 10*time.Second {
 			t.Errorf("the first token came after %v", s.report.FirstToken)
 		}
@@ -324,6 +329,8 @@ func TestFrozenRunnerIsBounded(t *testing.T) {
 }
 
 func TestSilenceIsNoFailure(t *testing.T) {
+	wide := chat()
+	wide.ContextLength = 8192
 	for _, c := range []struct {
 		what    string
 		job     job.Job
@@ -336,6 +343,10 @@ func TestSilenceIsNoFailure(t *testing.T) {
 		{"an answer held back for tools", job.Job{Kind: job.Chat, Model: "m", Stream: true, Tools: true}, 130 * time.Second, func(*server) {}},
 		// 40 kB of prompt are 10 000 tokens at 220/s, x 3 = 136 s
 		{"a long prompt", job.Job{Kind: job.Chat, Model: "m", Stream: true, PromptBytes: 40_000}, 130 * time.Second, func(*server) {}},
+		{"a resident model that is loaded anew for another context", wide, 299 * time.Second, func(s *server) { s.models[0].ContextLength = 4096 }},
+		{"a resident model of an unknown context", wide, 299 * time.Second, func(*server) {}},
+		// (350 ms + 1 s + 8 GB at 1 GB/s) x 3 = 28 s
+		{"a resident model that was evicted behind our back", chat(), 27 * time.Second, func(s *server) { s.models[0].Size = 8e9 }},
 		{"a cold load", chat(), 299 * time.Second, func(s *server) { s.models = []job.Model{{Name: "m", Digest: "d", Size: 1e6}} }},
 	} {
 		scenario(t, func(r *rig) { c.change(r.igpu); r.igpu.script = silent(c.silence) }, func(t *testing.T, r *rig) {

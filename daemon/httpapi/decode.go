@@ -115,6 +115,7 @@ type request struct {
 	Stream  *bool
 	Options struct {
 		NumPredict *float64 `json:"num_predict"`
+		NumCtx     *float64 `json:"num_ctx"`
 	}
 	Messages  []struct{ Content string }
 	Input     input
@@ -192,9 +193,7 @@ func ollamaJob(kind job.Kind, path string, body []byte) (j job.Job, q *request, 
 		// Ollama itself takes the older name for some requests only.
 		j.Model, j.Chosen = q.Name, true
 	}
-	if n := q.Options.NumPredict; n != nil && *n > 0 {
-		j.MaxTokens = int(min(*n, maxTokens))
-	}
+	j.MaxTokens, j.ContextLength = tokens(q.Options.NumPredict), tokens(q.Options.NumCtx)
 	options, err := ownOptions(own)
 	if err != nil {
 		return job.Job{}, nil, err
@@ -241,6 +240,14 @@ func takeOwn(body []byte) (rest []byte, own json.RawMessage, err error) {
 		return nil, nil, &job.Error{Code: job.Invalid, Err: err}
 	}
 	return rest, own, nil
+}
+
+// tokens returns a number of tokens, or zero for none that bounds anything.
+func tokens(n *float64) int {
+	if n == nil || *n <= 0 {
+		return 0
+	}
+	return int(min(*n, maxTokens))
 }
 
 // maxTokens is what int32 holds, which is what the wires have for counts.

@@ -189,6 +189,18 @@ func TestAStoppedDispatcherIsToldAsSuch(t *testing.T) {
 	}
 }
 
+func TestARequestTellsItsLengths(t *testing.T) {
+	for body, want := range map[string][2]int{
+		`{"model":"m"}`: {0, 0},
+		`{"model":"m","options":{"num_predict":7,"num_ctx":8192}}`:  {7, 8192},
+		`{"model":"m","options":{"num_predict":-1,"num_ctx":1e99}}`: {0, 1<<31 - 1},
+	} {
+		if j, _, err := httpapi.OllamaJob(job.Chat, "/api/chat", []byte(body)); err != nil || [2]int{j.MaxTokens, j.ContextLength} != want {
+			t.Errorf("%s: %d tokens, %d of context, %v", body, j.MaxTokens, j.ContextLength, err)
+		}
+	}
+}
+
 func FuzzRequest(f *testing.F) {
 	for _, seed := range []string{
 		`{"model":"m","prompt":"p"}`, `{"joulemux":{"target":"one"},"model":"m","input":["a",1]}`, `{"a":1,"joulemux":{}}`,

@@ -32,6 +32,9 @@ type Model struct {
 	Size   int64 // in bytes
 	// Resident models need no loading before the first token.
 	Resident bool
+	// ContextLength is with how many tokens of context a resident model was
+	// loaded, if that is known.
+	ContextLength int
 	// VRAM is how much of a resident model is in a GPU's memory, in bytes.
 	VRAM int64
 }
@@ -86,7 +89,7 @@ func (c Candidate) Estimate(j Job, tokens int) Estimate {
 	p := c.Profile
 	e := Estimate{Draw: p.Draw}
 	if c.Model != nil && !c.Model.Resident {
-		e.Load = loadLeast + per(float64(c.Model.Size), p.LoadRate)
+		e.Load = c.LoadTime()
 	}
 	e.FirstToken = e.Load + p.FirstToken + per(float64(j.PromptBytes)/bytesPerToken, p.Prefill)
 	e.Total = e.FirstToken
@@ -95,6 +98,14 @@ func (c Candidate) Estimate(j Job, tokens int) Estimate {
 	}
 	e.Energy = p.Draw.For(e.Total)
 	return e
+}
+
+// LoadTime predicts how long it takes to make the model resident, if it is not.
+func (c Candidate) LoadTime() time.Duration {
+	if c.Model == nil {
+		return 0
+	}
+	return loadLeast + per(float64(c.Model.Size), c.Profile.LoadRate)
 }
 
 // loadLeast is what starting a runner takes, whatever the model (assumed).
@@ -118,6 +129,16 @@ func (j Job) Tokens() int {
 		return min(j.MaxTokens, MeanTokens)
 	}
 	return MeanTokens
+}
+
+// MayReload reports whether m, where it is resident, may have to be loaded anew
+// for j, since it was loaded for less or more context than j asks for.
+func (j Job) MayReload(m Model) bool {
+	asked := j.ContextLength
+	if n := j.Content.Sampling.ContextLength; n != nil {
+		asked = *n
+	}
+	return m.Resident && asked > 0 && asked != m.ContextLength
 }
 
 // MostTokens returns how many tokens j may well generate.

@@ -53,6 +53,9 @@ type Job struct {
 	PromptBytes int
 	// MaxTokens bounds the answer; zero leaves it to the model.
 	MaxTokens int
+	// ContextLength is how many tokens of context an Original asks for; zero
+	// leaves it to the model.
+	ContextLength int
 	// Stream tells whether the answer is wanted in pieces.
 	Stream bool
 	// Tools tells that the model may call tools. Backends hold an answer back

@@ -33,6 +33,27 @@ func TestModelNames(t *testing.T) {
 	}
 }
 
+func TestMayReload(t *testing.T) {
+	four, eight := 4096, 8192
+	for _, c := range []struct {
+		what  string
+		job   job.Job
+		model job.Model
+		want  bool
+	}{
+		{"who asks for no context gets what is there", job.Job{}, job.Model{Resident: true, ContextLength: four}, false},
+		{"the same again", job.Job{ContextLength: four}, job.Model{Resident: true, ContextLength: four}, false},
+		{"another", job.Job{ContextLength: eight}, job.Model{Resident: true, ContextLength: four}, true},
+		{"another, over a wire of ours", job.Job{Content: job.Content{Sampling: job.Sampling{ContextLength: &eight}}}, job.Model{Resident: true, ContextLength: four}, true},
+		{"a server that does not tell", job.Job{ContextLength: four}, job.Model{Resident: true}, true},
+		{"what is not loaded is not loaded anew", job.Job{ContextLength: eight}, job.Model{}, false},
+	} {
+		if got := c.job.MayReload(c.model); got != c.want {
+			t.Errorf("%s: %v", c.what, got)
+		}
+	}
+}
+
 func TestEstimate(t *testing.T) {
 	igpu := job.Profile{Draw: 12 * power.Watt, FirstToken: 350 * time.Millisecond, Prefill: 220, Decode: 22, LoadRate: 1e9}
 	resident := job.Candidate{Profile: igpu, Model: &job.Model{Size: 4e9, Resident: true}}

@@ -336,7 +336,7 @@ func TestProbe(t *testing.T) {
 		answers := map[string]string{
 			"/api/version": `{"version":"0.17.4"}`,
 			"/api/tags":    `{"models":[{"name":"a:latest","model":"a:latest","digest":"d1","size":10},{"name":"b:1b","digest":"d2","size":20}]}`,
-			"/api/ps":      `{"models":[{"name":"b:1b","model":"b:1b","size_vram":7}]}`,
+			"/api/ps":      `{"models":[{"name":"b:1b","model":"b:1b","size_vram":7,"context_length":4096}]}`,
 		}
 		_, _ = io.WriteString(w, answers[r.URL.Path])
 	})
@@ -344,7 +344,7 @@ func TestProbe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []job.Model{{Name: "a:latest", Digest: "d1", Size: 10}, {Name: "b:1b", Digest: "d2", Size: 20, Resident: true, VRAM: 7}}
+	want := []job.Model{{Name: "a:latest", Digest: "d1", Size: 10}, {Name: "b:1b", Digest: "d2", Size: 20, Resident: true, VRAM: 7, ContextLength: 4096}}
 	if facts.Version != "0.17.4" || fmt.Sprint(facts.Models) != fmt.Sprint(want) {
 		t.Errorf("got %+v", facts)
 	}
