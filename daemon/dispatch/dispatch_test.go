@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -494,6 +495,33 @@ func TestOnlyCandidateFailsInItsOwnWords(t *testing.T) {
 		var e *job.Error
 		if !errors.As(err, &e) || e.Answer != answer || e.Detail != "ollama-igpu: out of memory" {
 			t.Errorf("got %+v", err)
+		}
+	})
+}
+
+func TestFailureTellsWhyTheOthersDidNotGetTheJob(t *testing.T) {
+	answer := &job.Answer{Status: 500, Body: []byte(`{"error":"out of memory"}`)}
+	scenario(t, func(r *rig) {
+		r.npu.down, r.cpu.models = true, nil
+		r.igpu.script = func(context.Context, func(job.Head) error, func(job.Chunk) error) error {
+			return &job.Error{Code: job.BackendFailed, Detail: "out of memory", Answer: answer}
+		}
+	}, func(t *testing.T, r *rig) {
+		want := map[string]string{
+			"ollama-igpu":   "backend failed: out of memory",
+			"ollama-npu":    "not healthy: connection refused",
+			"ollama-nvidia": "a discrete GPU runs on tier battery only latency-critical jobs, or when named",
+			"ollama-cpu":    `has no model "m"`,
+		}
+		var e *job.Error
+		if err := r.Run(t.Context(), chat(), new(sink)); !errors.As(err, &e) || e.Code != job.BackendFailed || !maps.Equal(e.Refused, want) || e.Answer != answer {
+			t.Errorf("after one failure: %+v", err)
+		}
+		r.cpu.models, r.cpu.script = r.igpu.models, fails(job.Busy, "queue full")
+		want["ollama-cpu"] = "busy: queue full"
+		time.Sleep(time.Minute)
+		if err := r.Run(t.Context(), chat(), new(sink)); !errors.As(err, &e) || e.Code != job.BackendFailed || !maps.Equal(e.Refused, want) || e.Answer != nil {
+			t.Errorf("after two: %+v", err)
 		}
 	})
 }

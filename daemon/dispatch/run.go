@@ -5,6 +5,7 @@ import (
 	"errors"
 	"iter"
 	"log/slog"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -59,7 +60,7 @@ func (r *run) run(ctx context.Context) error {
 			backends, searched = r.Backends.Search(ctx), true
 			continue
 		case len(r.failures) > 0:
-			return r.failed()
+			return r.failed(err)
 		default:
 			return err
 		}
@@ -199,7 +200,7 @@ func worthAnother(err error) bool {
 }
 
 // of returns an error with the name of the backend that it is of.
-func of(id string, err error) error {
+func of(id string, err error) *job.Error {
 	var e *job.Error
 	if !errors.As(err, &e) {
 		return &job.Error{Code: job.BackendFailed, Detail: id, Err: err}
@@ -212,13 +213,14 @@ func of(id string, err error) error {
 	return &named
 }
 
-// failed returns the error of a job that every candidate has failed. If there
-// was only one, its own words are the best there are.
-func (r *run) failed() error {
-	if len(r.failures) == 1 {
-		return of(r.failures[0].Backend, r.failures[0].Err)
-	}
+// failed returns the error of a job that every candidate has failed; refusal
+// tells why there is no other. If there is no other backend, the words of the
+// one are the best there are.
+func (r *run) failed(refusal error) error {
 	all := &job.Error{Code: job.BackendFailed, Detail: "every candidate failed", Refused: make(map[string]string)}
+	if e := (*job.Error)(nil); errors.As(refusal, &e) {
+		maps.Copy(all.Refused, e.Refused)
+	}
 	busy := true
 	for _, f := range r.failures {
 		all.Refused[f.Backend] = f.Err.Error()
@@ -227,7 +229,14 @@ func (r *run) failed() error {
 	if busy {
 		all.Code = job.Busy
 	}
-	return all
+	if len(r.failures) > 1 {
+		return all
+	}
+	only := of(r.failures[0].Backend, r.failures[0].Err)
+	if len(all.Refused) > 1 {
+		only.Detail, only.Refused, only.Err = "the only candidate failed", all.Refused, nil
+	}
+	return only
 }
 
 // finish turns whatever ended the job into a *job.Error, and logs it.

@@ -123,13 +123,15 @@ func (w weigher) refusal(refusals []refusal) error {
 	e := &job.Error{Code: job.NoBackend, Refused: make(map[string]string)}
 	for _, r := range refusals {
 		closest = max(closest, r.fault)
-		e.Refused[r.id] = r.why
+		if r.fault != notTarget { // of which the client knows
+			e.Refused[r.id] = r.why
+		}
 	}
 	switch {
 	case len(refusals) == 0:
 		e.Detail = "none is configured, and none was found"
 	case closest == notTarget:
-		e.Code, e.Field, e.Refused = job.BackendNotFound, "target", nil
+		e.Code, e.Field = job.BackendNotFound, "target"
 		e.Detail = fmt.Sprintf("%q is neither a backend nor its hardware; there are %s", w.job.Target, ids(refusals))
 	case closest == noModel:
 		e.Code, e.Field, e.Detail = job.ModelNotFound, "model", fmt.Sprintf("%q", w.job.Model)
