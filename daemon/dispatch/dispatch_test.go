@@ -540,6 +540,18 @@ func TestFallbackHasOnlyWhatIsLeftOfTheDeadline(t *testing.T) {
 	})
 }
 
+func TestFallbackHasOnlyWhatIsLeftOfTheLatency(t *testing.T) {
+	scenario(t, func(r *rig) { r.igpu.frozen, r.igpu.script = true, silent(time.Hour) }, func(t *testing.T, r *rig) {
+		j := chat()
+		// The igpu freezes for 3 s, after which the npu needs 800 ms.
+		j.MaxLatency = 3500 * time.Millisecond
+		expectError(t, r, j, job.BackendFailed, "ollama-npu: first token predicted after 800 ms more, 3000 ms after arrival, later than max_latency_ms allows (3500)")
+		time.Sleep(time.Minute)
+		j.MaxLatency = 4 * time.Second
+		expect(t, r, j, "ollama-igpu", "ollama-npu")
+	})
+}
+
 func TestErrorOfOneBackendNamesIt(t *testing.T) {
 	cut := &job.Error{Code: job.BackendFailed, Err: io.ErrUnexpectedEOF}
 	for name, script := range map[string]script{

@@ -152,9 +152,7 @@ func (r *run) decide(ctx context.Context, backends backend.Snapshot) (route.Deci
 		r.now = r.Tiers.Look(ctx) // a fallback is decided by the tier of its own moment
 	}
 	j := r.job
-	if j.Deadline > 0 { // it counts from arrival, and predictions from now
-		j.Deadline = max(j.Deadline-time.Since(j.Arrived), 1)
-	}
+	j.Waited = time.Since(j.Arrived)
 	d, model, err := r.settings.decide(r.now.Tier, j, backends, r.candidates)
 	switch e := (*job.Error)(nil); {
 	case err == nil && r.job.Model == "":

@@ -66,6 +66,8 @@ type Job struct {
 	Annotations
 	// Arrived is when the request was complete. Latencies count from here.
 	Arrived time.Time
+	// Waited is for how long it had been there when it was decided.
+	Waited time.Duration
 }
 
 // Annotations are what the client says of the job beside its content. The zero

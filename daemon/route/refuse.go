@@ -60,12 +60,26 @@ func (w weigher) fault(c job.Candidate, e job.Estimate) (fault, string) {
 		return notAllowed, w.notAllowed(c)
 	case j.MaxPower > 0 && e.Draw > j.MaxPower:
 		return tooHungry, fmt.Sprintf("draws %v, more than max_power_watts allows (%v)", e.Draw, j.MaxPower)
-	case j.MaxLatency > 0 && e.FirstToken > j.MaxLatency:
-		return tooSlow, fmt.Sprintf("first token predicted after %d ms, later than max_latency_ms allows (%d)",
-			e.FirstToken.Milliseconds(), j.MaxLatency.Milliseconds())
+	case j.MaxLatency > 0 && w.tooSlow(e):
+		return tooSlow, fmt.Sprintf("first token predicted after %d ms%s, later than max_latency_ms allows (%d)",
+			e.FirstToken.Milliseconds(), w.more(), j.MaxLatency.Milliseconds())
 	default:
 		return none, ""
 	}
+}
+
+// tooSlow compares whole milliseconds, as they were asked for: the microseconds
+// since the job's arrival are nobody's latency.
+func (w weigher) tooSlow(e job.Estimate) bool {
+	return (w.job.Waited + e.FirstToken).Milliseconds() > w.job.MaxLatency.Milliseconds()
+}
+
+// more says what is already gone of the time to the first token.
+func (w weigher) more() string {
+	if gone := w.job.Waited.Milliseconds(); gone > 0 {
+		return fmt.Sprintf(" more, %d ms after arrival", gone)
+	}
+	return ""
 }
 
 // targeted reports whether c is, or may be, what the client named.

@@ -99,7 +99,7 @@ func first(a, b bool) int {
 
 // late reports whether the last token would come after the deadline.
 func (w weigher) late(c weighed) bool {
-	return w.job.Deadline > 0 && c.estimate.Total > w.job.Deadline
+	return w.job.Deadline > 0 && w.job.Waited+c.estimate.Total > w.job.Deadline
 }
 
 // preset reports whether c is what the user wants used regardless of cost.

@@ -77,6 +77,9 @@ func TestDecide(t *testing.T) {
 		{"a target by hardware", power.Mains, chat(target("npu")), "ollama-npu"},
 		{"an NVIDIA GPU is a discrete one", power.Mains, chat(target("dgpu")), "ollama-nvidia"},
 		{"auto is no target", power.Battery, chat(target("auto")), "ollama-igpu"},
+		{"of a second, half is gone", power.Low, chat(func(j *job.Job) { j.MaxLatency, j.Waited = time.Second, 500*time.Millisecond }), "ollama-igpu"},
+		{"the microsecond since its arrival counts for nothing", power.Low, chat(func(j *job.Job) { j.MaxLatency, j.Waited = 800*time.Millisecond, time.Microsecond }), "ollama-npu"},
+		{"what is left of a deadline", power.Low, chat(func(j *job.Job) { j.Deadline, j.Waited = 30*time.Second, 15*time.Second }), "ollama-igpu"},
 		{"a deadline that the cheapest would miss", power.Low, chat(func(j *job.Job) { j.Deadline = 15 * time.Second }), "ollama-igpu"},
 		{"a deadline that all would miss", power.Low, chat(func(j *job.Job) { j.Deadline = time.Second }), "ollama-npu"},
 	} {
@@ -226,6 +229,7 @@ func TestRefusals(t *testing.T) {
 		{"a server of unknown device on battery", power.Battery, chat(nil), unclassified, job.PowerPolicy, "configure its hardware"},
 		{"a background job on a critical battery", power.Critical, chat(background), laptop(), job.PowerPolicy, "background jobs are refused"},
 		{"a cap that nothing meets", power.Mains, chat(func(j *job.Job) { j.MaxPower = power.Watt }), laptop(), job.NoBackend, "max_power_watts"},
+		{"a latency that nothing meets any more", power.Mains, chat(func(j *job.Job) { j.MaxLatency, j.Waited = time.Second, 950*time.Millisecond }), laptop(), job.NoBackend, "ollama-igpu: first token predicted after 350 ms more, 950 ms after arrival, later than max_latency_ms allows (1000)"},
 		{"a latency that nothing meets", power.Mains, chat(func(j *job.Job) { j.MaxLatency = time.Millisecond }), laptop(), job.NoBackend, "max_latency_ms"},
 	} {
 		_, err := route.Decide(route.DefaultRules(), c.tier, c.job, c.candidates)
@@ -246,6 +250,9 @@ func randomJob(r *rand.Rand) job.Job {
 	}
 	if r.IntN(3) == 0 {
 		j.MaxLatency = time.Duration(r.IntN(5000)) * time.Millisecond
+	}
+	if r.IntN(2) == 0 {
+		j.Waited = time.Duration(r.IntN(5000)) * time.Millisecond
 	}
 	if r.IntN(3) == 0 {
 		j.Deadline = time.Duration(r.IntN(60)) * time.Second
@@ -317,7 +324,7 @@ func checkFit(t *testing.T, rule route.Rule, j job.Job, c job.Candidate) {
 		t.Fatalf("without the model: %+v", c)
 	case j.MaxPower > 0 && e.Draw > j.MaxPower:
 		t.Fatalf("over %v: %+v", j.MaxPower, c)
-	case j.MaxLatency > 0 && e.FirstToken > j.MaxLatency:
+	case j.MaxLatency > 0 && j.Waited+e.FirstToken >= j.MaxLatency+time.Millisecond:
 		t.Fatalf("later than %v: %+v", j.MaxLatency, c)
 	case c.Class.Discrete() && rule.DiscreteGPU == route.Never:
 		t.Fatalf("a discrete GPU where none may run: %+v", c)
