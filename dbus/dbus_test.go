@@ -114,6 +114,23 @@ func TestStopsWithAStreamOpen(t *testing.T) {
 	}
 }
 
+func TestReadyIsSaidWhenAllRuns(t *testing.T) {
+	r := newRig(t, nil)
+	_ = r.stop()
+	peer := r.bus.Connect(t)
+	running := 0
+	ctx, cancel := context.WithCancel(t.Context())
+	ready, ended := make(chan struct{}), make(chan error, 1)
+	go func() { ended <- New(r.Parts).Run(ctx, r.bus.Address(), func() { running = runtime.NumGoroutine(); close(ready) }) }()
+	receive(t, ready)
+	if err := inferenceOf(peer).Call(InferenceName+".Generate", 0, "x", options{}).Err; err != nil {
+		t.Error(err)
+	}
+	dbustest.Eventually(t, "no more goroutines than when it was ready", func() bool { return runtime.NumGoroutine() <= running })
+	cancel()
+	<-ended
+}
+
 func TestWhoWaitsIsToldOfTheStop(t *testing.T) {
 	for range 20 { // The answer and the end of the connection used to race.
 		r := newRig(t, nil)

@@ -44,8 +44,7 @@ func (f *FrontEnd) serve(ctx context.Context, address string, ready func()) erro
 	if err := own(ctx, r.conn, RouterName); err != nil {
 		return err
 	}
-	ready()
-	return n.follow(ctx)
+	return n.follow(ctx, ready)
 }
 
 // own makes a name ours. Everything is served by then: peers may call at once.
@@ -62,14 +61,17 @@ func own(ctx context.Context, conn *godbus.Conn, name string) error {
 }
 
 // follow tells the bus of what changes until ctx is done or a connection lost,
-// and then ends what belongs to the connections.
-func (n *news) follow(ctx context.Context) error {
+// and then ends what belongs to the connections. ready is called when all that
+// takes part in it runs.
+func (n *news) follow(ctx context.Context, ready func()) error {
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	var running sync.WaitGroup
 	for _, conn := range []*godbus.Conn{n.inference.conn, n.router.conn} {
 		context.AfterFunc(conn.Context(), func() { end(errBusLost) })
 	}
+	n.inference.callers.Listen(n.inference.conn)
+	n.router.callers.Listen(n.router.conn)
 	running.Go(func() { n.inference.callers.Run(n.inference.conn) })
 	running.Go(func() { n.router.callers.Run(n.router.conn) })
 	running.Go(func() {
@@ -77,9 +79,13 @@ func (n *news) follow(ctx context.Context) error {
 			n.tell()
 		}
 	})
-	for range n.Tiers.Watch(ctx) {
-		n.tell()
-	}
+	running.Go(func() {
+		for range n.Tiers.Watch(ctx) {
+			n.tell()
+		}
+	})
+	ready()
+	<-ctx.Done() // while somebody may be telling something to a bus that is frozen
 	n.inference.requests.stop(lastCause(ctx))
 	_, _ = n.inference.conn.Close(), n.router.conn.Close()
 	running.Wait()

@@ -22,7 +22,7 @@ type Callers struct {
 
 // Run takes in what the bus says until the connection ends; then all have left.
 func (c *Callers) Run(conn *godbus.Conn) {
-	c.listenTo(conn)
+	c.Listen(conn)
 	defer c.allLeft(conn)
 	for {
 		select {
@@ -37,8 +37,9 @@ func (c *Callers) Run(conn *godbus.Conn) {
 	}
 }
 
-// listenTo has signals kept for Run, which may begin a little later.
-func (c *Callers) listenTo(conn *godbus.Conn) {
+// Listen has signals kept for Run, which may begin a little later. Whoever needs
+// them listens, if nobody has yet.
+func (c *Callers) Listen(conn *godbus.Conn) {
 	c.listen.Do(func() {
 		c.signals = make(chan *godbus.Signal, 16)
 		conn.Signal(c.signals)
@@ -61,7 +62,7 @@ func (c *Callers) take(conn *godbus.Conn, s *godbus.Signal) {
 // the bus, or at once if it has already. It may do so while the watch is being
 // ended.
 func (c *Callers) Watch(conn *godbus.Conn, name string, left func()) (end func()) {
-	c.listenTo(conn)
+	c.Listen(conn)
 	watcher := &left
 	c.mu.Lock()
 	first := c.watched[name] == nil
