@@ -114,6 +114,39 @@ func TestStopsWithAStreamOpen(t *testing.T) {
 	}
 }
 
+func TestStopsWhileTheBusIsFrozen(t *testing.T) {
+	r := newRig(t, nil)
+	cancelled := make(chan error, 1)
+	r.runner.set(hangs("", cancelled))
+	inferenceOf(r.bus.Connect(t)).Go(InferenceName+".Generate", 0, nil, "x", options{})
+	dbustest.Eventually(t, "a job runs", func() bool { return r.runner.count() == 1 })
+	r.bus.Freeze(t)
+	charge := 50
+	dbustest.Eventually(t, "the socket is full", func() bool {
+		charge = 50 + (charge+1)%50
+		r.supply(t, power.Charge(charge))
+		return writing()
+	})
+	began := time.Now()
+	if err := r.stop(); !errors.Is(err, context.Canceled) || time.Since(began) > soon {
+		t.Errorf("ended with %v after %v", err, time.Since(began))
+	}
+	if err := receive(t, cancelled); !errors.Is(err, job.Stopping) {
+		t.Errorf("the job was stopped by %v", err)
+	}
+}
+
+// writing reports whether somebody waits for the bus to take what we say.
+func writing() bool {
+	all := make([]byte, 1<<20)
+	for stack := range strings.SplitSeq(string(all[:runtime.Stack(all, true)]), "\n\n") {
+		if strings.Contains(stack, "[IO wait") && strings.Contains(stack, "bus.(*socket).Write") {
+			return true
+		}
+	}
+	return false
+}
+
 func TestReadyIsSaidWhenAllRuns(t *testing.T) {
 	r := newRig(t, nil)
 	_ = r.stop()

@@ -157,6 +157,13 @@ func (s *scripted) set(script script) {
 	s.script = script
 }
 
+// count returns how many jobs came.
+func (s *scripted) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.jobs)
+}
+
 // last returns the job that came last.
 func (s *scripted) last() job.Job {
 	s.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	godbus "github.com/godbus/dbus/v5"
 )
@@ -24,21 +25,41 @@ type Serving interface {
 }
 
 // Connect opens a connection of our own to the bus at address, never one that
-// is shared with others in this program, and says hello. ctx bounds the
-// connecting alone.
+// is shared with others in this program, and says hello. Once ctx is done, the
+// connection has a second to be closed in: on a bus that is frozen it could not
+// be, with something to say to it, nor would what has been asked be answered.
 //
 // Signals arrive in the order in which they were sent: godbus's default
 // handler starts a goroutine for each that a channel has no room for.
 // Descriptors that nobody accepts are closed, and none can be sent. If serving
 // is nil then the bus lets nobody send us any, and every call is refused.
 func Connect(ctx context.Context, address string, serving Serving) (*godbus.Conn, error) {
-	return connect(ctx, address, serving, godbus.NewSequentialSignalHandler())
+	return connect(ctx, ctx, address, serving, godbus.NewSequentialSignalHandler())
 }
 
-func connect(ctx context.Context, address string, serving Serving, signals godbus.SignalHandler) (*godbus.Conn, error) {
-	conn, err := open(ctx, address, serving, signals)
+// connect connects for as long as ctx, if that can be done within connecting.
+func connect(ctx, connecting context.Context, address string, serving Serving, signals godbus.SignalHandler) (*godbus.Conn, error) {
+	s, err := dial(connecting, address)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the bus at %s: %w", address, err)
+	}
+	conn, err := introduce(connecting, &socket{UnixConn: s, wanted: serving != nil}, serving, signals)
+	if err != nil {
+		return nil, fmt.Errorf("introduce ourselves to the bus at %s: %w", address, err)
+	}
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(lastWords, func() { _ = s.Close() }) })
+	context.AfterFunc(conn.Context(), func() { stop() })
+	return conn, nil
+}
+
+// lastWords is how long a connection may outlive its context.
+const lastWords = time.Second
+
+// introduce makes a connection of a socket, and says hello.
+func introduce(ctx context.Context, s *socket, serving Serving, signals godbus.SignalHandler) (*godbus.Conn, error) {
+	conn, err := fit(s, serving, signals)
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
 	}
 	// Neither Auth nor Hello takes a context.
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
@@ -50,18 +71,13 @@ func connect(ctx context.Context, address string, serving Serving, signals godbu
 		err = context.Cause(ctx)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("introduce ourselves to the bus at %s: %w", address, errors.Join(err, conn.Close()))
+		return nil, errors.Join(err, conn.Close())
 	}
 	return conn, nil
 }
 
-// open dials, and fits the connection with what it needs.
-func open(ctx context.Context, address string, serving Serving, signals godbus.SignalHandler) (*godbus.Conn, error) {
-	unix, err := dial(ctx, address)
-	if err != nil {
-		return nil, err
-	}
-	s := &socket{UnixConn: unix, wanted: serving != nil}
+// fit fits a connection with what it needs.
+func fit(s *socket, serving Serving, signals godbus.SignalHandler) (*godbus.Conn, error) {
 	options := []godbus.ConnOption{godbus.WithSignalHandler(signals), godbus.WithHandler(nothing{})}
 	if serving != nil {
 		options = append(options, godbus.WithHandler(serving), godbus.WithIncomingInterceptor(s.admit(serving)))

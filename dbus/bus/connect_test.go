@@ -57,7 +57,7 @@ func TestConnectingIsBoundedByItsContext(t *testing.T) {
 	dbustest.Eventually(t, "no goroutine stays behind", func() bool { return runtime.NumGoroutine() <= before })
 }
 
-func TestContextOfConnectingMayEnd(t *testing.T) {
+func TestConnectionEndsSoonAfterItsContext(t *testing.T) {
 	b := dbustest.Start(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	conn, err := bus.Connect(ctx, b.Address(), nil)
@@ -68,6 +68,11 @@ func TestContextOfConnectingMayEnd(t *testing.T) {
 	cancel()
 	if err := conn.BusObject().Call("org.freedesktop.DBus.Peer.Ping", 0).Err; err != nil {
 		t.Errorf("after the context has ended: %v", err)
+	}
+	select {
+	case <-conn.Context().Done():
+	case <-time.After(20 * time.Second):
+		t.Error("the connection goes on")
 	}
 }
 

@@ -65,7 +65,7 @@ func newSession(ctx context.Context, m *Monitor) (*session, error) {
 	defer cancel()
 	signals := listener(func(signal *godbus.Signal) { s.deliver(ctx, signal) })
 	var err error
-	s.conn, err = connect(connecting, m.address, nil, signals)
+	s.conn, err = connect(ctx, connecting, m.address, nil, signals)
 	return s, err
 }
 

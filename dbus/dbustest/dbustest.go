@@ -57,6 +57,16 @@ func (b *Bus) Stop(t testing.TB) {
 	b.real = nil
 }
 
+// Freeze has the bus do nothing, and yet keep its connections, until the test
+// ends.
+func (b *Bus) Freeze(t testing.TB) {
+	t.Helper()
+	if err := b.real.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = b.real.Thaw() })
+}
+
 // Restart ends the bus if it runs, and starts another at the same address.
 func (b *Bus) Restart(t testing.TB) {
 	t.Helper()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // busConfig has the policy and the limits of a session bus, and no services
@@ -57,6 +58,13 @@ func (b *Bus) start(ctx context.Context) error {
 
 // Address is what clients connect to, as in DBUS_SESSION_BUS_ADDRESS.
 func (b *Bus) Address() string { return b.address }
+
+// Freeze stops the bus as a debugger would: its clients keep their connections,
+// on which nothing moves until Thaw.
+func (b *Bus) Freeze() error { return b.process.signalGroup(syscall.SIGSTOP) }
+
+// Thaw has a frozen bus go on.
+func (b *Bus) Thaw() error { return b.process.signalGroup(syscall.SIGCONT) }
 
 // Close stops the bus: its clients lose their connections.
 func (b *Bus) Close() error {
