@@ -10,7 +10,6 @@ package dbus
 import (
 	"cmp"
 	"context"
-	"errors"
 	"iter"
 	"log/slog"
 	"time"
@@ -109,23 +108,23 @@ const (
 // jobs and holds end, and Run serves again when it is back. ready is called
 // once, as soon as both names are ours.
 //
-// That there is no bus in the beginning is an error, and so is at any time
-// that somebody else owns one of the names (ErrNameTaken).
+// That there is no bus in the beginning is an error, and so is that somebody
+// else owns one of the names then (ErrNameTaken). Later that is waited out.
 func (f *FrontEnd) Run(ctx context.Context, address string, ready func()) error {
-	wait, served := firstWait, false
+	wait, served, own := firstWait, false, f.own
 	for {
-		err := f.serve(ctx, address, func() {
+		err := f.serve(ctx, address, own, func() {
 			if served {
 				f.Log.Info("the session bus is back")
 			} else {
 				ready()
 			}
-			wait, served = firstWait, true
+			wait, served, own = firstWait, true, f.await
 		})
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case !served, errors.Is(err, ErrNameTaken):
+		case !served:
 			return err
 		case wait == firstWait:
 			f.Log.Warn("the session bus is gone", slog.Any("err", err))

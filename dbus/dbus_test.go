@@ -41,6 +41,42 @@ func TestTakenNameIsAnError(t *testing.T) {
 	}
 }
 
+func TestNameThatIsTakenWhenTheBusIsBackIsWaitedFor(t *testing.T) {
+	for _, name := range []string{InferenceName, RouterName} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, nil)
+			r.bus.Stop(t)
+			dbustest.Eventually(t, "we have let go of the bus", func() bool { return strings.Contains(r.log.String(), "the session bus is gone") })
+			other := r.bus.RestartFor(t, name)
+			dbustest.Eventually(t, "we wait for the name", func() bool { return strings.Contains(r.log.String(), "waiting for a name") })
+			if log := r.log.String(); !strings.Contains(log, "name="+name) || strings.Contains(log, "the session bus is back") {
+				t.Errorf("the log has %s", log)
+			}
+			other.Disown(name)
+			dbustest.Eventually(t, "we serve again", func() bool { return strings.Contains(r.log.String(), "the session bus is back") })
+			if err := inferenceOf(other).Call(InferenceName+".Generate", 0, "x", options{}).Err; err != nil {
+				t.Error(err)
+			}
+			r.supply(t, 70)
+			if err := r.stop(); !errors.Is(err, context.Canceled) {
+				t.Errorf("ended with %v", err)
+			}
+		})
+	}
+}
+
+func TestNameThatIsTakenIsNotWaitedForBeyondTheStop(t *testing.T) {
+	r := newRig(t, nil)
+	r.bus.Stop(t)
+	dbustest.Eventually(t, "we have let go of the bus", func() bool { return strings.Contains(r.log.String(), "the session bus is gone") })
+	r.bus.RestartFor(t, RouterName)
+	dbustest.Eventually(t, "we wait for the name", func() bool { return strings.Contains(r.log.String(), "waiting for a name") })
+	began := time.Now()
+	if err := r.stop(); !errors.Is(err, context.Canceled) || time.Since(began) > soon {
+		t.Errorf("ended with %v after %v", err, time.Since(began))
+	}
+}
+
 func TestNoBusIsAnError(t *testing.T) {
 	r := newRig(t, nil)
 	err := New(r.Parts).Run(t.Context(), "unix:path="+t.TempDir()+"/bus", func() { t.Error("ready without a bus") })
@@ -154,7 +190,9 @@ func TestReadyIsSaidWhenAllRuns(t *testing.T) {
 	running := 0
 	ctx, cancel := context.WithCancel(t.Context())
 	ready, ended := make(chan struct{}), make(chan error, 1)
-	go func() { ended <- New(r.Parts).Run(ctx, r.bus.Address(), func() { running = runtime.NumGoroutine(); close(ready) }) }()
+	go func() {
+		ended <- New(r.Parts).Run(ctx, r.bus.Address(), func() { running = runtime.NumGoroutine(); close(ready) })
+	}()
 	receive(t, ready)
 	if err := inferenceOf(peer).Call(InferenceName+".Generate", 0, "x", options{}).Err; err != nil {
 		t.Error(err)

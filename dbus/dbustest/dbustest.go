@@ -70,11 +70,33 @@ func (b *Bus) Freeze(t testing.TB) {
 // Restart ends the bus if it runs, and starts another at the same address.
 func (b *Bus) Restart(t testing.TB) {
 	t.Helper()
+	b.begin(t)
+	b.open(t)
+}
+
+// RestartFor is Restart with a peer who owns that name before anybody else can.
+func (b *Bus) RestartFor(t testing.TB, name string) *Peer {
+	t.Helper()
+	b.begin(t)
+	first := connect(t, b.real.Address())
+	first.Own(name)
+	b.open(t)
+	return first
+}
+
+// begin starts a bus that nobody knows of.
+func (b *Bus) begin(t testing.TB) {
+	t.Helper()
 	b.Stop(t)
 	var err error
 	if b.real, err = rig.StartBus(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// open makes the bus known.
+func (b *Bus) open(t testing.TB) {
+	t.Helper()
 	_ = os.Remove(b.socket())
 	if err := os.Symlink(path(b.real.Address()), b.socket()); err != nil {
 		t.Fatal(err)
@@ -97,7 +119,12 @@ type Peer struct {
 // Connect returns a peer, who leaves with the test.
 func (b *Bus) Connect(t testing.TB) *Peer {
 	t.Helper()
-	conn, err := godbus.Connect(b.Address())
+	return connect(t, b.Address())
+}
+
+func connect(t testing.TB, address string) *Peer {
+	t.Helper()
+	conn, err := godbus.Connect(address)
 	if err != nil {
 		t.Fatal(err)
 	}
