@@ -158,6 +158,37 @@ func TestReaderWhoStopsReading(t *testing.T) {
 	}
 }
 
+func TestReaderWhoTricklesIsNotWaitedForForEver(t *testing.T) {
+	stopped := make(chan error, 1)
+	for kind := range sinks {
+		r := newRig(t, func(r *rig) { r.limits.slow, r.limits.farewell = 200*time.Millisecond, 10*time.Millisecond })
+		r.runner.set(floods(stopped))
+		e := newSink(t, kind)
+		if _, _, err := generateTo(r.bus.Connect(t), e, options{}); err != nil {
+			t.Fatal(err)
+		}
+		over := make(chan error, 1)
+		go func() { over <- trickle(e.near) }()
+		if err := receive(t, stopped); !errors.Is(err, errSlow) {
+			t.Errorf("%s: stopped by %v", kind, err)
+		}
+		_ = e.near.SetReadDeadline(time.Now()) // Who trickles may stop.
+		<-over
+	}
+}
+
+// trickle reads a page every few milliseconds: often enough not to have
+// stopped reading.
+func trickle(from io.Reader) error {
+	page := make([]byte, 4096)
+	for range time.Tick(5 * time.Millisecond) {
+		if _, err := from.Read(page); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func TestBlockedWriteEndsWithTheJob(t *testing.T) {
 	stopped := make(chan error, 1)
 	for kind := range sinks {

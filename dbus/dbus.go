@@ -83,6 +83,7 @@ type FrontEnd struct {
 type limits struct {
 	jobs     int           // of one caller at a time
 	stall    time.Duration // for which a reader may take nothing
+	slow     time.Duration // for which a reader may hold up one answer, all in all
 	farewell time.Duration // for which one may take none of the last words
 	text     int           // bytes of an answer in one piece
 	vectors  int           // bytes of vectors
@@ -92,7 +93,7 @@ type limits struct {
 func New(p Parts) *FrontEnd {
 	p.LogTarget = cmp.Or(p.LogTarget, "console")
 	return &FrontEnd{Parts: p, limits: limits{
-		jobs: 4, stall: 30 * time.Second, farewell: 500 * time.Millisecond, text: 16 << 20,
+		jobs: 4, stall: 30 * time.Second, slow: 2 * time.Minute, farewell: 500 * time.Millisecond, text: 16 << 20,
 		vectors: 1 << 26, // The longest array that the specification allows.
 	}}
 }

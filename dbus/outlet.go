@@ -22,6 +22,7 @@ type outlet struct {
 	send  func(fd int, p []byte) (int, error)
 	poll  *os.File // the epoll descriptor
 	stall time.Duration
+	slow  time.Duration // what is left of it
 
 	writable chan struct{} // holds one
 	hungUp   chan struct{} // closed when the reader is gone
@@ -32,14 +33,17 @@ var (
 	errUnread  = badSink("has nobody at its other end")
 	errHungUp  = job.Errorf(job.Cancelled, "the reader has closed its end")
 	errStalled = job.Errorf(job.Cancelled, "the reader has stopped reading")
+	errSlow    = job.Errorf(job.Cancelled, "the reader holds up the backend")
 )
 
 // openOutlet returns an outlet to where fd leads, which stays the caller's to
-// close. A reader who takes nothing for as long as stall has stopped reading.
-// onHangUp is called when the reader is gone, whether anything is being written
+// close. A reader who takes nothing for as long as limits.stall has stopped
+// reading, and one who takes little by little may hold up the answer for as long
+// as limits.slow in all: backends work on one job at a time. onHangUp is called
+// when the reader is gone, whether anything is being written
 // or not.
-func openOutlet(fd int, stall time.Duration, onHangUp func()) (*outlet, error) {
-	o := &outlet{stall: stall, writable: make(chan struct{}, 1), hungUp: make(chan struct{}), watched: make(chan struct{})}
+func openOutlet(fd int, l limits, onHangUp func()) (*outlet, error) {
+	o := &outlet{stall: l.stall, slow: l.slow, writable: make(chan struct{}, 1), hungUp: make(chan struct{}), watched: make(chan struct{})}
 	var status syscall.Stat_t
 	if err := syscall.Fstat(fd, &status); err != nil {
 		return nil, badSink("%v", err)
@@ -151,14 +155,19 @@ func (o *outlet) await(ctx context.Context) error {
 	if err := o.interest(syscall.EPOLL_CTL_MOD, syscall.EPOLLOUT); err != nil {
 		return err
 	}
-	stalled := time.NewTimer(o.stall)
-	defer stalled.Stop()
+	began := time.Now()
+	defer func() { o.slow -= time.Since(began) }()
+	enough := time.NewTimer(min(o.stall, o.slow))
+	defer enough.Stop()
 	select {
 	case <-o.writable:
 		return nil
 	case <-o.hungUp:
 		return errHungUp
-	case <-stalled.C:
+	case <-enough.C:
+		if o.slow < o.stall {
+			return errSlow
+		}
 		return errStalled
 	case <-ctx.Done():
 		return context.Cause(ctx)

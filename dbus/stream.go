@@ -32,7 +32,7 @@ func (i *inference) generateTo(ctx context.Context, c bus.Call, sink godbus.Unix
 	if err != nil {
 		return "", nil, err
 	}
-	out, err := openOutlet(int(sink), i.limits.stall, func() { r.cancel(errHungUp) })
+	out, err := openOutlet(int(sink), i.limits, func() { r.cancel(errHungUp) })
 	if err != nil {
 		r.end()
 		return "", nil, err
