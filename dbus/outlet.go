@@ -108,6 +108,11 @@ func duplicateSocket(fd int) (int, error) {
 	if _, err := syscall.Getpeername(fd); err != nil {
 		return 0, badSink("is a socket without a peer: %v", err)
 	}
+	// Of this no event tells, but Linux looks at it before there is anything to
+	// send.
+	if _, err := sendNow(fd, nil); errors.Is(err, syscall.EPIPE) {
+		return 0, badSink("is a socket whose sending half is shut down")
+	}
 	own, err := fcntl(fd, syscall.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return 0, badSink("%v", err)

@@ -217,6 +217,11 @@ func TestSinksThatAreNone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _, _ = syscall.Close(datagrams[0]), syscall.Close(datagrams[1]) }()
+	shut := newSink(t, "socket")
+	defer syscall.Close(int(shut.far))
+	if err := syscall.Shutdown(int(shut.far), syscall.SHUT_WR); err != nil {
+		t.Fatal(err)
+	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -237,6 +242,7 @@ func TestSinksThatAreNone(t *testing.T) {
 		{"the wrong end of a pipe", int(reading.Fd()), "sink: is the reading end"},
 		{"a pipe that nobody reads", int(readerlessEnd), "sink: has nobody at its other end"},
 		{"a socket for datagrams", datagrams[0], "sink: is a socket for messages"},
+		{"a socket whose sending half is shut down", int(shut.far), "sink: is a socket whose sending half is shut down"},
 		{"a socket that listens", int(listening.Fd()), "sink: is a socket without a peer"},
 	} {
 		err := inferenceOf(peer).Call(InferenceName+".GenerateTo", 0, godbus.UnixFD(c.fd), []options{message("user", "x")}, options{}).Err
