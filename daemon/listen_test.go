@@ -134,7 +134,10 @@ func TestDaemonNeedsNoSessionBus(t *testing.T) {
 
 func TestOtherUsersAreRefused(t *testing.T) {
 	if os.Getuid() != 0 {
-		t.Skip("it takes root to be somebody else")
+		if testing.Short() {
+			t.Skip("it takes root to be somebody else")
+		}
+		t.Fatal("it takes root to be somebody else: run as root, or with -short")
 	}
 	d := daemontest.Start(t, daemontest.Options{Config: oneBackend(t)})
 	// Whoever gets as far as the socket's folder finds it closed.

@@ -90,7 +90,10 @@ func TestABrowserMayAskBeforeItAsks(t *testing.T) {
 
 func TestOtherUsersAreRefused(t *testing.T) {
 	if os.Getuid() != 0 {
-		t.Skip("needs root, to be somebody else")
+		if testing.Short() {
+			t.Skip("it takes root to be somebody else")
+		}
+		t.Fatal("it takes root to be somebody else: run as root, or with -short")
 	}
 	for _, program := range []string{"setpriv", "curl"} {
 		if _, err := exec.LookPath(program); err != nil {

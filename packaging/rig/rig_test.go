@@ -261,7 +261,10 @@ func alive(pid int) bool {
 func TestAUserManagerRunsWhatIsInstalled(t *testing.T) {
 	needRig(t)
 	if os.Getuid() != 0 {
-		t.Skip("it takes root to give a user manager a machine of its own")
+		if testing.Short() {
+			t.Skip("it takes root to give a user manager a machine of its own")
+		}
+		t.Fatal("it takes root to give a user manager a machine of its own: run as root, or with -short")
 	}
 	installed := t.TempDir()
 	units := filepath.Join(installed, "usr/lib/systemd/user")
