@@ -126,8 +126,8 @@ func exitCodesTopic() *cobra.Command {
 		Long: `The exit codes of joulemux:
 
     0    it worked
-    1    it failed: the backend did, the answer broke off, the job was
-         cancelled by somebody else, or the daemon does not allow it
+    1    it failed: the backend or the daemon did, the answer broke off, the
+         job was cancelled by somebody else, or the daemon does not allow it
     2    the command line or the request is wrong
     3    the daemon cannot be reached, or is stopping
     4    no backend has the model

@@ -40,7 +40,7 @@ func statusOf(c job.Code) (status int, code string) {
 	case job.BackendFailed:
 		return http.StatusBadGateway, wire.CodeBackendFailed
 	default:
-		return http.StatusInternalServerError, wire.CodeBackendFailed
+		return http.StatusInternalServerError, wire.CodeInternal
 	}
 }
 

@@ -213,7 +213,7 @@ func (s *Server) setPolicy(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if err := s.Tiers.Prefer(r.Context(), p); err != nil {
-		reply(w, http.StatusInternalServerError, &wire.Error{Text: err.Error(), Code: wire.CodeBackendFailed})
+		reply(w, http.StatusInternalServerError, &wire.Error{Text: "the policy cannot be kept: " + err.Error(), Code: wire.CodeInternal})
 		return
 	}
 	reply(w, http.StatusOK, wire.Policy{Policy: string(p)})

@@ -5,12 +5,14 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"io/fs"
 	"net/http"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/joulemux/joulemux/daemon/httpapi"
 	"github.com/joulemux/joulemux/daemon/httpapi/wire"
 	"github.com/joulemux/joulemux/power"
 )
@@ -195,6 +197,20 @@ func TestTooManyHoldsAreBusy(t *testing.T) {
 		}
 	}
 	if got := r.ask("POST", "/joulemux/v1/hold", `{"tier":"low"}`); got.status != 429 || read[wire.Error](t, got.body).Code != wire.CodeBusy {
+		t.Errorf("got %+v", got)
+	}
+}
+
+// unkept are tiers whose preference cannot be written down.
+type unkept struct{ httpapi.Tiers }
+
+func (unkept) Prefer(context.Context, power.Preference) error { return fs.ErrPermission }
+
+func TestAPolicyThatCannotBeKeptIsNoBackendsFault(t *testing.T) {
+	r := newRig(t)
+	r.Tiers = unkept{r.Tiers}
+	got := r.ask("PUT", "/joulemux/v1/policy", `{"policy":"saver"}`)
+	if e := read[wire.Error](t, got.body); got.status != 500 || e.Code != wire.CodeInternal || e.Text != "the policy cannot be kept: permission denied" {
 		t.Errorf("got %+v", got)
 	}
 }

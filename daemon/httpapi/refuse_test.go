@@ -36,7 +36,7 @@ func TestEveryCodeHasItsStatus(t *testing.T) {
 		job.BackendFailed:   {502, wire.CodeBackendFailed},
 		job.Forbidden:       {403, wire.CodeForbidden},
 		job.Stopping:        {503, wire.CodeStopping},
-		"another":           {500, wire.CodeBackendFailed},
+		"another":           {500, wire.CodeInternal},
 	} {
 		if status, word := httpapi.StatusOf(code); status != want.status || word != want.word {
 			t.Errorf("%s is %d %s, want %d %s", code, status, word, want.status, want.word)

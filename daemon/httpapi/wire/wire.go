@@ -260,4 +260,5 @@ const (
 	CodeBackendFailed   = "backend_failed"
 	CodeForbidden       = "forbidden"
 	CodeStopping        = "stopping"
+	CodeInternal        = "internal" // joulemux itself failed
 )
