@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/joulemux/joulemux/power"
 )
@@ -21,7 +22,7 @@ import (
 func (j *Job) Set(key string, value any) error {
 	set, ok := setters[key]
 	if !ok {
-		return InvalidField(key, "no such option%s", hint(key, slices.Collect(maps.Keys(setters))))
+		return InvalidField(short(key), "no such option%s", hint(key, slices.Collect(maps.Keys(setters))))
 	}
 	if detail := set(j, value); detail != "" {
 		return InvalidField(key, "%s", detail)
@@ -60,9 +61,23 @@ var annotations = []string{
 // Annotate sets an annotation; other options are refused.
 func (j *Job) Annotate(key string, value any) error {
 	if !slices.Contains(annotations, key) {
-		return InvalidField(key, "no such annotation%s", hint(key, annotations))
+		return InvalidField(short(key), "no such annotation%s", hint(key, annotations))
 	}
 	return j.Set(key, value)
+}
+
+// short is enough of what a client wrote for him to know it again: it may be as
+// long as his request.
+func short(s string) string {
+	const most = 64
+	if len(s) <= most {
+		return s
+	}
+	end := most
+	for !utf8.RuneStart(s[end]) {
+		end--
+	}
+	return s[:end] + "…"
 }
 
 func wrong(want string, v any) string { return fmt.Sprintf("want %s, got %T", want, v) }
@@ -98,7 +113,7 @@ func class(v any, to *Class) string {
 		return wrong("a string", v)
 	}
 	if Class(c) != Interactive && Class(c) != Background {
-		return fmt.Sprintf("%q is neither interactive nor background", c)
+		return fmt.Sprintf("%q is neither interactive nor background", short(c))
 	}
 	*to = Class(c)
 	return ""
@@ -224,7 +239,7 @@ func words(v any, to *map[string]string) string {
 		for k, e := range m {
 			var s string
 			if detail := text(e, &s); detail != "" {
-				return k + ": " + detail
+				return short(k) + ": " + detail
 			}
 			all[k] = s
 		}

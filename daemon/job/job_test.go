@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/power"
@@ -226,6 +227,16 @@ func TestSet(t *testing.T) {
 	s := j.Content.Sampling
 	if j.MaxTokens != 7 || *s.Temperature != 0.5 || *s.TopP != 0.25 || *s.TopK != 40 || *s.ContextLength != 4096 || len(s.Stop) != 2 {
 		t.Errorf("job is %+v", j)
+	}
+}
+
+func TestErrorsEchoNoMoreThanIsNeeded(t *testing.T) {
+	huge := strings.Repeat("ü", 1<<20)
+	var j job.Job
+	for what, err := range map[string]error{"an option": j.Set(huge, 1), "an annotation": j.Annotate(huge, 1), "a class": j.Set("class", huge)} {
+		if text := err.Error(); len(text) > 1000 || !strings.Contains(text, "üüü…") || !utf8.ValidString(text) {
+			t.Errorf("of %s there are %d bytes: %.200s", what, len(text), text)
+		}
 	}
 }
 
