@@ -83,6 +83,32 @@ func TestHelperForEnergyIsNotInstalledWhereAUserCouldReplaceIt(t *testing.T) {
 	expectFiles(t, home, nil)
 }
 
+func TestPrefixWhereNobodyLooksIsToldBeforeItIsInstalledTo(t *testing.T) {
+	home := t.TempDir()
+	env := append(goFolders(t), "HOME="+home, "XDG_DATA_HOME=", "XDG_DATA_DIRS=")
+	const nobody = "no user manager looks for units in "
+	out := run(t, env, "make", "install", "PREFIX="+home+"/opt")
+	told, units, _ := strings.Cut(out, nobody)
+	if !strings.HasPrefix(units, home+"/opt/share/systemd/user\n") || strings.Contains(told, "install: building") {
+		t.Errorf("with a prefix of one's own:\n%s", out)
+	}
+	expectFiles(t, home+"/opt", contents(t, "share/systemd/user"))
+	elsewhere := t.TempDir()
+	if out := run(t, append(env, "XDG_DATA_DIRS="+elsewhere+"/share"), "make", "install", "PREFIX="+elsewhere); !strings.Contains(out, nobody+elsewhere+"/lib/systemd/user\n") {
+		t.Errorf("with a prefix of the machine's own:\n%s", out)
+	}
+	for what, out := range map[string]string{
+		"of a packager":               run(t, env, "make", "install", "PREFIX=/opt/joulemux", "DESTDIR="+t.TempDir()),
+		"where the user looks":        run(t, append(env, "XDG_DATA_HOME="+home+"/opt/share"), "make", "install", "PREFIX="+home+"/opt"),
+		"where it has always been":    run(t, env, "make", "install", "PREFIX=~/.local/"),
+		"when it is not there at all": run(t, env, "make", "uninstall", "PREFIX="+home+"/opt"),
+	} {
+		if strings.Contains(out, nobody) {
+			t.Errorf("with a prefix %s:\n%s", what, out)
+		}
+	}
+}
+
 func TestPrefixThatUnitsCannotHoldIsRefused(t *testing.T) {
 	for _, prefix := range []string{"relative", "~other/.local", "/with space", "/with,comma", "/with%percent"} {
 		cmd := exec.CommandContext(t.Context(), "./install")
