@@ -335,6 +335,39 @@ func TestServedModelsAreResident(t *testing.T) {
 	})
 }
 
+func TestWhatIsLearnedUnderAFormerIDIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.servers["1"].say(tiny(false))
+		r.Configure([]backend.Spec{spec("1", nil), spec("2", nil)})
+		for _, c := range []struct {
+			class power.DeviceClass
+			id    string // by then
+		}{{power.Unclassified, "ollama-1"}, {power.CPU, "ollama-cpu"}, {power.IntegratedGPU, "ollama-igpu"}} {
+			r.classes["1"] = c.class
+			time.Sleep(time.Minute)
+			expect(t, r.Look(t.Context()), "+"+c.id)
+			r.Served("ollama-1", "tiny", time.Second)
+			if m := r.Metrics(c.id); m.PerMinute != 1 || m.FirstToken.Round(time.Millisecond) != time.Second {
+				t.Errorf("as %s: %+v", c.id, m)
+			}
+		}
+		r.Failed("ollama-cpu", job.Errorf(job.BackendFailed, "out of memory"))
+		if b := r.Current()[0]; b.Suspect == "" || r.Metrics("ollama-igpu").ErrorRate != 0.5 {
+			t.Errorf("after a failure it is %+v", b)
+		}
+		// Who has the id now is meant, whoever had it before.
+		r.servers["2"].say(tiny(false))
+		r.classes["2"] = power.CPU
+		time.Sleep(time.Minute)
+		expect(t, r.Look(t.Context()), "+ollama-igpu", "+ollama-cpu")
+		r.Served("ollama-cpu", "tiny", time.Second)
+		if m := r.Metrics("ollama-cpu"); m.PerMinute != 1 {
+			t.Errorf("the other one has %+v", m)
+		}
+	})
+}
+
 func TestMetricsAreReal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)

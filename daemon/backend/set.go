@@ -5,6 +5,7 @@ import (
 	"errors"
 	"iter"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -149,6 +150,9 @@ func (s *Set) nameLocked() {
 		}
 	}
 	for _, e := range nameless {
+		if e.ID != "" && !slices.Contains(e.former, e.ID) {
+			e.former = append(e.former, e.ID)
+		}
 		e.ID = e.Spec.Type + "-" + string(e.Class)
 		if e.Class == power.Unclassified {
 			e.ID = portID(e.Spec)
@@ -198,14 +202,25 @@ func (s *Set) Failed(id string, err error) {
 func (s *Set) update(id string, f func(*entry) (changed bool)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if e := s.withIDLocked(id); e != nil && f(e) {
+		s.publishLocked()
+	}
+}
+
+// withIDLocked returns the entry that has an id, or else the one that had it
+// when a job was sent there, or nil.
+func (s *Set) withIDLocked(id string) *entry {
 	for _, e := range s.entries {
 		if e.ID == id {
-			if f(e) {
-				s.publishLocked()
-			}
-			return
+			return e
 		}
 	}
+	for _, e := range s.entries {
+		if slices.Contains(e.former, id) {
+			return e
+		}
+	}
+	return nil
 }
 
 // Metrics returns how the backend with that id has done of late.

@@ -6,6 +6,7 @@ import (
 	"iter"
 	"log/slog"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -170,7 +171,7 @@ func (r *run) candidates(backends backend.Snapshot, model string) []job.Candidat
 	for i := range candidates {
 		c := &candidates[i]
 		for _, f := range r.failures {
-			if f.Backend == c.ID {
+			if f.Backend == c.ID || slices.Contains(c.Aliases, f.Backend) { // the id may have changed since
 				c.Healthy, c.Problem = false, f.Err.Error()
 			}
 		}
