@@ -173,7 +173,7 @@ func TestReaderWhoTricklesIsNotWaitedForForEver(t *testing.T) {
 			t.Errorf("%s: stopped by %v", kind, err)
 		}
 		_ = e.near.SetReadDeadline(time.Now()) // Who trickles may stop.
-		receive(t, over)
+		_ = receive(t, over)
 	}
 }
 

@@ -199,7 +199,7 @@ func TestReadyIsSaidWhenAllRuns(t *testing.T) {
 	}
 	dbustest.Eventually(t, "no more goroutines than when it was ready", func() bool { return runtime.NumGoroutine() <= running })
 	cancel()
-	receive(t, ended)
+	_ = receive(t, ended)
 }
 
 func TestWhoWaitsIsToldOfTheStop(t *testing.T) {
