@@ -164,7 +164,8 @@ func TestStopsWhileTheBusIsFrozen(t *testing.T) {
 		return writing()
 	})
 	began := time.Now()
-	if err := r.stop(); !errors.Is(err, context.Canceled) || time.Since(began) > soon {
+	// It takes 750 ms, and what a loaded machine adds.
+	if err := r.stop(); !errors.Is(err, context.Canceled) || time.Since(began) > time.Second+soon {
 		t.Errorf("ended with %v after %v", err, time.Since(began))
 	}
 	if err := receive(t, cancelled); !errors.Is(err, job.Stopping) {

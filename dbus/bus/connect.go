@@ -26,7 +26,7 @@ type Serving interface {
 
 // Connect opens a connection of our own to the bus at address, never one that
 // is shared with others in this program, and says hello. Once ctx is done, the
-// connection has a second to be closed in: on a bus that is frozen it could not
+// connection has a moment to be closed in: on a bus that is frozen it could not
 // be, with something to say to it, nor would what has been asked be answered.
 //
 // Signals arrive in the order in which they were sent: godbus's default
@@ -52,8 +52,9 @@ func connect(ctx, connecting context.Context, address string, serving Serving, s
 	return conn, nil
 }
 
-// lastWords is how long a connection may outlive its context.
-const lastWords = time.Second
+// lastWords is how long a connection may outlive its context. A stop has two
+// seconds for everything, and readers who are told why have half of one.
+const lastWords = 750 * time.Millisecond
 
 // introduce makes a connection of a socket, and says hello.
 func introduce(ctx context.Context, s *socket, serving Serving, signals godbus.SignalHandler) (*godbus.Conn, error) {
