@@ -129,7 +129,7 @@ func New(o Options) *Meter {
 // Start takes a first reading, from which the idle draw is learned by the time
 // the first job begins.
 func (m *Meter) Start(ctx context.Context) {
-	m.update(ctx, m.due(time.Now(), true), func(time.Time) {})
+	m.update(ctx, m.due(time.Now(), true), func(time.Time) { m.rest() })
 }
 
 // Close ends the ticks. Jobs under way still end with a cost.
@@ -214,8 +214,9 @@ func (m *Meter) turn(now time.Time) {
 
 // rest lets go of what is held for sensors that will not be read for a while.
 func (m *Meter) rest() {
-	for _, a := range m.accounts {
-		if r, ok := a.sensor.(Rester); ok && !a.wanted(m.jobs) && !a.trails(m.now) {
+	for _, s := range m.sensors {
+		reads := func(a *account) bool { return a.sensor == s && (a.wanted(m.jobs) || a.trails(m.now)) }
+		if r, ok := s.(Rester); ok && !slices.ContainsFunc(m.accounts, reads) {
 			r.Rest()
 		}
 	}
@@ -293,23 +294,24 @@ func (m *Meter) update(ctx context.Context, due []*account, then func(now time.T
 	then(time.Now())
 	tails := m.tails()
 	m.mu.Unlock()
-	for _, s := range tails {
-		m.tail(s.work.ID, s.tailSoFar)
+	for id, tail := range tails {
+		m.tail(id, tail)
 	}
 }
 
-// tails returns the spans whose tails have become known.
-func (m *Meter) tails() []*Span {
-	var list []*Span
+// tails returns those that have become known, by job.
+func (m *Meter) tails() map[string]power.Energy {
+	var all map[string]power.Energy
 	for _, a := range m.accounts {
 		for _, s := range a.tails {
-			if !slices.Contains(list, s) {
-				list = append(list, s)
+			if all == nil { // mostly there are none
+				all = make(map[string]power.Energy)
 			}
+			all[s.work.ID] = s.tailSoFar
 		}
 		a.tails = nil
 	}
-	return list
+	return all
 }
 
 // Whole reads what may be read at any time, and returns all that was ever
@@ -321,6 +323,8 @@ func (m *Meter) Whole(ctx context.Context) (sum power.Energy, gaps int) {
 		for _, a := range m.accounts {
 			if a.parent == nil {
 				sum += a.whole
+			}
+			if a.parent == nil && !sleeps(a.domain) {
 				gaps += a.gaps
 			}
 		}

@@ -217,6 +217,37 @@ func TestNothingIsReadWhileNothingRuns(t *testing.T) {
 	})
 }
 
+func TestASensorThatIsOnlyLookedAtRestsAfterwards(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core := pkg
+		core.Name, core.Scope, core.Within = "core-0", power.ScopeCore, "package-0"
+		m := newMachine(pkg, core)
+		o := m.options()
+		helped := []*resting{{rail: m.rails["package-0"]}, {rail: m.rails["core-0"]}}
+		o.Sensors = []Sensor{helped[0], helped[1]}
+		meter := New(o)
+		defer meter.Close()
+		meter.Start(context.Background())
+		meter.Draws(context.Background())
+		for _, h := range helped {
+			if h.rested.Load() == 0 {
+				t.Errorf("%s was not let go of", h.domain.Name)
+			}
+			h.rested.Store(0)
+		}
+		s := meter.Begin(context.Background(), work(power.CPU))
+		meter.Draws(context.Background())
+		if helped[0].rested.Load() > 0 || helped[1].rested.Load() == 0 {
+			t.Error("what a job needs was let go of, or what it does not was not")
+		}
+		s.End(context.Background(), 0)
+		pass(tailTime + time.Second)
+		if helped[0].rested.Load() == 0 {
+			t.Error("after the tail of the job its sensor was not let go of")
+		}
+	})
+}
+
 func TestDrawsAreReadWhenSomebodyLooks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine(pkg, dgpu, apu)
