@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -156,11 +157,15 @@ func TestHeadersSteerAJobAndTellWhereItWent(t *testing.T) {
 			"X-Latency-Critical: Yes", "X-Power-Efficient: 0", "X-Priority: Interactive", "X-Deadline-Ms: 60000", "X-Cache-Enabled: off", "X-Max-Latency-Ms: 60000")
 		for name, want := range map[string]string{
 			"X-Backend-Used": "two", "X-Request-Id": "mine-7", "X-Tier": "unknown",
-			"X-Estimated-Power-Watts": "28", "X-Estimated-Latency-Ms": "1200",
+			"X-Estimated-Power-Watts": "28",
 		} {
 			if got.header.Get(name) != want {
 				t.Errorf("%s is %q, want %q", name, got.header.Get(name), want)
 			}
+		}
+		// It counts from the job's arrival, a moment before it was decided.
+		if ms, err := strconv.Atoi(got.header.Get("X-Estimated-Latency-Ms")); err != nil || ms < 1200 || ms > 10_000 {
+			t.Errorf("the estimated latency is %q", got.header.Get("X-Estimated-Latency-Ms"))
 		}
 		if got.status != 200 || got.header.Get("X-Routing-Reason") == "" {
 			t.Errorf("got %+v", got)

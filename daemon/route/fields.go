@@ -17,7 +17,7 @@ func (d Decision) Fields() map[string]any {
 		"reason":                  d.Reason,
 		"alternatives":            alternatives,
 		"estimated_power_watts":   d.Estimate.Draw.Watts(),
-		"estimated_latency_ms":    int32(min(d.Estimate.FirstToken.Milliseconds(), math.MaxInt32)),
+		"estimated_latency_ms":    int32(min(d.Latency.Milliseconds(), math.MaxInt32)),
 		"estimated_energy_joules": d.Estimate.Energy.Joules(),
 		"estimate_quality":        string(d.Quality),
 	}

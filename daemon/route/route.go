@@ -18,6 +18,8 @@ type Decision struct {
 	Estimate job.Estimate
 	// Quality tells predictions from assumptions from those from measurement.
 	Quality power.Quality
+	// Latency is the predicted time from the job's arrival to its first token.
+	Latency time.Duration
 	Tier    power.Tier
 	Reason  string
 	// Alternatives are the other candidates, the next best first.
@@ -44,7 +46,7 @@ func Decide(rules Rules, tier power.Tier, j job.Job, candidates []job.Candidate)
 	slices.SortFunc(fit, w.compare)
 	d := Decision{
 		Backend: fit[0].ID, Class: fit[0].Class, Estimate: fit[0].estimate, Quality: fit[0].Profile.Quality,
-		Tier: tier, Refused: make(map[string]string),
+		Latency: j.Waited + fit[0].estimate.FirstToken, Tier: tier, Refused: make(map[string]string),
 	}
 	for _, c := range fit[1:] {
 		d.Alternatives = append(d.Alternatives, c.ID)

@@ -128,6 +128,14 @@ func TestDecisionTellsOfTheOthers(t *testing.T) {
 	}
 }
 
+func TestLatencyCountsFromArrival(t *testing.T) {
+	j := chat(func(j *job.Job) { j.Target, j.Waited = "igpu", 2*time.Second })
+	d, err := route.Decide(route.DefaultRules(), power.Battery, j, laptop())
+	if err != nil || d.Latency != 2*time.Second+d.Estimate.FirstToken || d.Fields()["estimated_latency_ms"] != int32(2350) {
+		t.Errorf("%v, %v of which %v are to come", err, d.Latency, d.Estimate.FirstToken)
+	}
+}
+
 func TestUnlikelyToBeLoadedCostsMore(t *testing.T) {
 	candidates := laptop()
 	for i := range candidates {
