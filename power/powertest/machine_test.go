@@ -113,3 +113,19 @@ func TestLogRemembersWhatWasOpened(t *testing.T) {
 		t.Errorf("opened: %s", got)
 	}
 }
+
+func TestWhatDisturbsASleepingGPU(t *testing.T) {
+	const gpu = "bus/pci/devices/0000:01:00.0"
+	for name, want := range map[string]bool{
+		"/dev/nvidia0": true, "/dev/nvidiactl": true, "/proc/driver/nvidia": false,
+		gpu: true, gpu + "/vendor": false, "/sys/" + gpu + "/power/runtime_status": false, "/tmp/a/sys/" + gpu + "/power": true,
+		gpu + "/config": true, gpu + "/hwmon/hwmon6/power1_input": true, gpu + "/current_link_speed": true,
+		"bus/pci/devices/0000:00:02.0/config": true, "bus/pci/devices/0000:00:02.0/hwmon": false, "/home/me/config": false,
+		"bus/pci/devices": false, "class/hwmon": true, "class/hwmon/hwmon6/temp1_input": true,
+		"class/drm/card1/device/vendor": false, "class/drm/card1/device/gpu_metrics": true,
+	} {
+		if powertest.Disturbs(name) != want {
+			t.Errorf("%s: got %v", name, !want)
+		}
+	}
+}

@@ -2,7 +2,6 @@ package sysfs_test
 
 import (
 	"io/fs"
-	"slices"
 	"strings"
 	"testing"
 
@@ -19,16 +18,10 @@ func TestSleepingNPUOfAMDIsLeftAlone(t *testing.T) {
 	log := powertest.NewLog(m.Sys())
 	readEverything(t, log, m.Proc())
 	for _, name := range log.Opened() {
-		if attribute, ok := strings.CutPrefix(name, npu); ok && !slices.Contains(harmless, attribute) {
+		if attribute, ok := strings.CutPrefix(name, npu); ok && !powertest.Harmless(attribute) {
 			t.Errorf("of the NPU was opened %s", attribute)
 		}
 	}
-}
-
-// harmless is what may be read of a device that sleeps.
-var harmless = []string{
-	"class", "vendor", "device", "uevent", "power/runtime_status", "power_state", "power/control",
-	"power/runtime_suspended_time", "power/runtime_active_time",
 }
 
 // readEverything calls every reader there is.
@@ -72,23 +65,10 @@ func TestSleepingDiscreteGPUIsLeftAlone(t *testing.T) {
 			log := powertest.NewLog(m.Sys())
 			readEverything(t, log, m.Proc())
 			for _, name := range log.Opened() {
-				if of, ok := ofSleeper(name, gpu); ok && !slices.Contains(harmless, of) {
+				if powertest.Disturbs(name) {
 					t.Errorf("of %s GPU that is %s was opened %s", device, status, name)
 				}
 			}
 		}
 	}
-}
-
-// ofSleeper returns which part of the sleeping GPU a path leads to.
-func ofSleeper(name, gpu string) (string, bool) {
-	for _, dir := range []string{gpu, "class/drm/card1/device/", "class/drm/renderD129/device/"} {
-		if attribute, ok := strings.CutPrefix(name, dir); ok {
-			return attribute, true
-		}
-	}
-	if strings.Contains(name, "hwmon6") || name == strings.TrimSuffix(gpu, "/") || name == "class/hwmon" {
-		return name, true
-	}
-	return "", false
 }
