@@ -20,6 +20,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io/fs"
+	"os"
 	"path"
 	"slices"
 	"strconv"
@@ -170,6 +171,15 @@ func (m *Machine) sub(dir string) fs.FS {
 		panic(err) // It fails only for a path that is none.
 	}
 	return tree
+}
+
+// WriteSys writes the tree of /sys as root sees it into a folder, beside what is
+// there, for programs that are given one.
+func (m *Machine) WriteSys(t testing.TB, folder string) {
+	t.Helper()
+	if err := os.CopyFS(folder, m.AsRoot().Sys()); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // AsRoot returns the same machine as root sees it, who may read everything.

@@ -3,6 +3,8 @@ package powertest_test
 import (
 	"errors"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -67,6 +69,21 @@ func TestFilesChange(t *testing.T) {
 	}
 	if _, err := fs.Stat(m.Sys(), "empty"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("what was removed: %v", err)
+	}
+}
+
+func TestTreeIsWrittenBesideWhatIsThere(t *testing.T) {
+	m, err := powertest.Parse([]byte(sample))
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := t.TempDir()
+	if err := os.WriteFile(filepath.Join(folder, "other"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m.WriteSys(t, folder)
+	if err := fstest.TestFS(os.DirFS(folder), "other", "plain", "secret", "binary", "empty"); err != nil {
+		t.Error(err)
 	}
 }
 
