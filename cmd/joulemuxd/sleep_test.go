@@ -21,6 +21,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/daemontest"
 	"github.com/joulemux/joulemux/daemon/httpapi/wire"
 	"github.com/joulemux/joulemux/packaging/rig"
+	"github.com/joulemux/joulemux/power/nvml"
 	"github.com/joulemux/joulemux/power/powertest"
 )
 
@@ -75,7 +76,7 @@ func startSleeper(t *testing.T) *sleeper {
 		t.Fatal(err)
 	}
 	// That of joulemux-nvml, for whoever would connect.
-	socket, err := net.Listen("unix", l.file("joulemux/nvml.sock"))
+	socket, err := net.Listen("unix", l.file(nvml.Socket))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +109,9 @@ func (l *sleeper) startMachine(t *testing.T, system string) {
 	t.Cleanup(func() { _ = l.machine.Close() })
 	hardware := powertest.Load(t, "optimus")
 	hardware.Remove("sys/class/power_supply")
-	hardware.WriteSys(t, l.machine.SysDir())
+	if err := hardware.WriteSys(l.machine.SysDir()); err != nil {
+		t.Fatal(err)
+	}
 	if err := l.machine.StartUPower(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -244,7 +247,7 @@ func (l *sleeper) expectUndisturbed(t *testing.T) {
 			t.Error(c.Text) // Whatever that is, it may look at the GPU.
 		}
 		for _, path := range c.Paths() {
-			if powertest.Disturbs(path) || strings.HasSuffix(path, "nvml.sock") {
+			if powertest.Disturbs(path) || strings.HasSuffix(path, nvml.Socket) {
 				disturbing++
 				t.Error(c.Text)
 			}

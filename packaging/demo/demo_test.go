@@ -11,10 +11,18 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/joulemux/joulemux/packaging/rig"
+	"github.com/joulemux/joulemux/power/nvml"
+	"github.com/joulemux/joulemux/power/powertest"
 )
 
 func TestADay(t *testing.T) {
 	d := newDemo(t)
+	trace := filepath.Join(t.TempDir(), "trace")
+	if err := rig.Trace(d.Cmd, trace); err != nil {
+		t.Fatal(err)
+	}
 	var said bytes.Buffer
 	d.Stderr = &said
 	table, err := d.Output()
@@ -40,6 +48,7 @@ func TestADay(t *testing.T) {
 		}
 	}
 	d.leavesNothing(t)
+	leavesTheGPUAlone(t, trace)
 }
 
 func TestCtrlCLeavesNothing(t *testing.T) {
@@ -95,6 +104,34 @@ func newDemo(t *testing.T) demo {
 	d := demo{exec.CommandContext(ctx, binary), temporary}
 	d.Env = append(os.Environ(), "TMPDIR="+temporary, "MODEL=")
 	return d
+}
+
+// leavesTheGPUAlone complains if the daemon or the client disturbed the GPU's
+// sleep, and if the daemon did not look whether it sleeps. What an Ollama does
+// is its own affair.
+func leavesTheGPUAlone(t *testing.T, trace string) {
+	t.Helper()
+	calls, err := rig.Calls(trace, "joulemuxd", "joulemux")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen, disturbing, by := 0, 0, make(map[string]int)
+	for _, c := range calls {
+		by[c.Program]++
+		for _, path := range c.Paths() {
+			if powertest.Disturbs(path) || strings.HasSuffix(path, nvml.Socket) {
+				disturbing++
+				t.Errorf("%s: %s", c.Program, c.Text)
+			}
+			if strings.HasSuffix(path, "0000:01:00.0/power/runtime_status") {
+				seen++
+			}
+		}
+	}
+	if seen == 0 || len(by) != 2 {
+		t.Errorf("the GPU's sleep was looked at %d times; calls by program: %v", seen, by)
+	}
+	t.Logf("calls %v, %d of them to see whether the GPU sleeps, and %d that disturb it", by, seen, disturbing)
 }
 
 // leavesNothing complains of files in the folder, and of processes that were

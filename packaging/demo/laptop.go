@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/joulemux/joulemux/packaging/rig"
+	"github.com/joulemux/joulemux/power/powertest"
 )
 
 // site says where the parts of a laptop listen, and what they call the model.
@@ -88,13 +89,26 @@ func (l *laptop) startMachine(ctx context.Context) (err error) {
 		return err
 	}
 	l.keep(l.machine)
-	if err := l.machine.Plug(); err != nil {
+	if err := errors.Join(l.machine.Plug(), l.addGPUs()); err != nil {
 		return err
 	}
 	if l.site.profiles {
 		l.startProfiles(ctx)
 	}
 	return l.machine.StartUPower(ctx)
+}
+
+// addGPUs gives the laptop an integrated GPU, and an NVIDIA GPU that sleeps. It
+// does so all day, for the jobs that would wake it run on an Ollama in its
+// place; and joulemuxd, which sees it, is to leave it alone.
+func (l *laptop) addGPUs() error {
+	hardware, err := powertest.Open("optimus")
+	if err != nil {
+		return err
+	}
+	hardware.Remove("sys/class/power_supply") // The machine has its own.
+	hardware.Remove("sys/class/powercap")     // Its counters stand still.
+	return hardware.WriteSys(l.machine.SysDir())
 }
 
 // startProfiles does without a daemon that is not there.

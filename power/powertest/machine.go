@@ -1,6 +1,6 @@
-// Package powertest has machines to read in tests: trees of /sys and /proc,
-// recorded by "joulemux capture" or written from documentation, which the first
-// line of each says. The readers themselves are in power/sysfs.
+// Package powertest has machines to read in tests and in the demo: trees of
+// /sys and /proc, recorded by "joulemux capture" or written from documentation,
+// which the first line of each says. The readers themselves are in power/sysfs.
 //
 // A machine is a txtar archive. The name of a file may be followed by its mode,
 // and by the word hex if its contents are not text:
@@ -59,15 +59,24 @@ func Names(t testing.TB) []string {
 // Load returns a new copy of a machine.
 func Load(t testing.TB, name string) *Machine {
 	t.Helper()
-	text, err := recorded.ReadFile(path.Join("machines", name+".txtar"))
+	m, err := Open(name)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return m
+}
+
+// Open is Load for the demo, which is no test.
+func Open(name string) (*Machine, error) {
+	text, err := recorded.ReadFile(path.Join("machines", name+".txtar"))
+	if err != nil {
+		return nil, err
+	}
 	m, err := Parse(text)
 	if err != nil {
-		t.Fatalf("%s: %v", name, err)
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	return m
+	return m, nil
 }
 
 // Parse reads a machine. Its own reader of txtar is shorter than the list of
@@ -175,12 +184,7 @@ func (m *Machine) sub(dir string) fs.FS {
 
 // WriteSys writes the tree of /sys as root sees it into a folder, beside what is
 // there, for programs that are given one.
-func (m *Machine) WriteSys(t testing.TB, folder string) {
-	t.Helper()
-	if err := os.CopyFS(folder, m.AsRoot().Sys()); err != nil {
-		t.Fatal(err)
-	}
-}
+func (m *Machine) WriteSys(folder string) error { return os.CopyFS(folder, m.AsRoot().Sys()) }
 
 // AsRoot returns the same machine as root sees it, who may read everything.
 func (m *Machine) AsRoot() *Machine { return &Machine{About: m.About, files: m.files, root: true} }

@@ -81,7 +81,9 @@ func TestTreeIsWrittenBesideWhatIsThere(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(folder, "other"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	m.WriteSys(t, folder)
+	if err := m.WriteSys(folder); err != nil {
+		t.Fatal(err)
+	}
 	if err := fstest.TestFS(os.DirFS(folder), "other", "plain", "secret", "binary", "empty"); err != nil {
 		t.Error(err)
 	}
