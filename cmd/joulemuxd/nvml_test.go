@@ -1,13 +1,18 @@
 package main
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/joulemux/joulemux/daemon/daemontest"
+	"github.com/joulemux/joulemux/daemon/httpapi/wire"
 	"github.com/joulemux/joulemux/packaging/rig"
 )
 
@@ -25,11 +30,11 @@ for _ in range(2):
 
 // expectNVIDIA has the reader as it is installed, with all that confines it,
 // read a GPU through a library that stands in for NVIDIA's.
-func expectNVIDIA(t *testing.T, l *login) {
+func expectNVIDIA(t *testing.T, l *login, folder string) {
 	t.Helper()
-	folder := nvidiaLaptop(t)
 	l.run(t, fmt.Sprintf(`mkdir -p ~/.config/systemd/user/joulemux-nvml.service.d
-		printf '[Service]\nEnvironment=LD_LIBRARY_PATH=%[1]s NVML_STUB_LOG=%%%%h/calls\nExecStart=\nExecStart=/usr/bin/joulemux-nvml --sysfs %[1]s\n' >~/.config/systemd/user/joulemux-nvml.service.d/stand-in.conf
+		touch ~/nvidiactl
+		printf '[Service]\nEnvironment=LD_LIBRARY_PATH=%[1]s NVML_STUB_LOG=%%%%h/calls NVML_STUB_DEVICE=%%%%h/nvidiactl NVML_STUB_DELAY=300\nExecStart=\nExecStart=/usr/bin/joulemux-nvml --sysfs %[1]s\n' >~/.config/systemd/user/joulemux-nvml.service.d/stand-in.conf
 		systemctl --user daemon-reload
 		systemctl --user start joulemuxd.service`, folder))
 	l.run(t, "systemctl --user is-active joulemux-nvml.socket", "active")
@@ -48,6 +53,55 @@ func expectNVIDIA(t *testing.T, l *login) {
 	}
 }
 
+// expectMeasured has a job of three seconds wake up a GPU, which then draws 30 W.
+// Opening its library takes a tenth of that time.
+func expectMeasured(t *testing.T, l *login, folder string) {
+	t.Helper()
+	setStatus(t, folder, "suspended")
+	answer := unhurried(daemontest.CannedOllama())
+	server := daemontest.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost {
+			setStatus(t, folder, "active")
+		}
+		answer.ServeHTTP(w, r)
+	}))
+	l.configure(t, "backends:\n  - {id: ollama-nvidia, hardware: nvidia, endpoint: 'http://"+server+"'}")
+	l.run(t, fmt.Sprintf(`mkdir -p ~/.config/systemd/user/joulemuxd.service.d
+		printf '[Service]\nExecStart=\nExecStart=/usr/bin/joulemuxd --sysfs %s\n' >~/.config/systemd/user/joulemuxd.service.d/laptop.conf
+		systemctl --user daemon-reload
+		systemctl --user restart joulemuxd.service`, folder))
+	said := l.run(t, "joulemux generate --json --model llama3.2:1b --max-tokens 30 'Why is the sky blue?'")
+	ended := time.Now()
+	// Whatever has the library or the device open: all processes here are the user's.
+	const holders = `grep -ls libnvidia-ml /proc/[0-9]*/maps; find /proc/[0-9]*/fd -lname '*/nvidiactl' 2>/dev/null
+		systemctl --user show --value -p ActiveState joulemux-nvml.service`
+	daemontest.Eventually(t, "a GPU that nobody holds", func() bool { return l.run(t, holders) == "inactive" })
+	if after := time.Since(ended); after > 2*time.Second {
+		t.Errorf("nobody holds the GPU only %v after the job", after)
+	} else {
+		t.Logf("nobody holds the GPU %v after the job", after.Round(time.Millisecond))
+	}
+
+	lines := strings.Split(said, "\n")
+	var last wire.Event
+	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &last); err != nil || last.End == nil {
+		t.Fatalf("%v in %s", err, said)
+	}
+	own := last.End
+	t.Logf("the answer says %v", own)
+	joules, _ := own["energy_joules"].(float64)
+	coverage, _ := own["energy_coverage"].(float64)
+	took, _ := own["total_time_ms"].(float64)
+	if own["energy_quality"] != "measured" || own["energy_source"] != "nvml" || coverage < 0.5 {
+		t.Errorf("it is not measured well: %v", own)
+	}
+	// The counter is renewed every 100 ms, in which the GPU takes 3 J, at either
+	// end. The time includes what it took to look for the server.
+	if least, most := 30*coverage*3-6, 30*took/1000+3; joules < least || joules > most {
+		t.Errorf("%v J, want %.1f to %.1f", joules, least, most)
+	}
+}
+
 // nvidiaLaptop makes a folder that anybody can read, with the tree of a machine
 // whose NVIDIA GPU is awake, and the library.
 func nvidiaLaptop(t *testing.T) string {
@@ -57,15 +111,15 @@ func nvidiaLaptop(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(folder) })
-	device := filepath.Join(folder, "bus/pci/devices/0000:01:00.0")
-	if err := os.MkdirAll(filepath.Join(device, "power"), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Join(folder, nvidiaGPU, "power"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for name, text := range map[string]string{"class": "0x030200", "vendor": "0x10de", "power/runtime_status": "active"} {
-		if err := os.WriteFile(filepath.Join(device, name), []byte(text+"\n"), 0o644); err != nil {
+	for name, text := range map[string]string{"class": "0x030200\n", "vendor": "0x10de\n"} {
+		if err := os.WriteFile(filepath.Join(folder, nvidiaGPU, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
+	setStatus(t, folder, "active")
 	if err := rig.NVML(t.Context(), folder); err != nil {
 		t.Fatal(err)
 	}
@@ -73,4 +127,17 @@ func nvidiaLaptop(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return folder
+}
+
+// nvidiaGPU is the GPU of that machine.
+const nvidiaGPU = "bus/pci/devices/0000:01:00.0"
+
+// setStatus has the GPU fall asleep or wake up.
+func setStatus(t *testing.T, folder, status string) {
+	t.Helper()
+	name := filepath.Join(folder, nvidiaGPU, "power", "runtime_status")
+	// In one step: somebody reads it at the same time.
+	if err := errors.Join(os.WriteFile(name+".new", []byte(status+"\n"), 0o644), os.Rename(name+".new", name)); err != nil {
+		t.Error(err)
+	}
 }

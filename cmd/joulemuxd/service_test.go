@@ -26,7 +26,7 @@ func TestServiceOfAUser(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it installs joulemux, and starts a user manager")
 	}
-	backend := daemontest.Serve(t, endlessOllama())
+	backend, nvidia := daemontest.Serve(t, endlessOllama()), nvidiaLaptop(t)
 	l := logIn(t)
 	port := daemontest.FreePort(t)
 	l.configure(t, oneBackend("canned", backend))
@@ -81,7 +81,8 @@ func TestServiceOfAUser(t *testing.T) {
 	})
 	t.Run("it stops at once with a stream open", func(t *testing.T) { expectQuickStop(t, l) })
 	t.Run("on a bad file it starts and says so to whoever asks, until that is mended", func(t *testing.T) { expectMendable(t, l, backend, overTCP) })
-	t.Run("a connection starts the reader of NVIDIA GPUs, which ends with it", func(t *testing.T) { expectNVIDIA(t, l) })
+	t.Run("a connection starts the reader of NVIDIA GPUs, which ends with it", func(t *testing.T) { expectNVIDIA(t, l, nvidia) })
+	t.Run("a job that wakes a GPU up is measured, and then nobody holds it", func(t *testing.T) { expectMeasured(t, l, nvidia) })
 	t.Run("it stays confined", func(t *testing.T) {
 		expectConfined(t, l, service)
 		expectConfined(t, l, "joulemux-nvml.service")
