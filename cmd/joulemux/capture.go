@@ -77,6 +77,7 @@ func lookAtAll(sys, proc fs.FS) {
 	}
 	sysfs.Unreadable(sys)
 	sysfs.Supply(sys)
+	sysfs.FullCharge(sys)
 	sysfs.Thermal(sys)
 	sysfs.NPUOccupancy(sys)
 	_, _ = sysfs.Devices(sys)

@@ -125,6 +125,46 @@ func (a *supplies) sum() power.Supply {
 	return s
 }
 
+// FullCharge reads what the batteries of this machine hold when they are full,
+// now and not as they were built, and reports whether that is known: of all of
+// them, since a part of it would pass for the whole.
+func FullCharge(sys fs.FS) (full power.Energy, known bool) {
+	const class = "class/power_supply"
+	entries, err := fs.ReadDir(sys, class)
+	if err != nil {
+		return 0, false
+	}
+	for _, e := range entries {
+		dir := path.Join(class, e.Name())
+		if attribute(sys, dir, "type") != "Battery" || attribute(sys, dir, "scope") == "Device" ||
+			attribute(sys, dir, "present") == "0" {
+			continue
+		}
+		one := fullCharge(sys, dir)
+		if one <= 0 {
+			return 0, false
+		}
+		full += one
+	}
+	return full, full > 0
+}
+
+// fullCharge returns what one battery holds when it is full, or zero. Some
+// count microwatt-hours, others microampere-hours. Those are of the voltage
+// that the battery was designed for, which the kernel's ACPI driver calls
+// voltage_min_design.
+func fullCharge(sys fs.FS, dir string) power.Energy {
+	if microwattHours, err := number(sys, dir, "energy_full"); err == nil && microwattHours > 0 {
+		return power.Joules(microwattHours / 1e6 * 3600)
+	}
+	microampereHours, err1 := number(sys, dir, "charge_full")
+	microvolts, err2 := number(sys, dir, "voltage_min_design")
+	if err1 != nil || err2 != nil {
+		return 0
+	}
+	return power.Joules(microampereHours / 1e6 * microvolts / 1e6 * 3600)
+}
+
 // attribute returns the text of an attribute, or "" if it cannot be read.
 func attribute(sys fs.FS, dir, name string) string {
 	b, err := fs.ReadFile(sys, path.Join(dir, name))

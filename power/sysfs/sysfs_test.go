@@ -106,6 +106,37 @@ func TestSupply(t *testing.T) {
 	}
 }
 
+func TestFullCharge(t *testing.T) {
+	battery := func(name string, more map[string]string) map[string]string {
+		return supply(name, merged(map[string]string{"type": "Battery", "present": "1", "scope": "System"}, more))
+	}
+	line := supply("AC", map[string]string{"type": "Mains", "online": "1"})
+	energy := battery("BAT0", map[string]string{"energy_full": "50000000", "energy_full_design": "57000000"})
+	for _, c := range []struct {
+		machine string
+		files   map[string]string
+		watt    float64 // hours; 0 if that is not known
+	}{
+		{"a battery that counts energy", merged(line, energy), 50},
+		{"one that counts charge", battery("BAT0", map[string]string{"charge_full": "4000000", "voltage_min_design": "11400000"}), 45.6},
+		{"energy stands above charge", battery("BAT0", map[string]string{"energy_full": "50000000", "charge_full": "1", "voltage_min_design": "1"}), 50},
+		{"two batteries", merged(energy, battery("BAT1", map[string]string{"charge_full": "2000000", "voltage_min_design": "10000000"})), 70},
+		{"two batteries, of which one says nothing", merged(energy, battery("BAT1", nil)), 0},
+		{"a bay that is empty", merged(energy, supply("BAT1", map[string]string{"type": "Battery", "present": "0"})), 50},
+		{"the battery of a mouse", merged(energy, supply("hidpp_battery_0", map[string]string{"type": "Battery", "scope": "Device", "energy_full": "1000000"})), 50},
+		{"charge without a voltage", battery("BAT0", map[string]string{"charge_full": "4000000"}), 0},
+		{"a battery that is worn out, or so it says", battery("BAT0", map[string]string{"energy_full": "0"}), 0},
+		{"a battery that says nothing readable", battery("BAT0", map[string]string{"energy_full": "much"}), 0},
+		{"no battery", line, 0},
+		{"no power_supply at all", map[string]string{"class/net/lo/mtu": "65536"}, 0},
+	} {
+		full, known := sysfs.FullCharge(tree(c.files))
+		if want := power.Joules(c.watt * 3600); full != want || known != (want > 0) {
+			t.Errorf("%s: %v Wh (%t), want %v Wh", c.machine, full.WattHours(), known, c.watt)
+		}
+	}
+}
+
 func TestGPUs(t *testing.T) {
 	pci := func(address, class, vendor string, more map[string]string) map[string]string {
 		dir := "bus/pci/devices/" + address + "/"
