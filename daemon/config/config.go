@@ -32,6 +32,7 @@ type Config struct {
 	Policy power.Policy
 	Tiers  map[power.Tier]Tier
 	Limits Limits
+	Energy Energy
 	// LogLevel is "debug", "info", "warn" or "error".
 	LogLevel string
 	// Notes are remarks about what was understood and has no effect.
@@ -80,6 +81,13 @@ type Tier struct {
 type Limits struct {
 	Body, Prompt int // in bytes
 	Load         time.Duration
+}
+
+// Energy says what energy costs the user.
+type Energy struct {
+	// PricePerKWh is nil if it is not known; a roof may give it for nothing.
+	PricePerKWh *float64
+	Currency    string
 }
 
 // Default returns the configuration in force without a file.

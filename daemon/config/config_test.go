@@ -99,11 +99,12 @@ thresholds: {saver_percent: 60, low_percent: 30.5, critical_percent: 10, recover
 tiers:
   saver: {second_worth_watts: 0, dgpu: never, background: wait}
 limits: {body_mib: 1, prompt_mib: 0.5, load_seconds: 60}
+energy: {price_per_kwh: 0.32, currency: EUR}
 `))
 	if err != nil {
 		t.Fatal(err)
 	}
-	zero := power.Power(0)
+	zero, price := power.Power(0), 0.32
 	want := config.Default()
 	want.Server = config.Server{Socket: "/tmp/s", Host: "::1", HTTPPort: 8080, Origins: []string{"https://a.example"}, AllowAdmin: true}
 	want.Ports = []int{1234}
@@ -111,8 +112,20 @@ limits: {body_mib: 1, prompt_mib: 0.5, load_seconds: 60}
 	want.Policy = power.Policy{Saver: 60, Low: 30.5, Critical: 10, Recovery: 5, SteadyLine: 1500 * time.Millisecond, SteadyCharge: time.Minute}
 	want.Tiers = map[power.Tier]config.Tier{power.Saver: {SecondWorth: &zero, DiscreteGPU: "never", Background: "wait"}}
 	want.Limits = config.Limits{Body: 1 << 20, Prompt: 1 << 19, Load: time.Minute}
+	want.Energy = config.Energy{PricePerKWh: &price, Currency: "EUR"}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
+	}
+}
+
+func TestEnergyForNothingHasAPrice(t *testing.T) {
+	c, err := config.Parse([]byte("energy: {price_per_kwh: 0}"))
+	if err != nil || c.Energy.PricePerKWh == nil || *c.Energy.PricePerKWh != 0 {
+		t.Errorf("got %+v, %v", c.Energy, err)
+	}
+	c, err = config.Parse([]byte("energy: {currency: \"£\"}"))
+	if err != nil || c.Energy.PricePerKWh != nil || c.Energy.Currency != "£" {
+		t.Errorf("without a price: got %+v, %v", c.Energy, err)
 	}
 }
 
@@ -141,6 +154,12 @@ func TestFaults(t *testing.T) {
 		{"backends: [{id: a, endpoint: \"http://a:1\"}]\nrouting: {default_backend: b}", `line 2: routing.default_backend: no backend "b" is configured; did you mean "a"?`},
 		{"thresholds: {low_percent: 60}", `line 1: thresholds: want critical_percent <= low_percent <= saver_percent, got 5, 60 and 50`},
 		{"tiers: {battery: {dgpu: sometimes}}", `line 1: tiers.battery.dgpu: want one of always, latency-critical, named, never, got "sometimes"`},
+		{"energy: {price_per_kwh: -0.1}", `line 1: energy.price_per_kwh: want a number from 0 to 100000, got -0.1`},
+		{"energy: {price_per_kwh: .inf}", `line 1: energy.price_per_kwh: want a number, got ".inf"`},
+		{"energy: {price_per_kwh: .nan}", `line 1: energy.price_per_kwh: want a number, got ".nan"`},
+		{"energy: {price_per_kwh: cheap}", `line 1: energy.price_per_kwh: want a number, got "cheap"`},
+		{"energy: {currency: doubloons}", `line 1: energy.currency: want at most 8 printable characters, such as EUR, got "doubloons"`},
+		{`energy: {currency: "\e[2J"}`, `line 1: energy.currency: want at most 8 printable characters, such as EUR, got "\x1b[2J"`},
 		{"discover: {ports: [1, 1]}", `line 1: discover.ports[1]: port 1 is there twice`},
 		{"monitoring: {log_level: loud}", `line 1: monitoring.log_level: want one of debug, info, warn, error, got "loud"`},
 		{"[]", `line 1: want keys and values, got a list`},

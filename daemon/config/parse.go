@@ -9,7 +9,10 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v4"
 
@@ -65,6 +68,7 @@ func (p *parser) file(s section) {
 		"thresholds": p.thresholds,
 		"tiers":      p.tiers,
 		"limits":     p.limits,
+		"energy":     p.energy,
 		"monitoring": p.monitoring,
 	})
 	p.validate(s)
@@ -328,6 +332,32 @@ func (p *parser) limits(s section) {
 		"prompt_mib":   mebibytes(&p.Limits.Prompt),
 		"load_seconds": func(s section) { readSeconds(s, &p.Limits.Load, 1, 86_400) },
 	})
+}
+
+// longestCurrency is in characters.
+const longestCurrency = 8
+
+func (p *parser) energy(s section) {
+	s.mapping(fields{
+		"price_per_kwh": func(s section) {
+			before, price := len(*s.faults), 0.0
+			if s.number(&price, 0, 100_000); len(*s.faults) == before {
+				p.Energy.PricePerKWh = &price
+			}
+		},
+		"currency": func(s section) {
+			s.text(&p.Energy.Currency)
+			if !printable(p.Energy.Currency) || utf8.RuneCountInString(p.Energy.Currency) > longestCurrency {
+				s.fault("want at most %d printable characters, such as EUR, got %q", longestCurrency, p.Energy.Currency)
+			}
+		},
+	})
+}
+
+// printable reports whether text has nothing in it that cannot be seen, or that
+// drives a terminal.
+func printable(text string) bool {
+	return strings.IndexFunc(text, func(r rune) bool { return !unicode.IsGraphic(r) }) < 0
 }
 
 // monitoring reads what people know from an earlier system. Of it only the
