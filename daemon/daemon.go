@@ -143,8 +143,9 @@ func assemble(ctx context.Context, o Options) (*daemon, error) {
 		Tiers: d.tiers, Backends: d.backends, Meter: d.meter, Ledger: d.ledger, Log: o.Log,
 	}, d.dispatchSettings(c))
 	d.http = httpapi.New(httpapi.Parts{
-		Runner: d.dispatcher, Tiers: d.tiers, Backends: d.backends,
+		Runner: d.dispatcher, Tiers: d.tiers, Backends: d.backends, Ledger: d.ledger,
 		UID: table.UID, Program: table.Program, Machine: d.machine, Version: o.Version, Log: o.Log,
+		FullCharge: func() (power.Energy, bool) { return sysfs.FullCharge(o.Sys) },
 	}, d.httpSettings(c))
 	d.backends.Configure(specs(c))
 	d.setLevel(c)

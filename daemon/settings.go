@@ -16,6 +16,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/config"
 	"github.com/joulemux/joulemux/daemon/dispatch"
 	"github.com/joulemux/joulemux/daemon/httpapi"
+	"github.com/joulemux/joulemux/daemon/httpapi/wire"
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/daemon/route"
 	"github.com/joulemux/joulemux/power"
@@ -172,8 +173,17 @@ func rules(c config.Config) route.Rules {
 
 func (d *daemon) httpSettings(c config.Config) httpapi.Settings {
 	return httpapi.Settings{
-		MaxBody: c.Limits.Body, Origins: c.Server.Origins, AllowAdmin: c.Server.AllowAdmin, Refusal: d.refusal,
+		MaxBody: c.Limits.Body, Origins: c.Server.Origins, AllowAdmin: c.Server.AllowAdmin,
+		Tariff: tariff(c.Energy), Refusal: d.refusal,
 	}
+}
+
+// tariff is what energy costs, or nil if nobody said.
+func tariff(e config.Energy) *wire.Tariff {
+	if e.PricePerKWh == nil {
+		return nil
+	}
+	return &wire.Tariff{PricePerKWh: *e.PricePerKWh, Currency: e.Currency}
 }
 
 // Check returns what is wrong with the configuration at path, and the remarks

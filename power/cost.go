@@ -95,13 +95,14 @@ func (c Cost) Told() Cost {
 	if c.Scope == "" {
 		return c
 	}
-	c.Energy, c.Gross, c.Load, c.Tail = c.Energy.up(), c.Gross.up(), c.Load.up(), c.Tail.up()
+	c.Energy, c.Gross, c.Load, c.Tail = c.Energy.Told(), c.Gross.Told(), c.Load.Told(), c.Tail.Told()
 	c.Uncertainty, c.Coverage = math.Round(c.Uncertainty*100)/100, math.Round(c.Coverage*100)/100
 	return c
 }
 
-// up rounds up to a tenth of a joule.
-func (e Energy) up() Energy {
+// Told returns the energy rounded up to a tenth of a joule, as Cost.Told does
+// and for its reason. It is for sums of costs.
+func (e Energy) Told() Energy {
 	const tenth = Joule / 10
 	return (max(e, 0) + tenth - 1) / tenth * tenth
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/dispatch"
 	"github.com/joulemux/joulemux/daemon/httpapi/wire"
 	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/daemon/ledger"
 	"github.com/joulemux/joulemux/daemon/route"
 	"github.com/joulemux/joulemux/power"
 	"github.com/joulemux/joulemux/power/tracker"
@@ -52,19 +53,29 @@ type Backends interface {
 	Metrics(id string) backend.Metrics
 }
 
+// Ledger tells what jobs took. *ledger.Ledger does.
+type Ledger interface {
+	Totals(ctx context.Context, from, to time.Time, by ledger.Grouping) ([]ledger.Total, error)
+	Job(ctx context.Context, id string) (ledger.Entry, error)
+	Trouble() error
+}
+
 // Parts is what the front-end stands on.
 type Parts struct {
 	Runner   Runner
 	Tiers    Tiers
 	Backends Backends
+	Ledger   Ledger
 	// UID tells the user behind a loopback connection.
 	UID func(local, remote netip.AddrPort) (uid int, known bool)
 	// Program names what a process runs, or returns "".
 	Program func(pid int) string
 	// Machine looks at the machine.
 	Machine func(ctx context.Context) wire.Machine
-	Version string
-	Log     *slog.Logger
+	// FullCharge tells what its batteries hold when they are full.
+	FullCharge func() (power.Energy, bool)
+	Version    string
+	Log        *slog.Logger
 }
 
 // Settings are the user's choices about this front-end.
@@ -76,6 +87,8 @@ type Settings struct {
 	Origins []string
 	// AllowAdmin permits clients to pull, create, copy, push and delete models.
 	AllowAdmin bool
+	// Tariff is what energy costs, or nil if nobody said.
+	Tariff *wire.Tariff
 	// Refusal is what whoever needs a backend is answered with, unless nil.
 	Refusal *job.Error
 }
@@ -121,6 +134,8 @@ func New(p Parts, settings Settings) *Server {
 		"POST /joulemux/v1/hold":     s.hold,
 		"GET /joulemux/v1/policy":    s.policy,
 		"PUT /joulemux/v1/policy":    s.setPolicy,
+		"GET /joulemux/v1/energy":    s.energy,
+		"GET " + energyOf + "{id}":   s.energyOfJob,
 	} {
 		s.mux.HandleFunc(pattern, handle)
 	}

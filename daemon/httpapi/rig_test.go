@@ -113,6 +113,8 @@ type rig struct {
 	tiers    *tracker.Tracker
 	backends *backend.Set
 	dispatch *dispatch.Dispatcher
+	ledger   *ledger.Ledger
+	state    string // the ledger's folder
 	socket   string
 	addr     string
 	overUnix *http.Client
@@ -123,7 +125,11 @@ type rig struct {
 func newRig(t *testing.T, servers ...http.Handler) *rig {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	r := &rig{t: t, tiers: tracker.New(power.DefaultPolicy(), power.PreferAuto, func() power.Supply { return power.Supply{} })}
+	r := &rig{
+		t: t, tiers: tracker.New(power.DefaultPolicy(), power.PreferAuto, func() power.Supply { return power.Supply{} }),
+		state: filepath.Join(t.TempDir(), "joulemux"),
+	}
+	r.ledger = ledger.New(r.state, ledger.DefaultKeep(), log)
 	r.backends = backend.New(
 		func(s backend.Spec) backend.Server { return ollama.New(&s.Endpoint) },
 		func(s backend.Spec, _ job.Facts) power.DeviceClass { return s.Class }, log)
@@ -137,14 +143,15 @@ func newRig(t *testing.T, servers ...http.Handler) *rig {
 	}
 	r.backends.Configure(specs)
 	r.dispatch = dispatch.New(dispatch.Parts{
-		Tiers: r.tiers, Backends: r.backends, Meter: meter.New(meter.Options{}), Ledger: ledger.New("", ledger.DefaultKeep(), log), Log: log,
+		Tiers: r.tiers, Backends: r.backends, Meter: meter.New(meter.Options{}), Ledger: r.ledger, Log: log,
 	}, dispatch.DefaultSettings())
 	table, err := peer.Open("/proc")
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.Server = httpapi.New(httpapi.Parts{
-		Runner: r.dispatch, Tiers: r.tiers, Backends: r.backends, UID: table.UID, Program: table.Program,
+		Runner: r.dispatch, Tiers: r.tiers, Backends: r.backends, Ledger: r.ledger, UID: table.UID, Program: table.Program,
+		FullCharge: func() (power.Energy, bool) { return 50 * 3600 * power.Joule, true },
 		Machine: func(context.Context) wire.Machine {
 			watts := 9.0
 			return wire.Machine{
@@ -178,6 +185,7 @@ func (r *rig) serve() {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { _ = r.tiers.Run(ctx) })
+	running.Go(func() { _ = r.ledger.Run(ctx) })
 	for _, l := range []net.Listener{unix, tcp} {
 		running.Go(func() {
 			if err := r.Serve(ctx, l); err != nil {
