@@ -113,7 +113,7 @@ func TestEnergyQuestionsThatAreWrongNameWhatIs(t *testing.T) {
 		"by=hour": "by", "by=": "", "since=": "", "since=30": "since", "since=0d": "since", "since=-1d": "since",
 		"since=99999999d": "since", "since=2026-02-30": "since", "since=yesterday": "since", "until=30d": "until",
 		"until=2026-01-01T00:00:00Z": "until", "since=2026-01-02&until=2026-01-01": "until",
-		"sinse=1d": "sinse", "since=1d&since=2d": "since",
+		"from=1d": "from", "since=1d&since=2d": "since",
 	} {
 		got := r.ask("GET", "/joulemux/v1/energy?"+query, "")
 		e := read[wire.Error](t, got.body)
