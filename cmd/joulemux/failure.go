@@ -102,7 +102,7 @@ func (f *failure) exitCode() int {
 		return 2
 	case codeUnreachable, wire.CodeStopping:
 		return 3
-	case wire.CodeModelNotFound:
+	case wire.CodeModelNotFound, wire.CodeJobNotFound:
 		return 4
 	case wire.CodePowerPolicy:
 		return 5
@@ -130,7 +130,7 @@ func exitCodesTopic() *cobra.Command {
          job was cancelled by somebody else, or the daemon does not allow it
     2    the command line or the request is wrong
     3    the daemon cannot be reached, or is stopping
-    4    no backend has the model
+    4    no backend has the model, or the ledger has no such job
     5    the power policy of this tier forbids it
     6    no backend can take it, or there is none of the name given to --target
     7    it is too busy
@@ -159,6 +159,8 @@ line, and none of what it else says for people.
                      a line for each change
     backends         {"backends":[...]}
     models           {"models":[...]}
+    energy           {"by":"backend","totals":[...],...}, or of one job
+                     {"id":"...","attempts":[...]}
     policy           {"policy":"..."}
     capture          {"capture":"..."}
     version          {"version":"..."}
@@ -171,9 +173,9 @@ What fails ends with the line
     {"error":{"error":"in words","code":"power_policy","refused":{"id":"why"}}}
 
 whose code is one of the daemon's: invalid, prompt_too_large, model_not_found,
-backend_not_found, no_backend, power_policy, busy, cancelled, deadline_passed,
-backend_failed, forbidden, stopping; or one of the client's own:
-daemon_unreachable, answer_broken, interrupted, failed. An answer is whole only
+job_not_found, backend_not_found, no_backend, power_policy, busy, cancelled,
+deadline_passed, backend_failed, forbidden, stopping; or one of the client's
+own: daemon_unreachable, answer_broken, interrupted, failed. An answer is whole only
 if its last line is an end. Clients should ignore members they do not know.`,
 	}
 }

@@ -1,0 +1,335 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"math"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/joulemux/joulemux/daemon/httpapi/wire"
+	"github.com/joulemux/joulemux/power"
+)
+
+// warnOf tells that the ledger is in trouble.
+func (a *app) warnOf(trouble string) {
+	if trouble != "" {
+		fmt.Fprintln(a.err, "joulemux: the ledger cannot use its file, so older jobs may be missing:", plain(trouble))
+	}
+}
+
+// writeEnergy writes a line for each total, and one for all of them.
+func writeEnergy(w io.Writer, e wire.Energy) error {
+	if len(e.Totals) == 0 {
+		_, err := fmt.Fprintln(w, nothingSpent(e))
+		return err
+	}
+	all := spent{EnergyTotal: wire.EnergyTotal{Key: "total"}, energy: &e}
+	rows := make([]spent, 0, len(e.Totals)+1)
+	for _, t := range e.Totals {
+		rows = append(rows, spent{EnergyTotal: t, energy: &e})
+		all.EnergyTotal = plus(all.EnergyTotal, t)
+	}
+	rows = append(rows, all)
+	if err := writeColumns(w, columns(e.By, all), rows); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(w, "\n"+strings.Join(remarks(all), "; "))
+	return err
+}
+
+// nothingSpent says that there were no jobs.
+func nothingSpent(e wire.Energy) string {
+	switch {
+	case e.From == "" && e.Until == "":
+		return "no jobs yet: the ledger is empty"
+	default:
+		return "no jobs " + days(e) + "; --since all shows older ones"
+	}
+}
+
+// days says from when to when, as in "from 2026-01-02 on".
+func days(e wire.Energy) string {
+	switch {
+	case e.From == "" && e.Until == "":
+		return "of all time"
+	case e.Until == "":
+		return "from " + plain(e.From) + " on"
+	case e.From == "":
+		return "until " + plain(e.Until)
+	default:
+		return "from " + plain(e.From) + " until " + plain(e.Until)
+	}
+}
+
+// remarks says what the figures are of, and what is not in them.
+func remarks(all spent) []string {
+	list := []string{"Wh of jobs " + days(*all.energy)}
+	if all.guessed() {
+		list = append(list, "~ is in part estimated")
+	}
+	if n := all.UnknownJobs; n > 0 {
+		list = append(list, counted(int(n), "job")+" of unknown energy not in it")
+	}
+	if n := all.NoneJobs; n > 0 {
+		list = append(list, counted(int(n), "job")+" took none here")
+	}
+	return list
+}
+
+// spent is what jobs took, as people are shown it.
+type spent struct {
+	wire.EnergyTotal
+	energy *wire.Energy
+}
+
+// joules are those up to the last token, of every quality.
+func (s spent) joules() float64 { return s.Measured.Joules + s.Derived.Joules + s.Estimated.Joules }
+
+// tail is in watt-hours, as are all that follow.
+func (s spent) tail() float64 {
+	return power.Joules(s.Measured.TailJoules + s.Derived.TailJoules + s.Estimated.TailJoules).WattHours()
+}
+
+func (s spent) total() float64 { return s.Measured.Wh + s.Derived.Wh + s.Estimated.Wh + s.tail() }
+
+// known reports whether there is anything to show: what is unknown is no zero.
+func (s spent) known() bool { return s.Measured.Jobs+s.Derived.Jobs+s.Estimated.Jobs > 0 }
+
+// guessed reports whether a sum of all qualities has assumptions in it.
+func (s spent) guessed() bool { return s.Estimated.Jobs > 0 }
+
+// perToken is of the jobs whose energy is known.
+func (s spent) perToken() float64 {
+	tokens := s.Measured.Tokens + s.Derived.Tokens + s.Estimated.Tokens
+	if tokens == 0 {
+		return 0
+	}
+	return s.joules() / float64(tokens)
+}
+
+func (s spent) price() float64   { return s.total() / 1000 * s.energy.Tariff.PricePerKWh }
+func (s spent) percent() float64 { return 100 * s.total() / *s.energy.BatteryWh }
+
+// sum is a figure of all qualities together, marked if it is not all measured.
+func (s spent) sum(text string) string {
+	switch {
+	case !s.known():
+		return "-"
+	case s.guessed():
+		return "~" + text
+	default:
+		return text
+	}
+}
+
+func plus(a, b wire.EnergyTotal) wire.EnergyTotal {
+	a.Jobs, a.Failed = a.Jobs+b.Jobs, a.Failed+b.Failed
+	a.PromptTokens, a.Tokens = a.PromptTokens+b.PromptTokens, a.Tokens+b.Tokens
+	a.UnknownJobs, a.NoneJobs = a.UnknownJobs+b.UnknownJobs, a.NoneJobs+b.NoneJobs
+	a.Measured, a.Derived, a.Estimated = plusSum(a.Measured, b.Measured), plusSum(a.Derived, b.Derived), plusSum(a.Estimated, b.Estimated)
+	return a
+}
+
+func plusSum(a, b wire.EnergySum) wire.EnergySum {
+	return wire.EnergySum{
+		Jobs: a.Jobs + b.Jobs, Failed: a.Failed + b.Failed,
+		PromptTokens: a.PromptTokens + b.PromptTokens, Tokens: a.Tokens + b.Tokens,
+		Joules: a.Joules + b.Joules, GrossJoules: a.GrossJoules + b.GrossJoules,
+		LoadJoules: a.LoadJoules + b.LoadJoules, TailJoules: a.TailJoules + b.TailJoules, Wh: a.Wh + b.Wh,
+	}
+}
+
+// column is one of a table of what was spent.
+type column struct {
+	title string
+	cell  func(spent) string
+}
+
+// columns returns those that have anything in them.
+func columns(by string, all spent) []column {
+	wh, perToken := decimals(all.total(), 2), decimals(all.perToken(), 2)
+	list := []column{
+		{strings.ToUpper(plain(by)), func(s spent) string { return cmp.Or(plain(s.Key), "-") }},
+		{"JOBS", func(s spent) string { return fmt.Sprint(s.Jobs) }},
+	}
+	if all.Failed > 0 {
+		list = append(list, column{"FAILED", func(s spent) string { return fmt.Sprint(s.Failed) }})
+	}
+	list = append(list,
+		column{"TOKENS", func(s spent) string { return fmt.Sprint(s.Tokens) }},
+		column{"J/TOKEN", func(s spent) string {
+			if s.perToken() == 0 {
+				return "-"
+			}
+			return s.sum(fixed(s.perToken(), perToken))
+		}})
+	for _, q := range []struct {
+		title string
+		of    func(spent) wire.EnergySum
+	}{
+		{"MEASURED", func(s spent) wire.EnergySum { return s.Measured }},
+		{"DERIVED", func(s spent) wire.EnergySum { return s.Derived }},
+		{"ESTIMATED", func(s spent) wire.EnergySum { return s.Estimated }},
+	} {
+		if q.of(all).Jobs > 0 {
+			list = append(list, column{q.title, func(s spent) string {
+				if q.of(s).Jobs == 0 {
+					return "-"
+				}
+				return fixed(q.of(s).Wh, wh)
+			}})
+		}
+	}
+	if all.tail() > 0 {
+		list = append(list, column{"TAIL", func(s spent) string { return fixed(s.tail(), wh) }})
+	}
+	list = append(list, column{"TOTAL", func(s spent) string { return s.sum(fixed(s.total(), wh)) }})
+	return append(list, worth(all)...)
+}
+
+// worth returns the columns that say what the energy is worth, as far as that
+// is known.
+func worth(all spent) (list []column) {
+	if t := all.energy.Tariff; t != nil {
+		money := decimals(all.price(), 2)
+		list = append(list, column{cmp.Or(plain(t.Currency), "PRICE"), func(s spent) string { return s.sum(fixed(s.price(), money)) }})
+	}
+	if all.energy.BatteryWh != nil {
+		percent := decimals(all.percent(), 1)
+		list = append(list, column{"BATTERY", func(s spent) string { return s.sum(fixed(s.percent(), percent) + " %") }})
+	}
+	return list
+}
+
+// decimals is how many make three digits that matter of the largest figure of
+// a column, so that all of it lines up; least is the fewest.
+func decimals(largest float64, least int) int {
+	const most = 6
+	if largest <= 0 {
+		return least
+	}
+	return min(max(2-int(math.Floor(math.Log10(largest))), least), most)
+}
+
+func fixed(f float64, decimals int) string { return fmt.Sprintf("%.*f", decimals, f) }
+
+// writeColumns writes a table whose first column is of words, and the others
+// of figures, which end where the others end.
+func writeColumns(w io.Writer, columns []column, rows []spent) error {
+	lines := make([]strings.Builder, len(rows)+1)
+	for i, c := range columns {
+		cells := []string{c.title}
+		for _, r := range rows {
+			cells = append(cells, c.cell(r))
+		}
+		width := 0
+		for _, cell := range cells {
+			width = max(width, utf8.RuneCountInString(cell))
+		}
+		for j, cell := range cells {
+			if i == 0 {
+				fmt.Fprintf(&lines[j], "%-*s", width, cell)
+			} else {
+				fmt.Fprintf(&lines[j], "  %*s", width, cell)
+			}
+		}
+	}
+	for i := range lines {
+		if _, err := fmt.Fprintln(w, strings.TrimRight(lines[i].String(), " ")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeEnergyOfJob writes everything about each attempt at a job.
+func writeEnergyOfJob(w io.Writer, j wire.EnergyJob) error {
+	for i, a := range j.Attempts {
+		t := newTable(w)
+		name := a.ID
+		if len(j.Attempts) > 1 {
+			name += fmt.Sprintf(", attempt %d of %d at %s", i+1, len(j.Attempts), j.ID)
+		}
+		t.row("job", name)
+		describeAttempt(t, a)
+		describeCost(t, a)
+		if err := t.flush(); err != nil {
+			return err
+		}
+		if i+1 < len(j.Attempts) {
+			fmt.Fprintln(w)
+		}
+	}
+	return nil
+}
+
+// describeAttempt says where and when it was, and how it went.
+func describeAttempt(t table, a wire.EnergyAttempt) {
+	outcome := "answered"
+	if a.Failed != "" {
+		outcome = "failed: " + a.Failed
+	}
+	supply := "line power"
+	if a.OnBattery {
+		supply = "battery"
+	}
+	t.row("outcome", outcome+", at "+a.Ended.Local().Format(time.DateTime))
+	t.row("where", fmt.Sprintf("%s (%s), %s", a.Backend, a.Hardware, a.Model))
+	t.row("for", fmt.Sprintf("%s, %s, tier %s, on %s", cmp.Or(a.Client, "a client without a name"), a.Class, a.Tier, supply))
+	t.row("tokens", fmt.Sprintf("%d, after a prompt of %d", a.Tokens, a.PromptTokens))
+	times := []string{seconds(a.TotalMs) + " in all"}
+	for _, part := range []struct {
+		ms   int64
+		what string
+	}{{a.FirstTokenMs, "to the first token"}, {a.LoadMs, "loading"}, {a.PrefillMs, "reading the prompt"}, {a.DecodeMs, "writing"}} {
+		if part.ms > 0 {
+			times = append(times, seconds(part.ms)+" "+part.what)
+		}
+	}
+	t.row("time", strings.Join(times, ", "))
+}
+
+func seconds(ms int64) string { return fmt.Sprintf("%.2f s", float64(ms)/1000) }
+
+// describeCost says what it took, and how that is known.
+func describeCost(t table, a wire.EnergyAttempt) {
+	if a.Joules == nil {
+		t.row("energy", cmp.Or(a.Quality, "unknown"))
+		return
+	}
+	energy := power.Joules(*a.Joules).String() + " " + a.Quality
+	if a.Uncertainty > 0 {
+		energy += fmt.Sprintf(" ± %.0f %%", 100*a.Uncertainty)
+	}
+	if a.JoulesPerToken != nil {
+		energy += fmt.Sprintf(", %s J/token", fixed(*a.JoulesPerToken, decimals(*a.JoulesPerToken, 2)))
+	}
+	if a.Wh != nil {
+		energy += fmt.Sprintf(", %s Wh", fixed(*a.Wh, decimals(*a.Wh, 1)))
+	}
+	t.row("energy", energy)
+	if a.Scope != "" {
+		t.row("load", amount(a.LoadJoules, "of it"))
+		t.row("tail", amount(a.TailJoules, "more after the last token"))
+		t.row("gross", amount(a.GrossJoules, "with its share of the idle draw"))
+		t.row("scope", a.Scope)
+	}
+	t.row("source", a.Source)
+	if a.Coverage != nil {
+		t.row("coverage", fmt.Sprintf("%.0f %% of the time", 100**a.Coverage))
+	}
+	if a.SharedJobs > 1 {
+		t.row("shared", fmt.Sprintf("between %d jobs at most", a.SharedJobs))
+	}
+}
+
+// amount is an energy that may be told only later.
+func amount(joules *float64, what string) string {
+	if joules == nil {
+		return "pending"
+	}
+	return power.Joules(*joules).String() + " " + what
+}
