@@ -27,7 +27,7 @@ func TestAnswerComesAsItIsMade(t *testing.T) {
 		t.Errorf("exits with %d, having written %q", code, p.out)
 	}
 	const took = "failed before: ollama-npu: connection refused\n" +
-		"38 tokens, 21.8 tokens/s, first after 0.41 s, 2.2 s in all, 26.0 J estimated (12.0 W assumed x 2.17 s)\n"
+		"38 tokens, 21.8 tokens/s, first after 0.41 s, 2.2 s in all; 26.0 J estimated, 0.685 J/token (12.0 W assumed x 2.17 s)\n"
 	if !strings.HasSuffix(p.err.String(), took) {
 		t.Errorf("it says %q", p.err)
 	}
@@ -47,8 +47,21 @@ func TestFallbackIsShown(t *testing.T) {
 func TestUnknownEnergyIsNoZero(t *testing.T) {
 	r := replay(t, answers{"POST generate": says(`{"end":{"energy_quality":"unknown","energy_wh":0,"tokens_generated":1}}` + "\n")})
 	_, err, _ := run(t, r.socket, nil, "generate", "x")
-	if want := "1 tokens, first after 0.00 s, 0.0 s in all, energy unknown\n"; err != want {
+	if want := "1 tokens, first after 0.00 s, 0.0 s in all; energy unknown\n"; err != want {
 		t.Errorf("it says %q, want %q", err, want)
+	}
+}
+
+func TestWhatWasMeasuredIsSaidInShort(t *testing.T) {
+	for end, want := range map[string]string{
+		`"energy_quality":"measured","energy_joules":26.1,"joules_per_token":0.687,"energy_scope":"dgpu+package","energy_source":"nvml + rapl","energy_load_joules":4.2`: "26.1 J measured, 0.687 J/token (dgpu+package by nvml + rapl), 4.20 J of it to load",
+		`"energy_quality":"derived","energy_joules":0.3,"joules_per_token":0.0075,"energy_scope":"package","energy_source":"rapl","energy_load_joules":0`:                "0.30 J derived, 0.00750 J/token (package by rapl)",
+		`"energy_quality":"none","energy_source":"remote"`: "energy none (remote)",
+	} {
+		r := replay(t, answers{"POST generate": says(`{"end":{` + end + `}}` + "\n")})
+		if _, err, _ := run(t, r.socket, nil, "generate", "x"); err != "0 tokens, first after 0.00 s, 0.0 s in all; "+want+"\n" {
+			t.Errorf("it says %q, want %q", err, want)
+		}
 	}
 }
 

@@ -132,7 +132,7 @@ const (
 	textLines    = `{"text":"Light "}` + "\n" + `{"text":"scatters <b>"}` + "\n"
 	endLine      = `{"end":{"alternatives":["ollama-cpu"],"backend_used":"ollama-igpu","energy_joules":26.04,"energy_quality":"estimated",` +
 		`"energy_source":"12.0 W assumed x 2.17 s","energy_wh":0.00723,"failed_attempts":["ollama-npu: connection refused"],` +
-		`"hardware":"igpu","model":"m","prompt_tokens":7,"reason":"least cost","request_id":"R","tier":"battery",` +
+		`"hardware":"igpu","joules_per_token":0.685,"model":"m","prompt_tokens":7,"reason":"least cost","request_id":"R","tier":"battery",` +
 		`"tier_reason":"discharging","time_to_first_token_ms":410,"tokens_generated":38,"tokens_per_second":21.82,"total_time_ms":2170}}` + "\n"
 	wholeAnswer = routedLine + textLines + endLine
 )
