@@ -19,6 +19,11 @@ const energyJSON = `{"from":"2026-01-02","until":"","by":"backend","totals":[` +
 	`{"key":"ollama-igpu","jobs":12,"failed":0,"prompt_tokens":120,"tokens":10000,` +
 	`"measured":{"jobs":12,"failed":0,"prompt_tokens":120,"tokens":10000,"joules":36000,"gross_joules":40000,"load_joules":9,"tail_joules":720,"wh":10},` +
 	`"derived":` + noSum + `,"estimated":` + noSum + `,"unknown_jobs":0,"none_jobs":0}],` +
+	`"all":{"key":"","jobs":15,"failed":1,"prompt_tokens":150,"tokens":10200,` +
+	`"measured":{"jobs":12,"failed":0,"prompt_tokens":120,"tokens":10000,"joules":36000,"gross_joules":40000,"load_joules":9,"tail_joules":720,"wh":10},` +
+	`"derived":` + noSum + `,` +
+	`"estimated":{"jobs":2,"failed":1,"prompt_tokens":20,"tokens":200,"joules":1800,"gross_joules":0,"load_joules":0,"tail_joules":0,"wh":0.5},` +
+	`"unknown_jobs":1,"none_jobs":0},` +
 	`"tariff":{"price_per_kwh":0.32,"currency":"EUR"},"battery_wh":50}` + "\n"
 
 func TestEnergyForPeople(t *testing.T) {
@@ -52,7 +57,8 @@ func TestEnergyIsAskedForAsItIsWritten(t *testing.T) {
 }
 
 func TestEnergyThatNobodyKnows(t *testing.T) {
-	const unknown = `{"from":"","until":"","by":"client","totals":[{"key":"","jobs":2,"tokens":5,"unknown_jobs":1,"none_jobs":1}],"trouble":"disk I/O\terror"}`
+	const unknown = `{"from":"","until":"","by":"client","totals":[{"key":"","jobs":2,"tokens":5,"unknown_jobs":1,"none_jobs":1}],` +
+		`"all":{"jobs":2,"tokens":5,"unknown_jobs":1,"none_jobs":1},"trouble":"disk I/O\terror"}`
 	r := replay(t, answers{"GET energy": says(unknown)})
 	const want = `CLIENT  JOBS  TOKENS  J/TOKEN  TOTAL
 -          2       5        -      -

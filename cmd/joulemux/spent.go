@@ -26,12 +26,12 @@ func writeEnergy(w io.Writer, e wire.Energy) error {
 		_, err := fmt.Fprintln(w, nothingSpent(e))
 		return err
 	}
-	all := spent{EnergyTotal: wire.EnergyTotal{Key: "total"}, energy: &e}
-	rows := make([]spent, 0, len(e.Totals)+1)
+	var rows []spent
 	for _, t := range e.Totals {
 		rows = append(rows, spent{EnergyTotal: t, energy: &e})
-		all.EnergyTotal = plus(all.EnergyTotal, t)
 	}
+	all := spent{EnergyTotal: e.All, energy: &e}
+	all.Key = "total"
 	rows = append(rows, all)
 	if err := writeColumns(w, columns(e.By, all), rows); err != nil {
 		return err
@@ -122,23 +122,6 @@ func (s spent) sum(text string) string {
 		return "~" + text
 	default:
 		return text
-	}
-}
-
-func plus(a, b wire.EnergyTotal) wire.EnergyTotal {
-	a.Jobs, a.Failed = a.Jobs+b.Jobs, a.Failed+b.Failed
-	a.PromptTokens, a.Tokens = a.PromptTokens+b.PromptTokens, a.Tokens+b.Tokens
-	a.UnknownJobs, a.NoneJobs = a.UnknownJobs+b.UnknownJobs, a.NoneJobs+b.NoneJobs
-	a.Measured, a.Derived, a.Estimated = plusSum(a.Measured, b.Measured), plusSum(a.Derived, b.Derived), plusSum(a.Estimated, b.Estimated)
-	return a
-}
-
-func plusSum(a, b wire.EnergySum) wire.EnergySum {
-	return wire.EnergySum{
-		Jobs: a.Jobs + b.Jobs, Failed: a.Failed + b.Failed,
-		PromptTokens: a.PromptTokens + b.PromptTokens, Tokens: a.Tokens + b.Tokens,
-		Joules: a.Joules + b.Joules, GrossJoules: a.GrossJoules + b.GrossJoules,
-		LoadJoules: a.LoadJoules + b.LoadJoules, TailJoules: a.TailJoules + b.TailJoules, Wh: a.Wh + b.Wh,
 	}
 }
 

@@ -31,9 +31,13 @@ func (s *Server) energy(w http.ResponseWriter, r *http.Request) {
 		From: dayOf(q.from), Until: dayOf(q.until), By: string(q.by),
 		Totals: []wire.EnergyTotal{}, Tariff: s.settings.Load().Tariff, Trouble: s.trouble(),
 	}
+	var all ledger.Total
 	for _, t := range totals {
 		e.Totals = append(e.Totals, describeTotal(t))
+		all.Measured, all.Derived, all.Estimated = all.Measured.Plus(t.Measured), all.Derived.Plus(t.Derived), all.Estimated.Plus(t.Estimated)
+		all.Unknown, all.None = all.Unknown.Plus(t.Unknown), all.None.Plus(t.None)
 	}
+	e.All = describeTotal(all)
 	if full, known := s.FullCharge(); known {
 		wh := full.WattHours()
 		e.BatteryWh = &wh

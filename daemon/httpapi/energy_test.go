@@ -2,6 +2,7 @@ package httpapi_test
 
 import (
 	"errors"
+	"math"
 	"net/http"
 	"os"
 	"reflect"
@@ -68,6 +69,11 @@ func TestEnergyIsToldByQuality(t *testing.T) {
 	if e.Totals[1] != want {
 		t.Errorf("got  %+v\nwant %+v", e.Totals[1], want)
 	}
+	all := want
+	all.Key, all.Jobs, all.PromptTokens, all.Tokens, all.NoneJobs = "", 5, 35, 200, 1
+	if e.All != all {
+		t.Errorf("all is  %+v\nwant %+v", e.All, all)
+	}
 	if cloud := e.Totals[0]; cloud.Key != "cloud" || cloud.NoneJobs != 1 || cloud.Jobs != 1 || cloud.Measured.Jobs != 0 {
 		t.Errorf("got %+v", cloud)
 	}
@@ -104,6 +110,23 @@ func TestEnergyIsOfTheDaysAskedFor(t *testing.T) {
 	}
 	if got := r.ask("GET", "/joulemux/v1/energy?by=client&since=1d", ""); !strings.Contains(got.body, `"key":"curl"`) {
 		t.Errorf("got %+v", got)
+	}
+}
+
+func TestAllIsTheSameHoweverItIsDivided(t *testing.T) {
+	r := newRig(t)
+	for _, id := range []string{"1", "2", "3"} {
+		r.ledger.Record(entry(id, id, 0, measured(power.Joule/100)))
+	}
+	for by, want := range map[string]float64{"backend": 0.3, "day": 0.1} {
+		e := read[wire.Energy](t, r.ask("GET", "/joulemux/v1/energy?by="+by, "").body)
+		sum := 0.0
+		for _, total := range e.Totals {
+			sum += total.Measured.Joules
+		}
+		if math.Abs(sum-want) > 1e-9 || e.All.Measured.Joules != 0.1 {
+			t.Errorf("by %s: %v J together, want %v, and %v of all", by, sum, want, e.All.Measured.Joules)
+		}
 	}
 }
 

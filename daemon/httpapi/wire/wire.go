@@ -250,6 +250,9 @@ type Energy struct {
 	Until  string        `json:"until"`
 	By     string        `json:"by"`
 	Totals []EnergyTotal `json:"totals"` // in the order of their keys
+	// All is of all of them. Each figure is rounded up by itself, so that this
+	// one may be a little less than the others together.
+	All EnergyTotal `json:"all"`
 	// Tariff is what energy costs the user, if that is configured.
 	Tariff *Tariff `json:"tariff,omitempty"`
 	// BatteryWh is what this machine's batteries hold when they are full, if
@@ -272,7 +275,7 @@ type Tariff struct {
 // Figures of different qualities are not added up: what was measured is not
 // made better by what was assumed, nor the other way round.
 type EnergyTotal struct {
-	Key string `json:"key"` // the day, backend, model or client; "" is not known
+	Key string `json:"key"` // the day, backend, model or client; "" is not known, or all
 	// These are of all jobs, the unknown ones too.
 	Jobs         int64 `json:"jobs"`
 	Failed       int64 `json:"failed"`
