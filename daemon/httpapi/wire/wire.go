@@ -212,7 +212,9 @@ type Event struct {
 	Routed map[string]any `json:"routed,omitempty"`
 	// Text is the next piece of the answer.
 	Text string `json:"text,omitempty"`
-	// End says what the job took: the fields of a report.
+	// End says what the job took: the fields of a report, which are described
+	// in dbus/io.github.joulemux.Inference1.xml. What its devices take after
+	// the last token is in EnergyJob some seconds later.
 	End map[string]any `json:"end,omitempty"`
 	// Error says why there is no more.
 	Error *Error `json:"error,omitempty"`
