@@ -33,7 +33,7 @@ ollama-cpu      3       1     200    ~9.00         -       0.50  0.00   ~0.50  ~
 ollama-igpu    12       0   10000     3.60     10.00          -  0.20   10.20   0.00326   20.4 %
 total          15       1   10200    ~3.71     10.00       0.50  0.20  ~10.70  ~0.00342  ~21.4 %
 
-Wh of jobs from 2026-01-02 on; ~ is in part estimated; 1 job of unknown energy not in it
+Wh of jobs from 2026-01-02 on; ~ has estimates in it; 1 job of unknown energy not in it
 `
 	if out, err, code := run(t, r.socket, nil, "energy"); out != want || err != "" || code != 0 {
 		t.Errorf("it writes\n%s\nand not\n%s\nsays %q and exits with %d", out, want, err, code)

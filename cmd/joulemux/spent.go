@@ -68,7 +68,7 @@ func days(e wire.Energy) string {
 func remarks(all spent) []string {
 	list := []string{"Wh of jobs " + days(*all.energy)}
 	if all.guessed() {
-		list = append(list, "~ is in part estimated")
+		list = append(list, "~ has estimates in it")
 	}
 	if n := all.UnknownJobs; n > 0 {
 		list = append(list, counted(int(n), "job")+" of unknown energy not in it")
