@@ -1,6 +1,9 @@
 package dispatch
 
-import "math"
+import (
+	"maps"
+	"math"
+)
 
 // Fields returns the report by the names that it has on every wire: those of
 // compute.v1 and our additions. The values are strings, lists of strings,
@@ -19,7 +22,7 @@ func (r Report) Fields() map[string]any {
 	f["prompt_tokens"] = count32(int64(r.Usage.PromptTokens))
 	f["tokens_generated"] = count32(int64(r.Usage.Tokens))
 	f["tokens_per_second"] = r.TokensPerSecond()
-	r.energy(f)
+	maps.Copy(f, r.EnergyFields())
 	if len(r.Failures) > 0 {
 		failed := make([]string, len(r.Failures))
 		for i, a := range r.Failures {
@@ -30,13 +33,12 @@ func (r Report) Fields() map[string]any {
 	return f
 }
 
-// energy adds what is known of the energy.
-func (r Report) energy(f map[string]any) {
+// EnergyFields returns those of Fields that tell of energy.
+func (r Report) EnergyFields() map[string]any {
 	c := r.Cost.Told()
-	f["energy_quality"] = string(c.Quality)
-	f["energy_wh"] = 0.0
+	f := map[string]any{"energy_quality": string(c.Quality), "energy_wh": 0.0}
 	if !c.Known() {
-		return
+		return f
 	}
 	f["energy_joules"] = c.Energy.Joules()
 	f["energy_wh"] = c.Energy.WattHours()
@@ -45,7 +47,7 @@ func (r Report) energy(f map[string]any) {
 		f["joules_per_token"] = c.Energy.Joules() / float64(r.Usage.Tokens)
 	}
 	if c.Scope == "" {
-		return
+		return f
 	}
 	f["energy_gross_joules"] = c.Gross.Joules()
 	f["energy_load_joules"] = c.Load.Joules()
@@ -55,6 +57,7 @@ func (r Report) energy(f map[string]any) {
 	if c.Uncertainty > 0 {
 		f["energy_uncertainty"] = c.Uncertainty
 	}
+	return f
 }
 
 func count32(n int64) int32 { return int32(min(n, math.MaxInt32)) }

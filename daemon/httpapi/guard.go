@@ -118,8 +118,7 @@ func (s *Server) admitOrigin(w http.ResponseWriter, r *http.Request) error {
 	h := w.Header()
 	h.Set("Access-Control-Allow-Origin", origin)
 	h.Add("Vary", "Origin")
-	h.Set("Access-Control-Expose-Headers", "X-Backend-Used, X-Routing-Reason, X-Estimated-Power-Watts, X-Estimated-Latency-Ms, X-Alternatives, X-Request-ID, X-Tier, "+
-		"X-Energy-Joules, X-Energy-Quality, X-Energy-Source")
+	h.Set("Access-Control-Expose-Headers", exposed)
 	if r.Method == http.MethodOptions {
 		h.Set("Access-Control-Allow-Methods", "GET, POST, PUT, DELETE, HEAD, OPTIONS")
 		h.Set("Access-Control-Allow-Headers", r.Header.Get("Access-Control-Request-Headers"))

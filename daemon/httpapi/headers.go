@@ -2,14 +2,16 @@ package httpapi
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/joulemux/joulemux/daemon/dispatch"
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/daemon/route"
-	"github.com/joulemux/joulemux/power"
 )
 
 // annotate takes in what the headers of a request say of the job. An
@@ -116,12 +118,37 @@ func setRoute(h http.Header, id string, d route.Decision) {
 	h["X-Tier"] = []string{d.Tier.String()}
 }
 
+// energyHeaders are the fields of a report that tell of energy, by the headers
+// that do.
+var energyHeaders = map[string]string{
+	"energy_quality":      "X-Energy-Quality",
+	"energy_joules":       "X-Energy-Joules",
+	"energy_gross_joules": "X-Energy-Gross-Joules",
+	"energy_load_joules":  "X-Energy-Load-Joules",
+	"energy_wh":           "X-Energy-Wh",
+	"joules_per_token":    "X-Energy-Joules-Per-Token",
+	"energy_scope":        "X-Energy-Scope",
+	"energy_source":       "X-Energy-Source",
+	"energy_coverage":     "X-Energy-Coverage",
+	"energy_uncertainty":  "X-Energy-Uncertainty",
+	"energy_shared_jobs":  "X-Energy-Shared-Jobs",
+}
+
 // setEnergy tells in headers what a job took.
-func setEnergy(h http.Header, c power.Cost) {
-	c = c.Told()
-	h["X-Energy-Quality"] = []string{string(c.Quality)}
-	if c.Known() {
-		h["X-Energy-Joules"] = []string{strconv.FormatFloat(c.Energy.Joules(), 'f', -1, 64)}
-		h["X-Energy-Source"] = []string{header(c.Source)}
+func setEnergy(h http.Header, r *dispatch.Report) {
+	for field, value := range r.EnergyFields() {
+		switch value := value.(type) {
+		case string:
+			h[energyHeaders[field]] = []string{header(value)}
+		case float64:
+			h[energyHeaders[field]] = []string{strconv.FormatFloat(value, 'f', -1, 64)}
+		case int32:
+			h[energyHeaders[field]] = []string{strconv.Itoa(int(value))}
+		}
 	}
 }
+
+// exposed are the headers that pages of this machine may read.
+var exposed = strings.Join(append([]string{
+	"X-Backend-Used", "X-Routing-Reason", "X-Estimated-Power-Watts", "X-Estimated-Latency-Ms", "X-Alternatives", "X-Request-ID", "X-Tier",
+}, slices.Sorted(maps.Values(energyHeaders))...), ", ")

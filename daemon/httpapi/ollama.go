@@ -107,7 +107,7 @@ func (a *answer) Chunk(ctx context.Context, c job.Chunk, r *dispatch.Report) err
 	}
 	if !a.begun {
 		if c.Last && a.head.Status < http.StatusBadRequest {
-			setEnergy(a.w.Header(), r.Cost)
+			setEnergy(a.w.Header(), r)
 		}
 		a.begin()
 	}

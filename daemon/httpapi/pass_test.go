@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -106,6 +107,20 @@ func TestTheReportStandsWhereItIsWanted(t *testing.T) {
 				t.Errorf("the joules in the headers are %q", joules)
 			}
 		})
+	}
+	whole := newRig(t, with(says(inJSON, wholeBody))).ask("POST", "/api/generate", `{"model":"m","stream":false,"joulemux":true}`)
+	report := read[struct{ Joulemux map[string]any }](t, whole.body).Joulemux
+	for field, value := range report {
+		if !strings.Contains(field, "energy") && field != "joules_per_token" || field == "estimated_energy_joules" {
+			continue
+		}
+		name := strings.ReplaceAll("X-"+strings.Replace(field, "joules_per_token", "energy_joules_per_token", 1), "_", "-")
+		if number, ok := value.(float64); ok {
+			value = strconv.FormatFloat(number, 'f', -1, 64)
+		}
+		if got := whole.header.Get(name); got != value {
+			t.Errorf("%s is %q, and the report has %v", name, got, value)
+		}
 	}
 	if got := newRig(t, with(says(inJSON, wholeBody))).ask("POST", "/api/generate", `{"model":"m","joulemux":7}`); got.status != 400 {
 		t.Errorf("a member that is a number: %+v", got)
