@@ -84,10 +84,21 @@ func day(ctx context.Context, c console) (err error) {
 			return err
 		}
 	}
-	if len(faults) > 0 {
+	faults = append(faults, l.showEnergy(ctx, t))
+	if errors.Join(faults...) != nil {
 		l.tellLog()
 	}
 	return errors.Join(faults...)
+}
+
+// showEnergy shows the ledger of the day.
+func (l *laptop) showEnergy(ctx context.Context, t *table) error {
+	said, err := l.output(ctx, l.file("bin", "joulemux"), "energy", "--by", "backend")
+	if err != nil {
+		return fmt.Errorf("joulemux energy: %w: %s", err, said)
+	}
+	t.printf("\nWhat the day took, in Wh, by the ledger (joulemux energy):\n%s", said)
+	return t.err
 }
 
 // visit brings the laptop to a stop and asks what there is to ask.

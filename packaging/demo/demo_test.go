@@ -42,6 +42,9 @@ func TestADay(t *testing.T) {
 			t.Errorf("%d rows of tier %s, want %d", tiers[tier], tier, want)
 		}
 	}
+	if ledger := regexp.MustCompile(`(?m)^total +\d+ `); !ledger.Match(table) {
+		t.Errorf("it does not end with what the day took:\n%s", table)
+	}
 	for line := range strings.Lines(string(table)) {
 		if n := len([]rune(strings.TrimSuffix(line, "\n"))); n > width {
 			t.Errorf("%d columns: %s", n, line)
