@@ -96,6 +96,24 @@ func unhurried(w http.ResponseWriter, r *http.Request) {
 // conversation is a request for an answer in pieces.
 const conversation = `{"model":"` + model + `","messages":[{"role":"user","content":"` + secret + `"}]}`
 
+func TestJobsTeachWhereTheNextOnesGo(t *testing.T) {
+	d := daemontest.Start(t, daemontest.Options{
+		Sys:    newDrawing(),
+		Config: backends(map[string]string{"igpu": daemontest.Serve(t, http.HandlerFunc(unhurried))}),
+	})
+	const asked, enough = `{"model":"llama3.2:1b","messages":[{"role":"user","content":"Why?"}]}`, 3
+	for n := range enough + 3 {
+		lines := strings.Split(strings.TrimSpace(ask(t, d, "POST", "/api/chat", asked).body), "\n")
+		switch quality := member(t, lines[len(lines)-1])["estimate_quality"]; {
+		case quality == "derived" && n >= enough:
+			return
+		case quality != "estimated" && n < enough:
+			t.Fatalf("after %d jobs what is predicted is %v", n, quality)
+		}
+	}
+	t.Error("nothing was learned from what jobs took")
+}
+
 func TestAnAnswerSaysWhatWasMeasured(t *testing.T) {
 	d := daemontest.Start(t, daemontest.Options{
 		Sys:    newDrawing(),

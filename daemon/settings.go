@@ -145,7 +145,7 @@ func configured(c config.Config, port int) bool {
 
 func (d *daemon) dispatchSettings(c config.Config) dispatch.Settings {
 	return dispatch.Settings{
-		Rules: rules(c), Models: c.Models, MaxPrompt: c.Limits.Prompt, LoadLimit: c.Limits.Load, Refusal: d.refusal,
+		Rules: rules(c), Learn: c.Routing.Learn, Models: c.Models, MaxPrompt: c.Limits.Prompt, LoadLimit: c.Limits.Load, Refusal: d.refusal,
 	}
 }
 

@@ -68,6 +68,8 @@ type Routing struct {
 	DefaultBackend      string
 	PowerAware          bool
 	AutoOptimizeLatency bool
+	// Learn replaces what is assumed of backends by what jobs have taken.
+	Learn bool
 }
 
 // Tier holds what may be chosen of a tier; empty fields are as by default.
@@ -95,7 +97,7 @@ func Default() Config {
 	return Config{
 		Server:   Server{Host: "127.0.0.1", HTTPPort: 8080},
 		Ports:    []int{11434, 11435, 11436, 11437},
-		Routing:  Routing{DefaultBackend: "ollama-igpu", PowerAware: true, AutoOptimizeLatency: true},
+		Routing:  Routing{DefaultBackend: "ollama-igpu", PowerAware: true, AutoOptimizeLatency: true, Learn: true},
 		Models:   map[power.Tier]string{},
 		Policy:   power.DefaultPolicy(),
 		Tiers:    map[power.Tier]Tier{},

@@ -54,6 +54,7 @@ routing:
   default_backend: "ollama-npu"
   power_aware: false
   auto_optimize_latency: false
+  learn: false
 monitoring:
   enabled: true
   prometheus_port: 9090
@@ -82,7 +83,7 @@ func TestEarlierVocabularyIsUnderstood(t *testing.T) {
 	want.LogLevel = "debug"
 	want.Notes = []string{
 		"line 3: server.grpc_port: understood, but this version does not serve gRPC",
-		"line 32: monitoring.prometheus_port: understood, but this version does not serve metrics",
+		"line 33: monitoring.prometheus_port: understood, but this version does not serve metrics",
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)

@@ -249,6 +249,7 @@ func (p *parser) routing(s section) {
 	s.mapping(fields{
 		"default_backend":       func(s section) { p.wanted = &s; s.text(&p.Routing.DefaultBackend) },
 		"power_aware":           func(s section) { s.flag(&p.Routing.PowerAware) },
+		"learn":                 func(s section) { s.flag(&p.Routing.Learn) },
 		"auto_optimize_latency": func(s section) { s.flag(&p.Routing.AutoOptimizeLatency) },
 	})
 }

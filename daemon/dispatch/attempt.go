@@ -79,7 +79,7 @@ const leastLimit = 10 * time.Second
 // limits returns how long the backend may be silent: three times as long as it
 // is predicted to be, and before that as long as a load may take.
 func (r *run) limits(b backend.Backend) limits {
-	c := b.Candidate(r.job.Model)
+	c := r.Dispatcher.candidates(r.settings, backend.Snapshot{b}, r.job.Model, r.now.Supply.Discharging)[0]
 	e := c.Estimate(r.job, r.job.MostTokens())
 	first, whole := e.FirstToken-e.Load, e.Total-e.Load
 	if !r.job.Stream || r.job.Tools {

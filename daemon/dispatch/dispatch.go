@@ -48,9 +48,11 @@ type Meter interface {
 	Begin(ctx context.Context, w meter.Work) *meter.Span
 }
 
-// Ledger keeps what attempts took. *ledger.Ledger does.
+// Ledger keeps what attempts took, and tells what that teaches. *ledger.Ledger
+// does.
 type Ledger interface {
 	Record(ledger.Entry)
+	Learned(backend, model string, onBattery bool) (ledger.Learned, bool)
 }
 
 // Parts is what dispatch stands on.
@@ -81,6 +83,8 @@ type Settings struct {
 	// Models names, by tier, the model of a job that names none; the one of
 	// power.TierUnknown stands for tiers without one.
 	Models map[power.Tier]string
+	// Learn replaces what is assumed of backends by what jobs have taken.
+	Learn bool
 	// MaxPrompt bounds the text of a job, in bytes.
 	MaxPrompt int
 	// LoadLimit bounds how long a model may take to become resident.
@@ -93,6 +97,7 @@ type Settings struct {
 func DefaultSettings() Settings {
 	return Settings{
 		Rules:     route.DefaultRules(),
+		Learn:     true,
 		MaxPrompt: 8 << 20,
 		LoadLimit: 5 * time.Minute, // Ollama's own, OLLAMA_LOAD_TIMEOUT
 	}
@@ -185,7 +190,8 @@ func (d *Dispatcher) Stop() {
 }
 
 // Prospect returns where an ordinary job would go at that tier, with those
-// backends: an interactive one that names nothing.
+// backends: an interactive one that names nothing. A tier that is more careful
+// than mains is taken for one of a machine on battery.
 func (d *Dispatcher) Prospect(tier power.Tier, backends backend.Snapshot) (route.Decision, error) {
 	s := d.settings.Current()
 	if s.Refusal != nil {
@@ -200,7 +206,9 @@ func (d *Dispatcher) Prospect(tier power.Tier, backends backend.Snapshot) (route
 		}
 		return route.Decide(s.Rules, tier, j, backends.Candidates(j.Model))
 	}
-	decision, _, err := s.decide(tier, j, backends, backend.Snapshot.Candidates)
+	decision, _, err := s.decide(tier, j, backends, func(backends backend.Snapshot, model string) []job.Candidate {
+		return d.candidates(s, backends, model, tier.MoreCarefulThan(power.Mains))
+	})
 	return decision, err
 }
 

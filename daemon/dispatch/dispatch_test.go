@@ -155,6 +155,13 @@ type rig struct {
 
 	mu      sync.Mutex
 	entries []ledger.Entry
+	learned map[string]ledger.Learned // by backend
+}
+
+// Learned implements dispatch.Ledger, for the model m on battery.
+func (r *rig) Learned(backend, model string, onBattery bool) (ledger.Learned, bool) {
+	l, known := r.learned[backend]
+	return l, known && onBattery && model == "m:latest"
 }
 
 // Record implements dispatch.Ledger.

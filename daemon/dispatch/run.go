@@ -167,7 +167,7 @@ func (r *run) decide(ctx context.Context, backends backend.Snapshot) (route.Deci
 // candidates returns the backends as they look to the job, with those that
 // failed it left out.
 func (r *run) candidates(backends backend.Snapshot, model string) []job.Candidate {
-	candidates := backends.Candidates(model)
+	candidates := r.Dispatcher.candidates(r.settings, backends, model, r.now.Supply.Discharging)
 	for i := range candidates {
 		c := &candidates[i]
 		for _, f := range r.failures {

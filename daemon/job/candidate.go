@@ -59,7 +59,14 @@ type Profile struct {
 	Prefill, Decode float64
 	// LoadRate is how many bytes of a model are made resident per second.
 	LoadRate float64
-	// Quality tells priors (power.Estimated) from what was learned.
+	// LoadTime is how long that takes for the job's model, if it was learned.
+	LoadTime time.Duration
+	// TokenEnergy and PromptEnergy are per token written and read, and
+	// LoadEnergy is of making the model resident, if they were learned. Where
+	// they are zero, the draw times the time stands for them.
+	TokenEnergy, PromptEnergy, LoadEnergy power.Energy
+	// Quality tells priors (power.Estimated) from joules that were learned
+	// (power.Derived).
 	Quality power.Quality
 }
 
@@ -91,21 +98,36 @@ func (c Candidate) Estimate(j Job, tokens int) Estimate {
 	if c.Model != nil && !c.Model.Resident {
 		e.Load = c.LoadTime()
 	}
-	e.FirstToken = e.Load + p.FirstToken + per(float64(j.PromptBytes)/bytesPerToken, p.Prefill)
-	e.Total = e.FirstToken
-	if j.Kind != Embed {
-		e.Total += per(float64(tokens), p.Decode)
+	if j.Kind == Embed {
+		tokens = 0
 	}
-	e.Energy = p.Draw.For(e.Total)
+	read, written := float64(j.PromptBytes)/bytesPerToken, float64(tokens)
+	prefill, decode := p.FirstToken+per(read, p.Prefill), per(written, p.Decode)
+	e.FirstToken = e.Load + prefill
+	e.Total = e.FirstToken + decode
+	e.Energy = p.energy(1, p.LoadEnergy, e.Load) + p.energy(read, p.PromptEnergy, prefill) + p.energy(written, p.TokenEnergy, decode)
 	return e
+}
+
+// energy returns what n things take that were learned to take so much each, or
+// else what working so long takes.
+func (p Profile) energy(n float64, each power.Energy, d time.Duration) power.Energy {
+	if each == 0 || d == 0 {
+		return p.Draw.For(d)
+	}
+	return power.Joules(n * each.Joules())
 }
 
 // LoadTime predicts how long it takes to make the model resident, if it is not.
 func (c Candidate) LoadTime() time.Duration {
-	if c.Model == nil {
+	switch {
+	case c.Model == nil:
 		return 0
+	case c.Profile.LoadTime > 0:
+		return c.Profile.LoadTime
+	default:
+		return loadLeast + per(float64(c.Model.Size), c.Profile.LoadRate)
 	}
-	return loadLeast + per(float64(c.Model.Size), c.Profile.LoadRate)
 }
 
 // loadLeast is what starting a runner takes, whatever the model (assumed).

@@ -95,6 +95,8 @@ func (l *laptop) configuration() string {
 	var text strings.Builder
 	fmt.Fprintf(&text, "server:\n  http_port: %d\n  grpc_port: 0\n", l.httpPort)
 	fmt.Fprintf(&text, "models:\n  default: %q\n", l.model)
+	// The stand-ins would teach that all devices are equally fast.
+	fmt.Fprintln(&text, "routing: {learn: false}")
 	fmt.Fprintln(&text, "backends:")
 	for _, d := range l.devices {
 		fmt.Fprintf(&text, "  - {id: %s, type: ollama, hardware: %s, endpoint: %q}\n", d.id(), d.hardware, d.server.URL())
