@@ -94,11 +94,30 @@ func (s *socket) next() error {
 		if err != nil {
 			return err
 		}
-		if _, err := godbus.DecodeMessage(bytes.NewReader(message)); err == nil {
+		if !mayBeDeep(message) || decodes(message) {
 			s.unread = message
 			return nil
 		}
 	}
+}
+
+// deepest is how many containers godbus decodes within each other.
+const deepest = 64
+
+// mayBeDeep reports whether there may be more containers in a message than
+// godbus decodes: each has its letter in a signature. To decode every message
+// twice would cost wake-ups.
+func mayBeDeep(message []byte) bool {
+	letters := 0
+	for _, container := range []string{"a", "v", "(", "{"} {
+		letters += bytes.Count(message, []byte(container))
+	}
+	return letters >= deepest
+}
+
+func decodes(message []byte) bool {
+	_, err := godbus.DecodeMessage(bytes.NewReader(message))
+	return err == nil
 }
 
 // receive reads one message, and the descriptors that came with it alone: the
