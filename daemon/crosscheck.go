@@ -23,6 +23,8 @@ type crossCheck struct {
 
 	mu     sync.Mutex // guards the following
 	begun  *balance   // nil while there is nothing to compare
+	told   *wire.CrossCheck
+	toldAt time.Time
 	warned bool
 }
 
@@ -36,6 +38,12 @@ type balance struct {
 // leastCheck is the shortest time over which a fuel gauge says something.
 const leastCheck = 5 * time.Minute
 
+// renewal is how long a comparison stands. Fuel gauges are renewed about twice
+// a minute; and were what the sensors have counted told to whoever asks when he
+// asks, he would have a meter as fine as the one that is root's alone (PLATYPUS,
+// CVE-2020-8694).
+const renewal = 30 * time.Second
+
 // supplied notes whether the machine discharges. Until it begins to, no sensor
 // is read.
 func (c *crossCheck) supplied(ctx context.Context, s power.Supply) {
@@ -43,7 +51,7 @@ func (c *crossCheck) supplied(ctx context.Context, s power.Supply) {
 	defer c.mu.Unlock()
 	switch {
 	case !s.Discharging:
-		c.begun = nil
+		c.begun, c.told = nil, nil
 	case c.begun == nil:
 		c.begun = c.look(ctx)
 	}
@@ -66,12 +74,20 @@ func (c *crossCheck) result(ctx context.Context) *wire.CrossCheck {
 	if c.begun == nil || time.Since(c.begun.at) < leastCheck {
 		return nil
 	}
+	if c.told != nil && time.Since(c.toldAt) < renewal {
+		return c.told
+	}
+	c.told, c.toldAt = c.compare(ctx), time.Now()
+	return c.told
+}
+
+func (c *crossCheck) compare(ctx context.Context) *wire.CrossCheck {
 	now := c.look(ctx)
 	if now == nil || now.gaps != c.begun.gaps {
 		c.begun = now
 		return nil
 	}
-	sensors, gauge := now.sensors-c.begun.sensors, c.begun.gauge-now.gauge
+	sensors, gauge := (now.sensors - c.begun.sensors).Told(), c.begun.gauge-now.gauge
 	if sensors <= 0 || gauge <= 0 {
 		return nil
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"math"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -72,4 +73,25 @@ func TestSensorsAreComparedWithTheBattery(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestTheComparisonIsNoFineMeter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &draining{since: time.Now(), battery: 10 * power.Watt, sensor: 6_123_457}
+		check := &crossCheck{whole: d.whole, left: d.left, log: slog.New(slog.DiscardHandler)}
+		check.supplied(t.Context(), power.Supply{Source: "upower", Battery: true, Discharging: true})
+		time.Sleep(6 * time.Minute)
+		first := *check.result(t.Context())
+		time.Sleep(10 * time.Millisecond)
+		if again := *check.result(t.Context()); again != first {
+			t.Errorf("two looks at once tell what passed between them: %+v, %+v", first, again)
+		}
+		time.Sleep(time.Minute)
+		if later := *check.result(t.Context()); later == first {
+			t.Error("a minute later it still tells the same")
+		}
+		if tenths := first.SensorsJoules * 10; tenths != math.Round(tenths) {
+			t.Errorf("it tells %v J", first.SensorsJoules)
+		}
+	})
 }
