@@ -2,7 +2,6 @@ package meter
 
 import (
 	"context"
-	"math"
 	"slices"
 	"time"
 
@@ -171,11 +170,7 @@ func (a *account) settle(p *phase, most power.Energy) power.Energy {
 	energy = min(energy, most)
 	own := energy
 	for _, rail := range a.rails {
-		if a.known {
-			own -= rail.settleWithin(p, own)
-		} else {
-			rail.settle(p, math.MaxInt64)
-		}
+		own -= rail.settleWithin(p, own)
 	}
 	a.balance.Counted += own
 	switch members := p.covered(a.domain); {
@@ -191,8 +186,9 @@ func (a *account) settle(p *phase, most power.Energy) power.Energy {
 	return energy
 }
 
-// settleWithin settles a rail of a domain. What no job caused stays with the
-// domain that contains the rail.
+// settleWithin settles a rail of a domain of which most is left, and returns how
+// much of that was the rail's. What the rail counted while that domain was not
+// counted is no part of it. What no job caused stays with the domain.
 func (a *account) settleWithin(p *phase, most power.Energy) power.Energy {
 	if len(p.covered(a.domain)) == 0 {
 		if energy, covered := a.total(); p.quiet() {
@@ -201,7 +197,44 @@ func (a *account) settleWithin(p *phase, most power.Energy) power.Energy {
 		a.counted = a.counted[:0]
 		return 0
 	}
-	return a.settle(p, most)
+	inside, outside := a.within(a.parent.counted)
+	inside = min(inside, most)
+	a.settle(p, inside+outside)
+	return inside
+}
+
+// within returns how much of what was counted is of the same time as others'
+// intervals, and how much is not. Both lists are in order.
+func (a *account) within(others []interval) (inside, outside power.Energy) {
+	for _, i := range a.counted {
+		for len(others) > 0 && !others[0].to.After(i.from) {
+			others = others[1:]
+		}
+		var both time.Duration
+		for _, o := range others {
+			if !o.from.Before(i.to) {
+				break
+			}
+			both += earlier(i.to, o.to).Sub(later(i.from, o.from))
+		}
+		parts := split(i.energy, []float64{both.Seconds(), (i.to.Sub(i.from) - both).Seconds()})
+		inside, outside = inside+parts[0], outside+parts[1]
+	}
+	return inside, outside
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+func later(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return a
+	}
+	return b
 }
 
 // rest counts the energy of a phase without jobs. As long as nothing is known

@@ -224,3 +224,42 @@ func TestSplitLosesNothing(t *testing.T) {
 		}
 	}
 }
+
+func TestARailIsWithinItsPackageOnlyWhileThatIsCounted(t *testing.T) {
+	for _, c := range []struct {
+		rule     string
+		breaks   []bool // of the package: during 4 s each
+		rail     power.Energy
+		together power.Energy
+	}{
+		{"all the time", []bool{false, false}, 16 * power.Joule, 160 * power.Joule},
+		{"in its first half", []bool{false, true}, 16 * power.Joule, 88 * power.Joule},
+		{"not at all", []bool{true, true}, 16 * power.Joule, 16 * power.Joule},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			m := newMachine(pkg, npu)
+			meter := New(m.options())
+			defer meter.Close()
+			m.draws("package-0", 20*power.Watt)
+			m.draws("npu", 2*power.Watt)
+			m.fail("package-0", c.breaks[0])
+			s := meter.Begin(context.Background(), work(power.NPU))
+			for _, broken := range c.breaks {
+				m.fail("package-0", broken)
+				pass(4 * time.Second)
+			}
+			m.fail("package-0", false)
+			cost := s.End(context.Background(), 0)
+			var rail, sum power.Energy
+			for _, b := range meter.Balances() {
+				sum += b.Counted
+				if b.Domain.Name == "npu" {
+					rail = b.Counted
+				}
+			}
+			if !near(rail, c.rail) || !near(sum, c.together) || !near(cost.Energy, c.together) {
+				t.Errorf("%s: the rail has %v, and both %v; the job is told %+v", c.rule, rail, sum, cost)
+			}
+		})
+	}
+}
