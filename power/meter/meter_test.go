@@ -365,6 +365,26 @@ func TestABackendIsBilledOnceHoweverManyAsk(t *testing.T) {
 	}
 }
 
+func TestARailSaysNoMoreThanItsPackageHas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(pkg, npu)
+		meter := New(m.options())
+		defer meter.Close()
+		m.draws("package-0", 5*power.Watt)
+		m.draws("npu", 8*power.Watt) // two sensors need not agree
+		s := meter.Begin(context.Background(), work(power.NPU))
+		pass(10 * time.Second)
+		c := s.End(context.Background(), 0)
+		sum := power.Energy(0)
+		for _, b := range meter.Balances() {
+			sum += b.Counted
+		}
+		if whole := m.rails["package-0"].total(); sum > whole || c.Energy > whole {
+			t.Errorf("of %v the job is told %v, and %v are counted", whole, c.Energy, sum)
+		}
+	})
+}
+
 func TestWhoWritesMoreTakesMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine(pkg)
