@@ -24,7 +24,7 @@ its last token. It is
 
     measured   read from a counter of energy
     derived    computed from what was measured: sampled, or divided among jobs
-    estimated  assumed: the watts of a backend times the time it worked
+    estimated  the watts of a backend, learned or assumed, times the time it worked
 
 and these are columns of their own. The tail is what the devices took after
 the last token. Totals, money and the share of a full battery have all of these

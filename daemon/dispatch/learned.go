@@ -28,6 +28,16 @@ func (d *Dispatcher) candidates(s *Settings, backends backend.Snapshot, model st
 	return list
 }
 
+// learnedDraw returns what a backend took while it wrote, or zero if that was
+// not learned.
+func (d *Dispatcher) learnedDraw(id, model string, s *Settings, onBattery bool) power.Power {
+	l, known := d.Ledger.Learned(id, job.CanonicalModel(model), onBattery)
+	if !s.Learn || !known || l.TokenEnergy.Count() < leastSamples || l.TokenTime.Count() < leastSamples {
+		return 0
+	}
+	return l.TokenEnergy.Value().Over(l.TokenTime.Value())
+}
+
 // learned returns p with every figure replaced that was learned from enough
 // jobs. What a backend draws stays as it is: a cap on power is about the device
 // and not about a job.

@@ -78,6 +78,19 @@ func TestWhatJobsTookStandsForWhatWasAssumed(t *testing.T) {
 	}
 }
 
+func TestACostThatNoSensorTellsIsByTheDrawThatWasLearned(t *testing.T) {
+	scenario(t, nil, func(t *testing.T, r *rig) {
+		r.learned = map[string]ledger.Learned{"ollama-igpu": taught(3, power.Joule/2, 20)}
+		j := chat()
+		j.Target = "igpu"
+		s := expect(t, r, j, "ollama-igpu")
+		// Half a joule a token at 20 tokens per second is 10 W.
+		if c := s.report.Cost; c.Source != "10.0 W learned x 3.00 s" || c.Quality != power.Estimated {
+			t.Errorf("the cost is %+v", c)
+		}
+	})
+}
+
 func TestAFrozenRunnerIsGivenTheTimeThatWasLearned(t *testing.T) {
 	scenario(t, func(r *rig) { r.igpu.script = silent(time.Minute) }, func(t *testing.T, r *rig) {
 		r.learned = map[string]ledger.Learned{"ollama-igpu": taught(3, power.Joule/10, 1)}

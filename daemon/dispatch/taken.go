@@ -36,7 +36,10 @@ func (r *run) take(ctx context.Context, b backend.Backend) *taken {
 	if n := len(r.failures); n > 0 {
 		id += "." + strconv.Itoa(n+1)
 	}
-	work := meter.Work{ID: id, Backend: b.ID, Class: b.Class, Draw: b.Profile.Draw}
+	work := meter.Work{
+		ID: id, Backend: b.ID, Class: b.Class, Draw: b.Profile.Draw,
+		Learned: r.learnedDraw(b.ID, r.job.Model, r.settings, r.now.Supply.Discharging),
+	}
 	return &taken{id: id, backend: b, start: time.Now(), span: r.Meter.Begin(ctx, work)}
 }
 

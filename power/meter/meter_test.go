@@ -160,6 +160,20 @@ func (m *machine) sleep(d time.Duration) {
 	m.suspended += d
 }
 
+func TestWhatWasLearnedStandsForWhatIsAssumed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		meter := New(Options{})
+		defer meter.Close()
+		w := work(power.IntegratedGPU)
+		w.Learned = 17 * power.Watt
+		s := meter.Begin(context.Background(), w)
+		pass(2 * time.Second)
+		if c := s.End(context.Background(), 0); c.Energy != 34*power.Joule || c.Quality != power.Estimated || c.Source != "17.0 W learned x 2.00 s" {
+			t.Errorf("%+v", c)
+		}
+	})
+}
+
 func TestLoadAndTailAreApart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine(pkg)

@@ -19,6 +19,10 @@ type Work struct {
 	// Draw is what the backend is assumed to take while it works: it divides
 	// what a sensor cannot, and stands for what no sensor sees.
 	Draw power.Power
+	// Learned is what the backend was measured to take, or zero. Where no sensor
+	// sees a job, it stands for Draw; what sensors see is not divided by it, or
+	// an error in it would teach itself.
+	Learned power.Power
 }
 
 // Span is the time in which a job runs on a backend.
@@ -114,12 +118,16 @@ func (s *Span) cost(load time.Duration) power.Cost {
 	return sum
 }
 
-// estimate is the assumed draw times the time in which the backend worked on the
-// job.
+// estimate is the draw that was learned, or else is assumed, times the time in
+// which the backend worked on the job.
 func (s *Span) estimate() power.Cost {
+	draw, how := s.work.Draw, "assumed"
+	if s.work.Learned > 0 {
+		draw, how = s.work.Learned, "learned"
+	}
 	return power.Cost{
-		Energy: s.work.Draw.For(s.worked), Quality: power.Estimated,
-		Source: fmt.Sprintf("%v assumed x %.2f s", s.work.Draw, s.worked.Seconds()),
+		Energy: draw.For(s.worked), Quality: power.Estimated,
+		Source: fmt.Sprintf("%v %s x %.2f s", draw, how, s.worked.Seconds()),
 	}
 }
 
