@@ -163,9 +163,9 @@ func (a *account) total() (e power.Energy, covered time.Duration) {
 }
 
 // settle divides what was counted in a phase that has ended, at most most of
-// it, and returns how much that was. Rails come first: their readings are of a
+// it. Rails come first: their readings are of a
 // moment of their own, so they may say a little more than the whole has.
-func (a *account) settle(p *phase, most power.Energy) power.Energy {
+func (a *account) settle(p *phase, most power.Energy) {
 	energy, covered := a.total()
 	energy = min(energy, most)
 	own := energy
@@ -183,7 +183,6 @@ func (a *account) settle(p *phase, most power.Energy) power.Energy {
 		a.rest(own, covered, p)
 	}
 	a.counted = a.counted[:0]
-	return energy
 }
 
 // settleWithin settles a rail of a domain of which most is left, and returns how

@@ -242,13 +242,13 @@ func TestARailIsWithinItsPackageOnlyWhileThatIsCounted(t *testing.T) {
 			defer meter.Close()
 			m.draws("package-0", 20*power.Watt)
 			m.draws("npu", 2*power.Watt)
-			m.fail("package-0", c.breaks[0])
+			m.fail(c.breaks[0])
 			s := meter.Begin(context.Background(), work(power.NPU))
 			for _, broken := range c.breaks {
-				m.fail("package-0", broken)
+				m.fail(broken)
 				pass(4 * time.Second)
 			}
-			m.fail("package-0", false)
+			m.fail(false)
 			cost := s.End(context.Background(), 0)
 			var rail, sum power.Energy
 			for _, b := range meter.Balances() {

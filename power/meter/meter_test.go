@@ -320,10 +320,10 @@ func TestASensorThatHasToBeStartedLosesNoPause(t *testing.T) {
 		m.draws("package-0", 4*power.Watt)
 		meter.Start(context.Background())
 		pass(time.Minute)
-		m.fail("package-0", true)
+		m.fail(true)
 		s := meter.Begin(context.Background(), work(power.CPU))
 		pass(80 * time.Millisecond)
-		m.fail("package-0", false)
+		m.fail(false)
 		m.draws("package-0", 24*power.Watt)
 		s.Tokens(context.Background(), 1)
 		pass(10 * time.Second)
@@ -337,11 +337,11 @@ func TestASensorThatHasToBeStartedLosesNoPause(t *testing.T) {
 	})
 }
 
-// fail has a rail be readable or not.
-func (m *machine) fail(name string, broken bool) {
+// fail has the package be readable or not.
+func (m *machine) fail(broken bool) {
 	m.Lock()
 	defer m.Unlock()
-	m.rails[name].broken = broken
+	m.rails["package-0"].broken = broken
 }
 
 func TestABackendIsBilledOnceHoweverManyAsk(t *testing.T) {
@@ -430,7 +430,7 @@ func TestBrokenSensorsDoNotStopAJob(t *testing.T) {
 		s := meter.Begin(context.Background(), work(power.CPU))
 		m.draws("package-0", 24*power.Watt)
 		for _, broken := range []bool{false, true, false} {
-			m.fail("package-0", broken)
+			m.fail(broken)
 			pass(4 * time.Second)
 		}
 		c := s.End(context.Background(), 0)
