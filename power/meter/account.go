@@ -163,8 +163,8 @@ func (a *account) total() (e power.Energy, covered time.Duration) {
 }
 
 // settle divides what was counted in a phase that has ended, at most most of
-// it. Rails come first: their readings are of a
-// moment of their own, so they may say a little more than the whole has.
+// it. Rails come first: their readings are of a moment of their own, so they may
+// say a little more than the whole has.
 func (a *account) settle(p *phase, most power.Energy) {
 	energy, covered := a.total()
 	energy = min(energy, most)
