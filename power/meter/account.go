@@ -190,7 +190,7 @@ func (a *account) settle(p *phase, most power.Energy) {
 // counted is no part of it. What no job caused stays with the domain.
 func (a *account) settleWithin(p *phase, most power.Energy) power.Energy {
 	if len(p.covered(a.domain)) == 0 {
-		if energy, covered := a.total(); p.quiet() {
+		if energy, covered := a.total(); p.teaches() {
 			a.idle.learnOver(energy, covered, p.calm())
 		}
 		a.counted = a.counted[:0]
@@ -239,7 +239,7 @@ func later(a, b time.Time) time.Time {
 // rest counts the energy of a phase without jobs. As long as nothing is known
 // of the domain, it is all idle.
 func (a *account) rest(e power.Energy, covered time.Duration, p *phase) {
-	if p.quiet() {
+	if p.teaches() {
 		a.idle.learnOver(e, covered, p.calm())
 	}
 	idle := e
@@ -330,6 +330,9 @@ func (a *account) trace(share power.Energy, idle power.Power) []interval {
 
 // quiet reports whether nothing of ours goes on in the phase.
 func (p *phase) quiet() bool { return len(p.members) == 0 && p.after == nil }
+
+// teaches reports whether the phase tells what is drawn without jobs.
+func (p *phase) teaches() bool { return p.quiet() && !p.mixed }
 
 // calm reports whether the processors had little to do.
 func (p *phase) calm() bool { return p.looked && p.busy < calmBusy }

@@ -73,6 +73,10 @@ const (
 	// tailTime is for how long after a job its devices are still its own doing:
 	// clocks fall and caches are written back within that.
 	tailTime = 2 * time.Second
+	// lull is for how long the machine is watched after that, to learn what it
+	// draws without jobs. The pause may last for hours, over which a counter
+	// that starts again at zero tells nothing.
+	lull = 4 * time.Second
 )
 
 // Meter keeps the accounts.
@@ -92,6 +96,9 @@ type Meter struct {
 	cpuNow processors
 	timer  *time.Timer // runs while jobs or a tail do
 	closed bool
+	// watching says that a pause has begun and the idle draw is to be learned.
+	watching  bool
+	condition string // that of Conditions
 	// What somebody saw who looked, and when.
 	glance  []look
 	glanced time.Time
@@ -129,7 +136,11 @@ func New(o Options) *Meter {
 // Start takes a first reading, from which the idle draw is learned by the time
 // the first job begins.
 func (m *Meter) Start(ctx context.Context) {
-	m.update(ctx, m.due(time.Now(), true), func(time.Time) { m.rest() })
+	m.update(ctx, m.due(time.Now(), true), func(time.Time) {
+		m.watching = m.now.quiet()
+		m.rest()
+		m.schedule()
+	})
 }
 
 // Close ends the ticks. Jobs under way still end with a cost.
@@ -142,10 +153,18 @@ func (m *Meter) Close() {
 
 // Conditions says under which conditions the machine now draws what it draws
 // without jobs, such as "battery": an idle draw learned under others does not
-// count.
+// count, and what is drawn from one change of them to another in a pause tells
+// of neither.
 func (m *Meter) Conditions(name string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.condition != "" && m.condition != name {
+		if len(m.jobs) > 0 {
+			m.turn(time.Now())
+		}
+		m.now.mixed = true
+	}
+	m.condition = name
 	for _, a := range m.accounts {
 		a.idle.conditions(name)
 	}
@@ -161,7 +180,7 @@ func (m *Meter) Begin(ctx context.Context, w Work) *Span {
 	m.update(ctx, m.dueFor(w.Class), func(now time.Time) {
 		s.begun = now
 		s.open(m.accounts)
-		m.jobs = append(m.jobs, s)
+		m.jobs, m.watching = append(m.jobs, s), false
 		m.turn(now)
 		m.schedule()
 	})
@@ -223,24 +242,36 @@ func (m *Meter) rest() {
 }
 
 // schedule sets the timer: for the next tick while jobs run, for the end of the
-// tail after the last of them, and else not at all.
+// tail after the last of them, for that of the lull after it, and else not at all.
 func (m *Meter) schedule() {
 	switch {
 	case m.closed || len(m.accounts) == 0:
 	case len(m.jobs) > 0:
 		m.timer.Reset(m.tick)
 	case m.now.after != nil:
-		m.timer.Reset(tailTime)
+		m.timer.Reset(tailTime - time.Since(m.now.start))
+	case m.watching:
+		m.timer.Reset(lull)
 	}
 }
 
-// ticked reads what is to be read, and ends a tail that is over.
+// ticked reads what is to be read, and ends a tail or a lull that is over. A tick
+// may be late, and come when the job has ended that it was for.
 func (m *Meter) ticked() {
 	now := time.Now()
-	m.update(context.Background(), m.due(now, false), func(now time.Time) {
-		if len(m.jobs) == 0 && m.now.after != nil {
+	m.mu.Lock()
+	watching := m.watching
+	m.mu.Unlock()
+	m.update(context.Background(), m.due(now, watching), func(now time.Time) {
+		switch {
+		case m.now.after != nil && now.Sub(m.now.start) >= tailTime:
 			m.turn(now)
 			m.rest()
+			m.watching = true
+		case watching && m.watching:
+			m.turn(now)
+			m.rest()
+			m.watching = false
 		}
 		m.schedule()
 	})

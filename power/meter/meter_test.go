@@ -442,3 +442,79 @@ func TestBrokenSensorsDoNotStopAJob(t *testing.T) {
 		}
 	})
 }
+
+func TestAPauseUnderTwoConditionsTeachesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(pkg)
+		meter := New(m.options())
+		defer meter.Close()
+		meter.Conditions("battery")
+		m.draws("package-0", 4*power.Watt)
+		learn(meter)
+		m.job(meter, power.CPU, 20*power.Watt, time.Second)
+		m.draws("package-0", 4*power.Watt)
+		pass(time.Minute)
+		meter.Conditions("line")
+		pass(time.Second)
+		m.job(meter, power.CPU, 20*power.Watt, time.Second)
+		if b := meter.Balances()[0]; b.IdleDraw != 0 {
+			t.Errorf("a minute on battery and a second on line power tell that it draws %v on line power", b.IdleDraw)
+		}
+	})
+}
+
+func TestAJobKnowsTheIdleDrawHoweverSeldomThereIsOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(pkg)
+		meter := New(m.options())
+		defer meter.Close()
+		m.draws("package-0", 4*power.Watt)
+		meter.Start(context.Background())
+		for job := range 3 {
+			m.draws("package-0", 4*power.Watt)
+			pass(time.Hour) // its counter may have passed its range more than once
+			c := m.job(meter, power.CPU, 24*power.Watt, 10*time.Second)
+			if !near(c.Energy, 200*power.Joule) || !near(c.Gross, 240*power.Joule) || c.Uncertainty > 0.2 {
+				t.Errorf("job %d is told %+v", job, c)
+			}
+		}
+	})
+}
+
+// slow is a rail that takes a while to read.
+type slow struct {
+	*rail
+	takes time.Duration
+	free  chan struct{} // holds one: whoever reads has it
+}
+
+func (s *slow) Read(ctx context.Context) (power.Reading, error) {
+	<-s.free
+	defer func() { s.free <- struct{}{} }()
+	time.Sleep(s.takes)
+	return s.rail.Read(ctx)
+}
+
+func TestATickThatIsLateDoesNotEndATail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(pkg)
+		o := m.options()
+		sensor := &slow{rail: m.rails["package-0"], takes: 20 * time.Millisecond, free: make(chan struct{}, 1)}
+		sensor.free <- struct{}{}
+		o.Sensors = []Sensor{sensor}
+		tails := map[string]power.Energy{}
+		o.Tail = func(id string, e power.Energy) { tails[id] = e }
+		meter := New(o)
+		defer meter.Close()
+		m.draws("package-0", 4*power.Watt)
+		learn(meter)
+		s := meter.Begin(context.Background(), work(power.CPU))
+		m.draws("package-0", 24*power.Watt)
+		pass(990 * time.Millisecond)
+		s.End(context.Background(), 0) // while it reads the sensor, the tick comes and waits
+		pass(5 * time.Second)
+		if got := tails["cpu"]; !near(got, 40*power.Joule) {
+			t.Errorf("the tail is %v", got)
+		}
+	})
+}

@@ -13,6 +13,8 @@ type phase struct {
 	// after is the job that has just ended, if none runs: the phase is its
 	// tail.
 	after *Span
+	// mixed says that the conditions changed during it.
+	mixed bool
 	// busy is the part of the processors that worked in the mean, and foreign
 	// the part of that which was other processes'.
 	busy, foreign float64
