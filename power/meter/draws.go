@@ -31,6 +31,9 @@ func (m *Meter) Draws(ctx context.Context) []Draw {
 	m.mu.Lock()
 	before, looked := m.glance, m.glanced
 	m.mu.Unlock()
+	if list := m.toldLately(); list != nil {
+		return list
+	}
 	if age := time.Since(looked); age < leastWindow || age > together {
 		before = m.look(ctx)
 		select {
@@ -38,19 +41,33 @@ func (m *Meter) Draws(ctx context.Context) []Draw {
 		case <-ctx.Done():
 			return nil
 		}
+		if list := m.toldLately(); list != nil {
+			return list
+		}
 	}
 	now := m.look(ctx)
-	m.mu.Lock()
-	m.glance, m.glanced = now, time.Now()
-	m.rest()
-	m.mu.Unlock()
-	var list []Draw
+	list := []Draw{}
 	for i, s := range m.sensors {
 		if d, ok := drawOf(s.Domain(), before[i], now[i]); ok {
 			list = append(list, d)
 		}
 	}
-	return list
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.glance, m.glanced, m.told = now, time.Now(), list
+	m.rest()
+	return slices.Clone(list)
+}
+
+// toldLately returns what somebody else was told within the shortest span with a
+// measured value: looks that overlap would tell of less.
+func (m *Meter) toldLately() []Draw {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if time.Since(m.glanced) >= leastWindow {
+		return nil
+	}
+	return slices.Clone(m.told)
 }
 
 // Reads reports whether there is a sensor for the domain of that name.
@@ -83,7 +100,8 @@ func (m *Meter) atWork(d power.Domain) bool {
 	return false
 }
 
-// drawOf returns what two looks tell, if that is anything.
+// drawOf returns what two looks tell, if that is anything. Of a counter it is as
+// fine as the energy of jobs, and no finer: see power.Cost.Told.
 func drawOf(d power.Domain, before, now look) (Draw, bool) {
 	switch {
 	case errors.Is(now.err, power.ErrAsleep):
@@ -94,5 +112,5 @@ func drawOf(d power.Domain, before, now look) (Draw, bool) {
 		return Draw{Domain: d, Draw: now.reading.Draw}, true
 	}
 	energy, ok := d.Between(before.reading, now.reading)
-	return Draw{Domain: d, Draw: energy.Over(now.reading.At.Sub(before.reading.At))}, ok && before.err == nil
+	return Draw{Domain: d, Draw: energy.Told().Over(now.reading.At.Sub(before.reading.At))}, ok && before.err == nil
 }

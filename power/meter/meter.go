@@ -101,6 +101,7 @@ type Meter struct {
 	condition string // that of Conditions
 	// What somebody saw who looked, and when.
 	glance  []look
+	told    []Draw
 	glanced time.Time
 }
 

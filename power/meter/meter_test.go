@@ -250,6 +250,7 @@ func TestASensorThatIsOnlyLookedAtRestsAfterwards(t *testing.T) {
 			h.rested.Store(0)
 		}
 		s := meter.Begin(context.Background(), work(power.CPU))
+		pass(leastWindow)
 		meter.Draws(context.Background())
 		if helped[0].rested.Load() > 0 || helped[1].rested.Load() == 0 {
 			t.Error("what a job needs was let go of, or what it does not was not")
@@ -270,7 +271,7 @@ func TestDrawsAreReadWhenSomebodyLooks(t *testing.T) {
 		o.Sensors = []Sensor{m.rails["apu"], asleep, m.rails["package-0"]}
 		meter := New(o)
 		defer meter.Close()
-		m.draws("package-0", 7*power.Watt)
+		m.draws("package-0", 8*power.Watt)
 		m.draws("apu", 5*power.Watt)
 		for look := range 2 {
 			start := time.Now()
@@ -278,7 +279,7 @@ func TestDrawsAreReadWhenSomebodyLooks(t *testing.T) {
 			for _, d := range meter.Draws(context.Background()) {
 				said = append(said, d.Domain.Name+" "+d.Draw.String())
 			}
-			if got := strings.Join(said, ", "); got != "apu 5.0 W, package-0 7.0 W" {
+			if got := strings.Join(said, ", "); got != "apu 5.0 W, package-0 8.0 W" {
 				t.Errorf("look %d: %s", look, got)
 			}
 			if look > 0 && time.Since(start) > 0 {
@@ -515,6 +516,72 @@ func TestATickThatIsLateDoesNotEndATail(t *testing.T) {
 		pass(5 * time.Second)
 		if got := tails["cpu"]; !near(got, 40*power.Joule) {
 			t.Errorf("the tail is %v", got)
+		}
+	})
+}
+
+func TestAShortLoadIsToldByTimeAlone(t *testing.T) {
+	for _, load := range []time.Duration{50 * time.Millisecond, 950 * time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			m := newMachine(pkg)
+			meter := New(m.options())
+			defer meter.Close()
+			learn(meter)
+			s := meter.Begin(context.Background(), work(power.CPU))
+			m.draws("package-0", 90*power.Watt)
+			pass(50 * time.Millisecond)
+			m.draws("package-0", 10*power.Watt)
+			s.Tokens(context.Background(), 1)
+			pass(950 * time.Millisecond)
+			c := s.End(context.Background(), load)
+			if want := power.Energy(float64(c.Energy) * load.Seconds()); !near(c.Load, want) {
+				t.Errorf("of %v, loading for %v took %v", c, load, c.Load)
+			}
+		})
+	}
+}
+
+func TestAMomentThatWasSeenOfALongJobIsNotTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(pkg)
+		meter := New(m.options())
+		defer meter.Close()
+		s := meter.Begin(context.Background(), work(power.CPU))
+		m.draws("package-0", 20*power.Watt)
+		pass(100 * time.Millisecond)
+		s.Tokens(context.Background(), 1)
+		m.fail("package-0", true)
+		pass(5 * time.Second)
+		if c := s.End(context.Background(), 0); c.Quality != power.Estimated {
+			t.Errorf("it is told %+v", c)
+		}
+	})
+}
+
+func TestDrawsAreToldOfNothingSmallerThanATenthOfAJoule(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(pkg)
+		meter := New(m.options())
+		defer meter.Close()
+		m.draws("package-0", 7_130_000)
+		list := meter.Draws(context.Background())
+		if got := list[0].Draw.For(leastWindow); got%(power.Joule/10) != 0 {
+			t.Errorf("in %v it is told to have taken %d uJ", leastWindow, got)
+		}
+		pass(100 * time.Millisecond)
+		m.draws("package-0", 70*power.Watt)
+		if again := meter.Draws(context.Background()); again[0].Draw != list[0].Draw {
+			t.Errorf("looks that overlap tell what passed in a tenth of a second: %v, %v", list[0].Draw, again[0].Draw)
+		}
+		pass(time.Minute)
+		both := make(chan power.Power, 2)
+		for range 2 { // who comes while another waits is told the same
+			go func() { both <- meter.Draws(context.Background())[0].Draw }()
+			pass(100 * time.Millisecond)
+			m.draws("package-0", 20*power.Watt)
+		}
+		if a, b := <-both, <-both; a != b {
+			t.Errorf("looks that overlap tell of %v and %v", a, b)
 		}
 	})
 }

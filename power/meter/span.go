@@ -102,7 +102,7 @@ func (s *Span) cost(load time.Duration) power.Cost {
 	var sum power.Cost
 	seen := false // the device itself, and not only the processor beside it
 	for _, p := range s.parts {
-		if p.covered > 0 {
+		if p.covered >= leastWindow {
 			sum = sum.Plus(s.measured(p, window, load))
 			seen = seen || p.domain.Holds(s.work.Class)
 		}
@@ -135,7 +135,7 @@ func (s *Span) estimate() power.Cost {
 // yet.
 func (s *Span) measured(p part, window, load time.Duration) power.Cost {
 	c := power.Cost{
-		Energy: p.energy, Gross: p.idled, Load: loaded(p.reading, s.begun, load),
+		Energy: p.energy, Gross: p.idled, Load: s.loaded(p, load),
 		Quality: power.Measured, Scope: string(p.domain.Scope), Source: p.domain.Source,
 		Uncertainty: p.uncertainty(window),
 		Coverage:    min(p.covered.Seconds()/window.Seconds(), 1), Shared: p.shared,
@@ -146,10 +146,16 @@ func (s *Span) measured(p part, window, load time.Duration) power.Cost {
 	return c
 }
 
-// loaded returns the energy within the first moments.
-func loaded(list []interval, begun time.Time, load time.Duration) power.Energy {
-	until, sum := begun.Add(load), power.Energy(0)
-	for _, i := range list {
+// loaded returns the energy of the first moments, for so long as load. If they,
+// or what comes after them, are too short to be told of, it is their part of the
+// time: what they took themselves would be a finer figure than is told.
+func (s *Span) loaded(p part, load time.Duration) (sum power.Energy) {
+	window := s.ended.Sub(s.begun)
+	if load < leastWindow || window-load < leastWindow {
+		return power.Energy(float64(p.energy) * min(max(load.Seconds()/window.Seconds(), 0), 1))
+	}
+	until := s.begun.Add(load)
+	for _, i := range p.reading {
 		whole := i.to.Sub(i.from)
 		within := min(until.Sub(i.from), whole)
 		if within > 0 && whole > 0 {
