@@ -550,7 +550,7 @@ func TestAMomentThatWasSeenOfALongJobIsNotTold(t *testing.T) {
 		m.draws("package-0", 20*power.Watt)
 		pass(100 * time.Millisecond)
 		s.Tokens(context.Background(), 1)
-		m.fail("package-0", true)
+		m.fail(true)
 		pass(5 * time.Second)
 		if c := s.End(context.Background(), 0); c.Quality != power.Estimated {
 			t.Errorf("it is told %+v", c)
