@@ -60,12 +60,21 @@ func (c Cost) Plus(d Cost) Cost {
 		return c
 	}
 	return Cost{
-		Energy: c.Energy + d.Energy, Gross: c.Gross + d.Gross, Load: c.Load + d.Load, Tail: c.Tail + d.Tail,
+		Energy: c.Energy + d.Energy, Gross: gross(c, d), Load: c.Load + d.Load, Tail: c.Tail + d.Tail,
 		Quality: weaker(c.Quality, d.Quality),
 		Scope:   union(c.Scope, d.Scope, "+"), Source: union(c.Source, d.Source, " + "),
 		Uncertainty: max(c.Uncertainty, d.Uncertainty), Coverage: min(c.Coverage, d.Coverage),
 		Shared: max(c.Shared, d.Shared),
 	}
+}
+
+// gross adds up what two costs are with their idle shares. A share that is not
+// known adds nothing, but what it would be a share of is no less for that.
+func gross(c, d Cost) Energy {
+	if c.Gross == 0 && d.Gross == 0 {
+		return 0
+	}
+	return max(c.Gross, c.Energy) + max(d.Gross, d.Energy)
 }
 
 // union returns the words of both lists, each once.

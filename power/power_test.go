@@ -102,3 +102,14 @@ func TestTierNamesRoundTrip(t *testing.T) {
 		t.Error("ParseTier accepts a name that is none")
 	}
 }
+
+func TestGrossIsNoLessThanWhatItContains(t *testing.T) {
+	failed := power.Cost{Energy: 20 * power.Joule, Quality: power.Estimated}
+	answered := power.Cost{Energy: 10 * power.Joule, Gross: 12 * power.Joule, Quality: power.Measured}
+	if sum := failed.Plus(answered); sum.Gross != 32*power.Joule {
+		t.Errorf("of %v, gross is %v", sum, sum.Gross)
+	}
+	if sum := failed.Plus(failed); sum.Gross != 0 {
+		t.Errorf("where no idle share is known, gross is %v", sum.Gross)
+	}
+}

@@ -114,7 +114,6 @@ func (s *Span) cost(load time.Duration) power.Cost {
 		sum = sum.Plus(s.estimate())
 		sum.Coverage, sum.Uncertainty = 0, 0
 	}
-	sum.Gross += sum.Energy
 	return sum
 }
 
@@ -131,11 +130,10 @@ func (s *Span) estimate() power.Cost {
 	}
 }
 
-// measured is what the job took of one domain. Gross is only the idle share
-// yet.
+// measured is what the job took of one domain.
 func (s *Span) measured(p part, window, load time.Duration) power.Cost {
 	c := power.Cost{
-		Energy: p.energy, Gross: p.idled, Load: s.loaded(p, load),
+		Energy: p.energy, Gross: p.energy + p.idled, Load: s.loaded(p, load),
 		Quality: power.Measured, Scope: string(p.domain.Scope), Source: p.domain.Source,
 		Uncertainty: p.uncertainty(window),
 		Coverage:    min(p.covered.Seconds()/window.Seconds(), 1), Shared: p.shared,
