@@ -50,8 +50,9 @@ type Cost struct {
 	Shared int
 }
 
-// Plus returns the cost of both. The sum is as trustworthy as its weaker
-// part; nothing spent elsewhere does not weaken it.
+// Plus returns the cost of both. The sum is as trustworthy as its weaker part,
+// unless that is a hundredth of the other or less, as an attempt that failed at
+// once is; nothing spent elsewhere does not weaken it.
 func (c Cost) Plus(d Cost) Cost {
 	switch {
 	case c.Quality == "" || c.Quality == None && c.Energy == 0:
@@ -59,13 +60,24 @@ func (c Cost) Plus(d Cost) Cost {
 	case d.Quality == "" || d.Quality == None && d.Energy == 0:
 		return c
 	}
-	return Cost{
+	sum := Cost{
 		Energy: c.Energy + d.Energy, Gross: gross(c, d), Load: c.Load + d.Load, Tail: c.Tail + d.Tail,
 		Quality: weaker(c.Quality, d.Quality),
 		Scope:   union(c.Scope, d.Scope, "+"), Source: union(c.Source, d.Source, " + "),
 		Uncertainty: max(c.Uncertainty, d.Uncertainty), Coverage: min(c.Coverage, d.Coverage),
 		Shared: max(c.Shared, d.Shared),
 	}
+	if most := larger(c, d); c.Known() && d.Known() && most.Energy/100 >= sum.Energy-most.Energy {
+		sum.Quality, sum.Uncertainty, sum.Coverage = most.Quality, most.Uncertainty, most.Coverage
+	}
+	return sum
+}
+
+func larger(c, d Cost) Cost {
+	if d.Energy > c.Energy {
+		return d
+	}
+	return c
 }
 
 // gross adds up what two costs are with their idle shares. A share that is not

@@ -53,6 +53,17 @@ func TestSumIsAsGoodAsItsWeakerPart(t *testing.T) {
 	if sum.Energy != 5*power.Joule || sum.Quality != power.Estimated || sum.Source != "rapl + prior" {
 		t.Errorf("sum is %+v", sum)
 	}
+	trifle := power.Cost{Energy: 20_000, Quality: power.Estimated, Source: "prior"}
+	whole := power.Cost{Energy: 2 * power.Joule, Quality: power.Measured, Source: "rapl", Coverage: 0.9, Uncertainty: 0.1}
+	for _, sum := range []power.Cost{trifle.Plus(whole), whole.Plus(trifle)} {
+		if sum.Quality != power.Measured || sum.Energy != 2_020_000 || sum.Coverage != 0.9 || sum.Uncertainty != 0.1 {
+			t.Errorf("with a hundredth that is estimated the sum is %+v", sum)
+		}
+	}
+	unknown := power.Cost{Quality: power.Unknown}
+	if sum := unknown.Plus(measured); sum.Quality != power.Unknown {
+		t.Errorf("with an unknown part the sum is %+v", sum)
+	}
 	if got := (power.Cost{}).Plus(measured); got != measured {
 		t.Errorf("nothing plus measured is %+v", got)
 	}
