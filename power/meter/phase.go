@@ -8,8 +8,8 @@ import (
 // phase is a stretch of time in which the same jobs run, each of them either
 // reading its prompt or writing.
 type phase struct {
-	start, end time.Time // no end: it is still on
-	members    []member
+	start   time.Time
+	members []member
 	// after is the job that has just ended, if none runs: the phase is its
 	// tail.
 	after *Span
@@ -42,7 +42,6 @@ func newPhase(now time.Time, jobs []*Span) *phase {
 
 // close ends the phase, between two looks at the processors.
 func (p *phase) close(now time.Time, from, to processors) {
-	p.end = now
 	for i := range p.members {
 		m := &p.members[i]
 		m.tokens = m.span.tokens.Load() - m.before

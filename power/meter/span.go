@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -193,6 +192,3 @@ func (p part) uncertainty(window time.Duration) float64 {
 	}
 	return min(math.Sqrt(sum), 1)
 }
-
-// String names the span in logs.
-func (s *Span) String() string { return strings.TrimSpace(s.work.Backend + " " + s.work.ID) }
