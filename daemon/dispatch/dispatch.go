@@ -197,6 +197,9 @@ func (d *Dispatcher) Prospect(tier power.Tier, backends backend.Snapshot) (route
 	if s.Refusal != nil {
 		return route.Decision{}, s.Refusal
 	}
+	candidates := func(backends backend.Snapshot, model string) []job.Candidate {
+		return d.candidates(s, backends, model, tier.MoreCarefulThan(power.Mains))
+	}
 	j := job.Job{Kind: job.Chat}
 	j.Class = job.Interactive
 	if len(s.models(tier, backends)) == 0 {
@@ -204,11 +207,9 @@ func (d *Dispatcher) Prospect(tier power.Tier, backends backend.Snapshot) (route
 		if all := backends.Models(); len(all) > 0 {
 			j.Model = all[0]
 		}
-		return route.Decide(s.Rules, tier, j, backends.Candidates(j.Model))
+		return route.Decide(s.Rules, tier, j, candidates(backends, j.Model))
 	}
-	decision, _, err := s.decide(tier, j, backends, func(backends backend.Snapshot, model string) []job.Candidate {
-		return d.candidates(s, backends, model, tier.MoreCarefulThan(power.Mains))
-	})
+	decision, _, err := s.decide(tier, j, backends, candidates)
 	return decision, err
 }
 
