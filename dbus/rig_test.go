@@ -172,9 +172,20 @@ func (s *scripted) last() job.Job {
 }
 
 // decision is where the scripts' jobs go.
-var decision = route.Decision{
-	Backend: "ollama-npu", Class: power.NPU, Tier: power.Battery, Reason: "fewest joules",
-	Alternatives: []string{"ollama-igpu"}, Quality: power.Estimated,
+var decision = decided()
+
+func decided() route.Decision {
+	candidate := func(id string, class power.DeviceClass, draw power.Power) job.Candidate {
+		return job.Candidate{ID: id, Class: class, Healthy: true, Model: &job.Model{Resident: true}, Profile: job.Profile{Draw: draw, Decode: 20, Quality: power.Estimated}}
+	}
+	rules, j := route.DefaultRules(), job.Job{Annotations: job.Annotations{PreferPowerEfficiency: true}}
+	d, err := route.Decide(&rules, power.Battery, &j, []job.Candidate{
+		candidate("ollama-igpu", power.IntegratedGPU, 12*power.Watt), candidate("ollama-npu", power.NPU, 3*power.Watt),
+	})
+	if err != nil {
+		panic(err)
+	}
+	return d
 }
 
 // answers is a script that writes tokens.

@@ -80,7 +80,7 @@ const leastLimit = 10 * time.Second
 // is predicted to be, and before that as long as a load may take.
 func (r *run) limits(b backend.Backend) limits {
 	c := r.Dispatcher.candidates(r.settings, backend.Snapshot{b}, r.job.Model, r.now.Supply.Discharging)[0]
-	e := c.Estimate(r.job, r.job.MostTokens())
+	e := c.Estimate(&r.job, float64(r.job.MostTokens()))
 	first, whole := e.FirstToken-e.Load, e.Total-e.Load
 	if !r.job.Stream || r.job.Tools {
 		// The answer begins when it is complete, or when it is clear that

@@ -207,7 +207,7 @@ func (d *Dispatcher) Prospect(tier power.Tier, backends backend.Snapshot) (route
 		if all := backends.Models(); len(all) > 0 {
 			j.Model = all[0]
 		}
-		return route.Decide(s.Rules, tier, j, candidates(backends, j.Model))
+		return route.Decide(&s.Rules, tier, &j, candidates(backends, j.Model))
 	}
 	decision, _, err := s.decide(tier, j, backends, candidates)
 	return decision, err
@@ -226,7 +226,7 @@ func (s *Settings) decide(tier power.Tier, j job.Job, backends backend.Snapshot,
 	err = &job.Error{Code: job.ModelNotFound, Field: "model", Detail: "none is named, there is no default and none is loaded"}
 	for i, name := range models {
 		j.Model = name
-		found, why := route.Decide(s.Rules, tier, j, candidates(backends, name))
+		found, why := route.Decide(&s.Rules, tier, &j, candidates(backends, name))
 		if why == nil {
 			return found, name, nil
 		}

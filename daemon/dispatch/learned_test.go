@@ -72,7 +72,7 @@ func TestWhatJobsTookStandsForWhatWasAssumed(t *testing.T) {
 				t.Fatal(err)
 			}
 			if d := s.report.Decision; d.Backend != c.want || d.Quality != c.quality {
-				t.Errorf("%s: it went to %s, by figures that are %s: %s", rule, d.Backend, d.Quality, d.Reason)
+				t.Errorf("%s: it went to %s, by figures that are %s: %s", rule, d.Backend, d.Quality, d.Reason())
 			}
 		})
 	}
@@ -112,17 +112,17 @@ func TestLearnedFiguresMakeTheEstimate(t *testing.T) {
 		},
 	}
 	j := job.Job{Kind: job.Chat, PromptBytes: 400}
-	assumed := c.Estimate(j, 50)
+	assumed := c.Estimate(&j, 50)
 	if assumed.Load != 5*time.Second || assumed.FirstToken != 7*time.Second || assumed.Total != 12*time.Second || assumed.Energy != 120*power.Joule {
 		t.Errorf("by assumptions: %+v", assumed)
 	}
 	c.Profile.LoadTime, c.Profile.LoadEnergy = 2*time.Second, 30*power.Joule
 	c.Profile.TokenEnergy, c.Profile.PromptEnergy = 2*power.Joule, power.Joule/10
-	if e := c.Estimate(j, 50); e.Load != 2*time.Second || e.Total != 9*time.Second || e.Energy != (30+10+100)*power.Joule {
+	if e := c.Estimate(&j, 50); e.Load != 2*time.Second || e.Total != 9*time.Second || e.Energy != (30+10+100)*power.Joule {
 		t.Errorf("by what was learned: %+v", e)
 	}
 	c.Model.Resident, j.Kind = true, job.Embed
-	if e := c.Estimate(j, 50); e.Total != 2*time.Second || e.Energy != 10*power.Joule {
+	if e := c.Estimate(&j, 50); e.Total != 2*time.Second || e.Energy != 10*power.Joule {
 		t.Errorf("of an embedding, with the model there: %+v", e)
 	}
 }

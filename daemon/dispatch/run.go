@@ -245,7 +245,7 @@ func (r *run) finish(ctx context.Context, err error) error {
 	case err == nil:
 		r.Log.LogAttrs(ctx, slog.LevelDebug, "job done",
 			slog.String("job", r.job.ID), slog.String("backend", r.decision.Backend), slog.String("model", r.job.Model),
-			slog.String("reason", r.decision.Reason), slog.Duration("after", time.Since(r.job.Arrived)))
+			slog.String("reason", r.decision.Reason()), slog.Duration("after", time.Since(r.job.Arrived)))
 		return nil
 	case errors.As(err, &e), errors.As(context.Cause(ctx), &e):
 	case errors.Is(err, context.Canceled), ctx.Err() != nil:

@@ -108,11 +108,11 @@ func validID(id string) error {
 // which net/http keeps them.
 func setRoute(h http.Header, id string, d route.Decision) {
 	h["X-Backend-Used"] = []string{d.Backend}
-	h["X-Routing-Reason"] = []string{header(d.Reason)}
+	h["X-Routing-Reason"] = []string{header(d.Reason())}
 	h["X-Estimated-Power-Watts"] = []string{strconv.FormatFloat(d.Estimate.Draw.Watts(), 'f', -1, 64)}
 	h["X-Estimated-Latency-Ms"] = []string{strconv.FormatInt(d.Latency.Milliseconds(), 10)}
-	if len(d.Alternatives) > 0 {
-		h["X-Alternatives"] = []string{strings.Join(d.Alternatives, ", ")}
+	if others := d.Alternatives(); len(others) > 0 {
+		h["X-Alternatives"] = []string{strings.Join(others, ", ")}
 	}
 	h["X-Request-Id"] = []string{id}
 	h["X-Tier"] = []string{d.Tier.String()}

@@ -190,7 +190,7 @@ func (s *Server) describeStatus(ctx context.Context, now tracker.Snapshot, backe
 		d.Holds = append(d.Holds, held(h))
 	}
 	if where, err := s.Runner.Prospect(now.Tier, backends); err == nil {
-		d.ActiveBackend, d.ActiveReason = where.Backend, where.Reason
+		d.ActiveBackend, d.ActiveReason = where.Backend, where.Reason()
 	} else {
 		d.ActiveReason = err.Error()
 	}

@@ -20,9 +20,22 @@ type Candidate struct {
 	Suspect string
 	// Priority decides between equals; higher goes first.
 	Priority int
+	// Vetoed says why its device may not be given work now, if it may not: it
+	// is too hot.
+	Vetoed string
+	// Slots is on how many jobs the backend works at once; zero is one.
+	Slots int
 	// Model is the job's model on this backend, or nil if it is not there.
 	Model   *Model
 	Profile Profile
+	// Wait is for how long the job would stand in line here.
+	Wait time.Duration
+	// Held is how much of the job's prompt, in bytes, the backend has probably
+	// read before and kept.
+	Held int
+	// Tail is what the device is expected to take for being kept ready once
+	// the job is over.
+	Tail power.Energy
 }
 
 // Model is a model that a backend has.
@@ -65,53 +78,56 @@ type Profile struct {
 	// LoadEnergy is of making the model resident, if they were learned. Where
 	// they are zero, the draw times the time stands for them.
 	TokenEnergy, PromptEnergy, LoadEnergy power.Energy
+	// HoldDraw is what the device draws for as long as a model is resident.
+	HoldDraw power.Power
 	// Quality tells priors (power.Estimated) from joules that were learned
-	// (power.Derived).
+	// (power.Derived), and Samples is from how many jobs.
 	Quality power.Quality
+	Samples int
 }
 
 // Estimate is what a job is predicted to need on one candidate.
 type Estimate struct {
-	// FirstToken and Total count from now: load included.
+	// FirstToken and Total count from now: line and load included.
 	FirstToken, Total time.Duration
-	Load              time.Duration
-	Energy            power.Energy
-	Draw              power.Power
+	Wait, Load        time.Duration
+	// Energy is all of it, and LoadEnergy and Tail are what of it is for
+	// making the model resident and for keeping it so.
+	Energy           power.Energy
+	LoadEnergy, Tail power.Energy
+	Draw             power.Power
 }
 
-// What an unlimited answer is expected to come to: the mean of the conversations
-// in the Azure LLM inference trace of 2023, and the longest answer in it
-// (https://github.com/Azure/AzurePublicDataset).
-const (
-	MeanTokens    = 211
-	LongestTokens = 1000
-)
+// LongestTokens is what an unlimited answer may well come to: as much as the
+// longest of the conversations that PriorLengths knows.
+const LongestTokens = 1000
 
 // bytesPerToken is the length of an English token in the common vocabularies,
 // give or take a third.
 const bytesPerToken = 4
 
 // Estimate predicts what j needs on c if tokens tokens are generated.
-func (c Candidate) Estimate(j Job, tokens int) Estimate {
-	p := c.Profile
-	e := Estimate{Draw: p.Draw}
+func (c *Candidate) Estimate(j *Job, tokens float64) Estimate {
+	p := &c.Profile
+	e := Estimate{Draw: p.Draw, Wait: c.Wait, Tail: c.Tail}
 	if c.Model != nil && !c.Model.Resident {
 		e.Load = c.LoadTime()
+		e.LoadEnergy = p.energy(1, p.LoadEnergy, e.Load)
 	}
 	if j.Kind == Embed {
 		tokens = 0
 	}
-	read, written := float64(j.PromptBytes)/bytesPerToken, float64(tokens)
-	prefill, decode := p.FirstToken+per(read, p.Prefill), per(written, p.Decode)
-	e.FirstToken = e.Load + prefill
+	read := float64(max(0, j.PromptBytes-c.Held)) / bytesPerToken
+	prefill, decode := p.FirstToken+per(read, p.Prefill), per(tokens, p.Decode)
+	e.FirstToken = e.Wait + e.Load + prefill
 	e.Total = e.FirstToken + decode
-	e.Energy = p.energy(1, p.LoadEnergy, e.Load) + p.energy(read, p.PromptEnergy, prefill) + p.energy(written, p.TokenEnergy, decode)
+	e.Energy = e.LoadEnergy + p.energy(read, p.PromptEnergy, prefill) + p.energy(tokens, p.TokenEnergy, decode) + e.Tail
 	return e
 }
 
 // energy returns what n things take that were learned to take so much each, or
 // else what working so long takes.
-func (p Profile) energy(n float64, each power.Energy, d time.Duration) power.Energy {
+func (p *Profile) energy(n float64, each power.Energy, d time.Duration) power.Energy {
 	if each == 0 || d == 0 {
 		return p.Draw.For(d)
 	}
@@ -119,7 +135,7 @@ func (p Profile) energy(n float64, each power.Energy, d time.Duration) power.Ene
 }
 
 // LoadTime predicts how long it takes to make the model resident, if it is not.
-func (c Candidate) LoadTime() time.Duration {
+func (c *Candidate) LoadTime() time.Duration {
 	switch {
 	case c.Model == nil:
 		return 0
@@ -144,14 +160,6 @@ func per(n, rate float64) time.Duration {
 
 // maxSeconds keeps absurd figures from overflowing a duration: a month.
 const maxSeconds = 30 * 24 * 3600
-
-// Tokens returns how many tokens j is expected to generate.
-func (j Job) Tokens() int {
-	if j.MaxTokens > 0 {
-		return min(j.MaxTokens, MeanTokens)
-	}
-	return MeanTokens
-}
 
 // MayReload reports whether m, where it is resident, may have to be loaded anew
 // for j, since it was loaded for less or more context than j asks for.

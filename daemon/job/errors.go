@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Code is why a job failed: what a front-end turns into its own wire's error.
@@ -40,6 +41,8 @@ type Error struct {
 	Detail string
 	// Refused tells why each backend was not taken, by its id.
 	Refused map[string]string
+	// RetryAfter is when the same request may do better; zero if nobody knows.
+	RetryAfter time.Duration
 	// Answer is a backend's own error response, if that is what failed the job.
 	Answer *Answer
 	// Told says that the backend's bytes, already handed on, end in an error

@@ -61,6 +61,11 @@ type Job struct {
 	// Tools tells that the model may call tools. Backends hold an answer back
 	// while they look for a call in it.
 	Tools bool
+	// Completion tells that somebody is writing on, and waits for the answer
+	// to go on with.
+	Completion bool
+	// Lengths is how long answers to such jobs were; zero if that is not known.
+	Lengths Lengths
 	// Client names the program that asks, as far as its wire can tell.
 	Client string
 	Annotations

@@ -59,7 +59,7 @@ func TestEstimate(t *testing.T) {
 	igpu := job.Profile{Draw: 12 * power.Watt, FirstToken: 350 * time.Millisecond, Prefill: 220, Decode: 22, LoadRate: 1e9}
 	resident := job.Candidate{Profile: igpu, Model: &job.Model{Size: 4e9, Resident: true}}
 	j := job.Job{Kind: job.Chat, MaxTokens: 44, PromptBytes: 880}
-	e := resident.Estimate(j, j.Tokens())
+	e := resident.Estimate(&j, 44)
 	if e.FirstToken != 1350*time.Millisecond || e.Total != 3350*time.Millisecond || e.Load != 0 {
 		t.Errorf("resident: %+v", e)
 	}
@@ -68,27 +68,38 @@ func TestEstimate(t *testing.T) {
 	}
 	cold := resident
 	cold.Model = &job.Model{Size: 4e9}
-	if e := cold.Estimate(j, j.Tokens()); e.Load != 5*time.Second || e.FirstToken != 6350*time.Millisecond {
+	if e := cold.Estimate(&j, 44); e.Load != 5*time.Second || e.FirstToken != 6350*time.Millisecond {
 		t.Errorf("not resident: %+v", e)
 	}
 	j.Kind = job.Embed
-	if e := resident.Estimate(j, j.Tokens()); e.Total != e.FirstToken {
+	if e := resident.Estimate(&j, 44); e.Total != e.FirstToken {
 		t.Errorf("an embedding takes %v after its first token", e.Total-e.FirstToken)
 	}
-	if e := (job.Candidate{}).Estimate(j, j.Tokens()); e.Total != 0 {
+	if e := (&job.Candidate{}).Estimate(&j, 44); e.Total != 0 {
 		t.Errorf("unknown rates take %v", e.Total)
 	}
 }
 
-func TestTokens(t *testing.T) {
-	for _, c := range []struct{ max, mean, most int }{
-		{0, job.MeanTokens, job.LongestTokens},
-		{16, 16, 16},
-		{4096, job.MeanTokens, 4096},
-	} {
-		j := job.Job{MaxTokens: c.max}
-		if j.Tokens() != c.mean || j.MostTokens() != c.most {
-			t.Errorf("limit %d: %d and %d, want %d and %d", c.max, j.Tokens(), j.MostTokens(), c.mean, c.most)
+func TestEstimateCountsWhatIsKnownOfTheMoment(t *testing.T) {
+	c := job.Candidate{
+		Profile: job.Profile{Draw: 10 * power.Watt, Prefill: 100, Decode: 10}, Model: &job.Model{Resident: true},
+		Wait: 5 * time.Second, Held: 400, Tail: 3 * power.Joule,
+	}
+	j := job.Job{Kind: job.Chat, PromptBytes: 800}
+	e := c.Estimate(&j, 20)
+	if e.FirstToken != 6*time.Second || e.Total != 8*time.Second || e.Energy != 33*power.Joule || e.Tail != 3*power.Joule {
+		t.Errorf("in line for 5 s, half of the prompt read before: %+v", e)
+	}
+	c.Held = 10_000
+	if e := c.Estimate(&j, 20); e.FirstToken != 5*time.Second {
+		t.Errorf("all of it read before: %+v", e)
+	}
+}
+
+func TestMostTokens(t *testing.T) {
+	for limit, want := range map[int]int{0: job.LongestTokens, 16: 16, 4096: 4096} {
+		if got := (job.Job{MaxTokens: limit}).MostTokens(); got != want {
+			t.Errorf("limit %d: %d, want %d", limit, got, want)
 		}
 	}
 }

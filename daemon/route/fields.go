@@ -6,16 +6,12 @@ import "math"
 // of compute.v1 and our additions. The values are strings, lists of strings,
 // float64 and int32.
 func (d Decision) Fields() map[string]any {
-	alternatives := d.Alternatives
-	if alternatives == nil {
-		alternatives = []string{}
-	}
 	return map[string]any{
 		"backend_used":            d.Backend,
 		"hardware":                string(d.Class),
 		"tier":                    d.Tier.String(),
-		"reason":                  d.Reason,
-		"alternatives":            alternatives,
+		"reason":                  d.Reason(),
+		"alternatives":            d.Alternatives(),
 		"estimated_power_watts":   d.Estimate.Draw.Watts(),
 		"estimated_latency_ms":    int32(min(d.Latency.Milliseconds(), math.MaxInt32)),
 		"estimated_energy_joules": d.Estimate.Energy.Joules(),

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/power"
@@ -20,62 +21,66 @@ const (
 	noModel
 	away       // not healthy, and known to have the model
 	notAllowed // the tier's rule for discrete GPUs
+	tooHot
 	tooHungry
 	tooSlow
 )
 
-// refusal is why one backend is no candidate.
-type refusal struct {
-	id    string
-	fault fault
-	why   string
-}
-
-// sift parts the candidates that meet every constraint from the others.
-func (w weigher) sift(candidates []job.Candidate) (fit []weighed, refusals []refusal) {
-	for _, c := range candidates {
-		e := c.Estimate(w.job, w.job.Tokens())
-		if f, why := w.fault(c, e); f != none {
-			refusals = append(refusals, refusal{c.ID, f, why})
-		} else {
-			fit = append(fit, weighed{c, e})
-		}
-	}
-	return fit, refusals
-}
-
-// fault returns the first constraint that c does not meet, and says so.
-func (w weigher) fault(c job.Candidate, e job.Estimate) (fault, string) {
-	j := w.job
+// fault returns the first constraint that c does not meet.
+func (w *weigher) fault(c *job.Candidate, e *job.Estimate) fault {
 	switch {
 	case !w.targeted(c):
-		return notTarget, "not the target"
+		return notTarget
 	case !c.Healthy && c.Model != nil:
-		return away, "not healthy: " + c.Problem
+		return away
 	case !c.Healthy:
-		return unhealthy, "not healthy: " + c.Problem
+		return unhealthy
 	case c.Model == nil:
-		return noModel, fmt.Sprintf("has no model %q", j.Model)
+		return noModel
 	case c.Class.Discrete() && !w.discreteAllowed(c):
-		return notAllowed, w.notAllowed(c)
-	case j.MaxPower > 0 && e.Draw > j.MaxPower:
-		return tooHungry, fmt.Sprintf("draws %v, more than max_power_watts allows (%v)", e.Draw, j.MaxPower)
-	case j.MaxLatency > 0 && w.tooSlow(e):
-		return tooSlow, fmt.Sprintf("first token predicted after %d ms%s, later than max_latency_ms allows (%d)",
-			e.FirstToken.Milliseconds(), w.more(), j.MaxLatency.Milliseconds())
+		return notAllowed
+	case c.Vetoed != "":
+		return tooHot
+	case w.job.MaxPower > 0 && e.Draw > w.job.MaxPower:
+		return tooHungry
+	case w.job.MaxLatency > 0 && w.tooSlow(e):
+		return tooSlow
 	default:
-		return none, ""
+		return none
+	}
+}
+
+// why says which constraint an option does not meet.
+func (w *weigher) why(o *Option) string {
+	switch o.fault {
+	case notTarget:
+		return "not the target"
+	case away, unhealthy:
+		return "not healthy: " + o.Problem
+	case noModel:
+		return fmt.Sprintf("has no model %q", w.job.Model)
+	case notAllowed:
+		return w.notAllowed(o.Candidate)
+	case tooHot:
+		return o.Vetoed
+	case tooHungry:
+		return fmt.Sprintf("draws %v, more than max_power_watts allows (%v)", o.Estimate.Draw, w.job.MaxPower)
+	case tooSlow:
+		return fmt.Sprintf("first token predicted after %d ms%s, later than max_latency_ms allows (%d)",
+			o.Estimate.FirstToken.Milliseconds(), w.more(), w.job.MaxLatency.Milliseconds())
+	default:
+		return ""
 	}
 }
 
 // tooSlow compares whole milliseconds, as they were asked for: the microseconds
 // since the job's arrival are nobody's latency.
-func (w weigher) tooSlow(e job.Estimate) bool {
+func (w *weigher) tooSlow(e *job.Estimate) bool {
 	return (w.job.Waited + e.FirstToken).Milliseconds() > w.job.MaxLatency.Milliseconds()
 }
 
 // more says what is already gone of the time to the first token.
-func (w weigher) more() string {
+func (w *weigher) more() string {
 	if gone := w.job.Waited.Milliseconds(); gone > 0 {
 		return fmt.Sprintf(" more, %d ms after arrival", gone)
 	}
@@ -83,14 +88,14 @@ func (w weigher) more() string {
 }
 
 // targeted reports whether c is, or may be, what the client named.
-func (w weigher) targeted(c job.Candidate) bool {
+func (w *weigher) targeted(c *job.Candidate) bool {
 	return w.anyTarget() || w.named(c)
 }
 
-func (w weigher) anyTarget() bool { return w.job.Target == "" || w.job.Target == "auto" }
+func (w *weigher) anyTarget() bool { return w.job.Target == "" || w.job.Target == "auto" }
 
 // named reports whether the client named c, by id or by class.
-func (w weigher) named(c job.Candidate) bool {
+func (w *weigher) named(c *job.Candidate) bool {
 	target := w.job.Target
 	if target == c.ID || target == string(c.Class) {
 		return true
@@ -101,7 +106,7 @@ func (w weigher) named(c job.Candidate) bool {
 	return target == string(power.DiscreteGPU) && c.Class == power.NVIDIA
 }
 
-func (w weigher) discreteAllowed(c job.Candidate) bool {
+func (w *weigher) discreteAllowed(c *job.Candidate) bool {
 	switch w.rule.DiscreteGPU {
 	case Always:
 		return true
@@ -115,7 +120,7 @@ func (w weigher) discreteAllowed(c job.Candidate) bool {
 }
 
 // notAllowed says why c may not run here, and how it might.
-func (w weigher) notAllowed(c job.Candidate) string {
+func (w *weigher) notAllowed(c *job.Candidate) string {
 	what := "a discrete GPU"
 	if c.Class == power.Unclassified {
 		what = "a server whose device is not known (configure its hardware)"
@@ -132,33 +137,41 @@ func (w weigher) notAllowed(c job.Candidate) string {
 
 // refusal returns the error for a job that no candidate fits. Its code is that
 // of the fault of those that came closest.
-func (w weigher) refusal(refusals []refusal) error {
+func (w *weigher) refusal(options []Option) error {
 	closest := notTarget
 	e := &job.Error{Code: job.NoBackend, Refused: make(map[string]string)}
-	for _, r := range refusals {
-		closest = max(closest, r.fault)
-		if r.fault != notTarget { // of which the client knows
-			e.Refused[r.id] = r.why
+	for i := range options {
+		o := &options[i]
+		closest = max(closest, o.fault)
+		if o.fault != notTarget { // of which the client knows
+			e.Refused[o.ID] = w.why(o)
 		}
 	}
 	switch {
-	case len(refusals) == 0:
+	case len(options) == 0:
 		e.Detail = "none is configured, and none was found"
 	case closest == notTarget:
 		e.Code, e.Field = job.BackendNotFound, "target"
-		e.Detail = fmt.Sprintf("%q is neither a backend nor its hardware; there are %s", w.job.Target, ids(refusals))
+		e.Detail = fmt.Sprintf("%q is neither a backend nor its hardware; there are %s", w.job.Target, ids(options))
 	case closest == noModel:
 		e.Code, e.Field, e.Detail = job.ModelNotFound, "model", fmt.Sprintf("%q", w.job.Model)
 	case closest == notAllowed:
 		e.Code = job.PowerPolicy
+	case closest == tooHot:
+		e.Code, e.RetryAfter = job.Busy, hotFor
 	}
 	return e
 }
 
-func ids(refusals []refusal) string {
+// hotFor is after which time a processor that is too hot is worth another try:
+// that for which it must not have been slowed down (power.HeatPolicy).
+const hotFor = 10 * time.Second
+
+func ids(options []Option) string {
 	var list []string
-	for _, r := range refusals {
-		list = append(list, r.id)
+	for i := range options {
+		list = append(list, options[i].ID)
 	}
+	slices.Sort(list)
 	return strings.Join(list, ", ")
 }

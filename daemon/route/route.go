@@ -2,7 +2,6 @@ package route
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -21,66 +20,167 @@ type Decision struct {
 	// Latency is the predicted time from the job's arrival to its first token.
 	Latency time.Duration
 	Tier    power.Tier
-	Reason  string
-	// Alternatives are the other candidates, the next best first.
-	Alternatives []string
-	// Refused tells why each of the other backends is no candidate.
-	Refused map[string]string
+	// Options are all backends: the one that was chosen, the others that the
+	// job may run on, the next best first, and those that it may not run on.
+	Options []Option
+
+	weigher *weigher
 }
 
+// Option is one backend weighed for a job.
+type Option struct {
+	*job.Candidate
+	Estimate job.Estimate
+	// Miss is how probable it is that the last token comes after it is due,
+	// as far as that depends on how long the answer gets.
+	Miss float64
+	// Cost is joules plus w times seconds, in joules.
+	Cost power.Energy
+
+	fault fault
+	// short and rank order options: of a probability to be late, and by cost
+	// where something is to be learned.
+	short int
+	rank  power.Energy
+}
+
+// Fit reports whether the job may run there.
+func (o *Option) Fit() bool { return o.fault == none }
+
 // Decide returns where j runs on that tier. The candidates are all backends,
-// fit or not; they are not changed.
+// fit or not; they are not changed, and the decision refers to them.
 //
 // Without a fit one the error is a *job.Error with the reasons, and one of the
-// codes BackendNotFound, NoBackend, ModelNotFound and PowerPolicy.
-func Decide(rules Rules, tier power.Tier, j job.Job, candidates []job.Candidate) (Decision, error) {
-	rule := rules.For(tier)
-	if j.Class == job.Background && rule.Background == Refuse {
-		return Decision{}, job.Errorf(job.PowerPolicy, "background jobs are refused on tier %v", tier)
+// codes BackendNotFound, NoBackend, ModelNotFound and PowerPolicy; the decision
+// has the options even then.
+func Decide(rules *Rules, tier power.Tier, j *job.Job, candidates []job.Candidate) (Decision, error) {
+	w := newWeigher(rules, tier, j)
+	d := Decision{Tier: tier, Options: make([]Option, len(candidates)), weigher: w}
+	for i := range candidates {
+		d.Options[i] = w.weigh(&candidates[i])
 	}
-	w := weigher{rules: rules, rule: rule, tier: tier, job: j}
-	fit, refusals := w.sift(candidates)
-	if len(fit) == 0 {
-		return Decision{}, w.refusal(refusals)
+	slices.SortFunc(d.Options, w.compare)
+	if w.job.Class == job.Background && w.rule.Background == Refuse {
+		return d, job.Errorf(job.PowerPolicy, "background jobs are refused on tier %v", tier)
 	}
-	slices.SortFunc(fit, w.compare)
-	d := Decision{
-		Backend: fit[0].ID, Class: fit[0].Class, Estimate: fit[0].estimate, Quality: fit[0].Profile.Quality,
-		Latency: j.Waited + fit[0].estimate.FirstToken, Tier: tier, Refused: make(map[string]string),
+	if len(d.Options) == 0 || !d.Options[0].Fit() {
+		return d, w.refusal(d.Options)
 	}
-	for _, c := range fit[1:] {
-		d.Alternatives = append(d.Alternatives, c.ID)
-	}
-	for _, r := range refusals {
-		d.Refused[r.id] = r.why
-	}
-	d.Reason = w.reason(fit[0], len(fit))
+	best := &d.Options[0]
+	d.Backend, d.Class, d.Estimate, d.Quality = best.ID, best.Class, best.Estimate, best.Profile.Quality
+	d.Latency = w.job.Waited + best.Estimate.FirstToken
 	return d, nil
 }
 
-// weighed is a candidate with its prediction.
-type weighed struct {
-	job.Candidate
-	estimate job.Estimate
+// Alternatives returns the other backends that the job may run on, the next
+// best first.
+func (d Decision) Alternatives() []string {
+	list := []string{}
+	for i := range d.Options {
+		if o := &d.Options[i]; i > 0 && o.Fit() {
+			list = append(list, o.ID)
+		}
+	}
+	return list
+}
+
+// Refused tells why the job may not run on each of the other backends.
+func (d Decision) Refused() map[string]string {
+	refused := make(map[string]string)
+	for i := range d.Options {
+		if o := &d.Options[i]; !o.Fit() {
+			refused[o.ID] = d.weigher.why(o)
+		}
+	}
+	return refused
 }
 
 // weigher weighs candidates for one job on one tier.
 type weigher struct {
-	rules Rules
-	rule  Rule
-	tier  power.Tier
-	job   job.Job
+	rules   *Rules
+	rule    Rule
+	tier    power.Tier
+	job     job.Job
+	lengths job.Lengths
+	mean    float64
+	due     Due
+	by      preference
 }
 
-// compare orders candidates from the best: those that failed lately and those
-// that would be late come behind all others, then the cost decides, and among
-// equals the user.
-func (w weigher) compare(a, b weighed) int {
+func newWeigher(rules *Rules, tier power.Tier, j *job.Job) *weigher {
+	w := &weigher{rules: rules, rule: rules.For(tier), tier: tier, job: *j, lengths: j.Expected(), due: rules.due(j)}
+	w.mean = w.lengths.Mean()
+	w.by = w.preference()
+	return w
+}
+
+// weigh predicts what the job takes on c, and looks for a constraint that c
+// does not meet.
+func (w *weigher) weigh(c *job.Candidate) Option {
+	o := Option{Candidate: c, Estimate: c.Estimate(&w.job, w.mean)}
+	o.Miss = w.miss(c, o.Estimate.FirstToken)
+	o.Cost = o.Estimate.Energy + w.rule.Worth.For(o.Estimate.Total)
+	if w.by == byEnergy {
+		o.Cost = o.Estimate.Energy
+	}
+	o.fault = w.fault(c, &o.Estimate)
+	if o.Miss > w.rules.MayMiss {
+		o.short = 1 + int(o.Miss*missSteps+0.5)
+	}
+	o.rank = w.curious(c, o.Cost)
+	return o
+}
+
+// missSteps is how finely probabilities to be late are told apart where no
+// candidate is likely to be in time: those in the same step differ in cost.
+const missSteps = 10
+
+// miss returns how probable it is that the last token comes after it is due.
+// The time that an answer takes and the time that it may take both grow with
+// its length; from where the one has overtaken the other, it is late.
+func (w *weigher) miss(c *job.Candidate, first time.Duration) float64 {
+	if w.due == (Due{}) {
+		return 0
+	}
+	slack := (w.due.After - w.job.Waited - first).Seconds()
+	each := 0.0
+	if c.Profile.Decode > 0 && w.job.Kind != job.Embed {
+		each = 1 / c.Profile.Decode
+	}
+	each -= w.due.PerToken.Seconds()
+	switch {
+	case each > 0 && slack >= 0:
+		return 1 - w.lengths.Share(slack/each)
+	case each < 0 && slack < 0:
+		return w.lengths.Share(slack / each)
+	case slack < 0:
+		return 1
+	default:
+		return 0
+	}
+}
+
+// curious returns the cost by which c is compared: one that little is known of
+// is taken to be a little cheaper than is assumed, so that it is tried where
+// that cannot cost much. A discrete GPU is not woken for curiosity.
+func (w *weigher) curious(c *job.Candidate, cost power.Energy) power.Energy {
+	unknown := w.rules.Samples - c.Profile.Samples
+	if unknown <= 0 || c.Class.Discrete() {
+		return cost
+	}
+	return cost - power.Energy(float64(cost)*w.rules.Curiosity*float64(unknown)/float64(w.rules.Samples))
+}
+
+// compare orders options from the best: those that the job may not run on, that
+// failed lately and that would be late come behind all others, then the cost
+// decides, and among equals the user.
+func (w *weigher) compare(a, b Option) int {
 	return cmp.Or(
+		first(a.fault == none, b.fault == none),
 		first(a.Suspect == "", b.Suspect == ""),
-		first(!w.late(a), !w.late(b)),
+		cmp.Compare(a.short, b.short),
 		first(w.preset(a), w.preset(b)),
-		w.byCost(a, b),
+		w.byCost(&a, &b),
 		cmp.Compare(b.Priority, a.Priority),
 		first(a.ID == w.rules.DefaultBackend, b.ID == w.rules.DefaultBackend),
 		strings.Compare(a.ID, b.ID),
@@ -99,14 +199,9 @@ func first(a, b bool) int {
 	}
 }
 
-// late reports whether the last token would come after the deadline.
-func (w weigher) late(c weighed) bool {
-	return w.job.Deadline > 0 && w.job.Waited+c.estimate.Total > w.job.Deadline
-}
-
-// preset reports whether c is what the user wants used regardless of cost.
-func (w weigher) preset(c weighed) bool {
-	return !w.rules.PowerAware && w.preference() == byCost && c.ID == w.rules.DefaultBackend
+// preset reports whether o is what the user wants used regardless of cost.
+func (w *weigher) preset(o Option) bool {
+	return !w.rules.PowerAware && w.by == byCost && o.ID == w.rules.DefaultBackend
 }
 
 // preference is what a job asks of the cost.
@@ -118,7 +213,7 @@ const (
 	byEnergy
 )
 
-func (w weigher) preference() preference {
+func (w *weigher) preference() preference {
 	switch {
 	case w.job.LatencyCritical && w.rules.OptimizeLatency:
 		return byTime
@@ -131,55 +226,14 @@ func (w weigher) preference() preference {
 
 // byCost compares by predicted joules plus w times predicted seconds, with w
 // infinite for the latency-critical, and 0 where nobody waits.
-func (w weigher) byCost(a, b weighed) int {
-	seconds := cmp.Compare(a.estimate.Total, b.estimate.Total)
-	joules := cmp.Compare(a.estimate.Energy, b.estimate.Energy)
-	switch w.preference() {
+func (w *weigher) byCost(a, b *Option) int {
+	seconds := cmp.Compare(a.Estimate.Total, b.Estimate.Total)
+	switch w.by {
 	case byTime:
-		return cmp.Or(seconds, joules)
+		return cmp.Or(seconds, cmp.Compare(a.rank, b.rank))
 	case byEnergy:
-		return cmp.Or(joules, seconds)
+		return cmp.Or(cmp.Compare(a.rank, b.rank), seconds)
 	default:
-		return cmp.Compare(w.cost(a.estimate), w.cost(b.estimate))
+		return cmp.Compare(a.rank, b.rank)
 	}
 }
-
-func (w weigher) cost(e job.Estimate) power.Energy {
-	return e.Energy + w.rule.Worth.For(e.Total)
-}
-
-// reason says in one line of ASCII why c was taken, as headers need it.
-func (w weigher) reason(c weighed, fit int) string {
-	var why string
-	switch e := c.estimate; {
-	case w.preset(c):
-		why = "default backend, routing is not power-aware"
-	case w.preference() == byTime:
-		why = fmt.Sprintf("fastest, %s predicted (latency-critical)", seconds(e.Total))
-	case w.preference() == byEnergy:
-		why = fmt.Sprintf("fewest joules, %v predicted (%s)", e.Energy, w.whyEnergy())
-	default:
-		why = fmt.Sprintf("least cost, %v + %s at %v predicted (tier %v)", e.Energy, seconds(e.Total), w.rule.Worth, w.tier)
-	}
-	if w.job.Target != "" && w.job.Target != "auto" {
-		why = "target " + w.job.Target + "; " + why
-	}
-	if fit == 1 {
-		why = "only candidate; " + why
-	}
-	return why
-}
-
-// whyEnergy says why seconds are worth nothing.
-func (w weigher) whyEnergy() string {
-	switch {
-	case w.job.PreferPowerEfficiency:
-		return "power efficiency preferred"
-	case w.job.Class == job.Background:
-		return "background"
-	default:
-		return "tier " + w.tier.String()
-	}
-}
-
-func seconds(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds()) }

@@ -41,6 +41,15 @@ func chat(change func(*job.Job)) job.Job {
 	return j
 }
 
+func decide(tier power.Tier, j job.Job, candidates []job.Candidate) (route.Decision, error) {
+	rules := route.DefaultRules()
+	return route.Decide(&rules, tier, &j, candidates)
+}
+
+func decideBy(rules *route.Rules, tier power.Tier, j job.Job, candidates []job.Candidate) (route.Decision, error) {
+	return route.Decide(rules, tier, &j, candidates)
+}
+
 func critical(j *job.Job)            { j.LatencyCritical = true }
 func efficient(j *job.Job)           { j.PreferPowerEfficiency = true }
 func background(j *job.Job)          { j.Class = job.Background }
@@ -83,9 +92,9 @@ func TestDecide(t *testing.T) {
 		{"a deadline that the cheapest would miss", power.Low, chat(func(j *job.Job) { j.Deadline = 15 * time.Second }), "ollama-igpu"},
 		{"a deadline that all would miss", power.Low, chat(func(j *job.Job) { j.Deadline = time.Second }), "ollama-npu"},
 	} {
-		d, err := route.Decide(route.DefaultRules(), c.tier, c.job, laptop())
+		d, err := decide(c.tier, c.job, laptop())
 		if err != nil || d.Backend != c.want {
-			t.Errorf("%s: got %s (%s), %v; want %s", c.rule, d.Backend, d.Reason, err, c.want)
+			t.Errorf("%s: got %s (%s), %v; want %s", c.rule, d.Backend, d.Reason(), err, c.want)
 		}
 	}
 }
@@ -96,18 +105,18 @@ func TestReasonsAreASCIIAndSaySo(t *testing.T) {
 		tier power.Tier
 		want string
 	}{
-		{chat(nil), power.Battery, "least cost, 119 J + 9.9 s at 15.0 W predicted (tier battery)"},
-		{chat(critical), power.Mains, "fastest, 3.4 s predicted (latency-critical)"},
-		{chat(nil), power.Low, "fewest joules, 65.7 J predicted (tier low)"},
-		{chat(background), power.Mains, "fewest joules, 65.7 J predicted (background)"},
-		{chat(nvidia), power.Saver, "only candidate; target nvidia; least cost, 187 J + 3.4 s at 6.0 W predicted (tier saver)"},
+		{chat(nil), power.Battery, "least cost, 123 J + 10.3 s at 15.0 W predicted (tier battery)"},
+		{chat(critical), power.Mains, "fastest, 3.5 s predicted (latency-critical)"},
+		{chat(nil), power.Low, "fewest joules, 67.9 J predicted (tier low)"},
+		{chat(background), power.Mains, "fewest joules, 67.9 J predicted (background)"},
+		{chat(nvidia), power.Saver, "only candidate; target nvidia; least cost, 193 J + 3.5 s at 6.0 W predicted (tier saver)"},
 	} {
-		d, err := route.Decide(route.DefaultRules(), c.tier, c.job, laptop())
-		if err != nil || d.Reason != c.want {
-			t.Errorf("got %q, %v; want %q", d.Reason, err, c.want)
+		d, err := decide(c.tier, c.job, laptop())
+		if err != nil || d.Reason() != c.want {
+			t.Errorf("got %q, %v; want %q", d.Reason(), err, c.want)
 		}
-		if strings.ContainsFunc(d.Reason, func(r rune) bool { return r < ' ' || r > '~' }) {
-			t.Errorf("%q does not fit in a header", d.Reason)
+		if strings.ContainsFunc(d.Reason(), func(r rune) bool { return r < ' ' || r > '~' }) {
+			t.Errorf("%q does not fit in a header", d.Reason())
 		}
 	}
 }
@@ -115,22 +124,22 @@ func TestReasonsAreASCIIAndSaySo(t *testing.T) {
 func TestDecisionTellsOfTheOthers(t *testing.T) {
 	candidates := laptop()
 	candidates[3].Healthy, candidates[3].Problem = false, "connection refused"
-	d, err := route.Decide(route.DefaultRules(), power.Battery, chat(nil), candidates)
-	if err != nil || !slices.Equal(d.Alternatives, []string{"ollama-npu"}) {
-		t.Fatalf("alternatives are %v, %v", d.Alternatives, err)
+	d, err := decide(power.Battery, chat(nil), candidates)
+	if err != nil || !slices.Equal(d.Alternatives(), []string{"ollama-npu"}) {
+		t.Fatalf("alternatives are %v, %v", d.Alternatives(), err)
 	}
 	want := map[string]string{
 		"ollama-nvidia": "a discrete GPU runs on tier battery only latency-critical jobs, or when named",
 		"ollama-cpu":    "not healthy: connection refused",
 	}
-	if !reflect.DeepEqual(d.Refused, want) {
-		t.Errorf("refused are %v", d.Refused)
+	if !reflect.DeepEqual(d.Refused(), want) {
+		t.Errorf("refused are %v", d.Refused())
 	}
 }
 
 func TestLatencyCountsFromArrival(t *testing.T) {
 	j := chat(func(j *job.Job) { j.Target, j.Waited = "igpu", 2*time.Second })
-	d, err := route.Decide(route.DefaultRules(), power.Battery, j, laptop())
+	d, err := decide(power.Battery, j, laptop())
 	if err != nil || d.Latency != 2*time.Second+d.Estimate.FirstToken || d.Fields()["estimated_latency_ms"] != int32(2350) {
 		t.Errorf("%v, %v of which %v are to come", err, d.Latency, d.Estimate.FirstToken)
 	}
@@ -142,18 +151,18 @@ func TestUnlikelyToBeLoadedCostsMore(t *testing.T) {
 		candidates[i].Profile.LoadRate = 1e9
 		candidates[i].Model = &job.Model{Size: 8e9, Resident: candidates[i].ID == "ollama-npu"}
 	}
-	d, err := route.Decide(route.DefaultRules(), power.Saver, chat(nil), candidates)
+	d, err := decide(power.Saver, chat(nil), candidates)
 	if err != nil || d.Backend != "ollama-npu" {
-		t.Errorf("got %s (%s), %v; want the one that has it loaded", d.Backend, d.Reason, err)
+		t.Errorf("got %s (%s), %v; want the one that has it loaded", d.Backend, d.Reason(), err)
 	}
 }
 
 func TestSuspectsAreTheLastResort(t *testing.T) {
 	candidates := laptop()
 	candidates[1].Suspect = "out of memory"
-	d, _ := route.Decide(route.DefaultRules(), power.Battery, chat(nil), candidates)
-	if d.Backend != "ollama-npu" || d.Alternatives[len(d.Alternatives)-1] != "ollama-igpu" {
-		t.Errorf("got %s before %v", d.Backend, d.Alternatives)
+	d, _ := decide(power.Battery, chat(nil), candidates)
+	if d.Backend != "ollama-npu" || d.Alternatives()[len(d.Alternatives())-1] != "ollama-igpu" {
+		t.Errorf("got %s before %v", d.Backend, d.Alternatives())
 	}
 }
 
@@ -163,7 +172,7 @@ func TestAmongEqualsTheUserDecides(t *testing.T) {
 	candidates[1].Profile = candidates[0].Profile
 	rules := route.DefaultRules()
 	decide := func() string {
-		d, err := route.Decide(rules, power.Battery, chat(nil), candidates)
+		d, err := decideBy(&rules, power.Battery, chat(nil), candidates)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -194,8 +203,8 @@ func TestPowerUnaware(t *testing.T) {
 		{chat(efficient), "ollama-npu"},
 		{chat(background), "ollama-npu"},
 	} {
-		if d, err := route.Decide(rules, power.Critical, c.job, laptop()); err != nil || d.Backend != c.want {
-			t.Errorf("got %s (%s), %v; want %s", d.Backend, d.Reason, err, c.want)
+		if d, err := decideBy(&rules, power.Critical, c.job, laptop()); err != nil || d.Backend != c.want {
+			t.Errorf("got %s (%s), %v; want %s", d.Backend, d.Reason(), err, c.want)
 		}
 	}
 }
@@ -203,8 +212,8 @@ func TestPowerUnaware(t *testing.T) {
 func TestLatencyNotOptimised(t *testing.T) {
 	rules := route.DefaultRules()
 	rules.OptimizeLatency = false
-	if d, _ := route.Decide(rules, power.Low, chat(critical), laptop()); d.Backend != "ollama-npu" {
-		t.Errorf("got %s (%s)", d.Backend, d.Reason)
+	if d, _ := decideBy(&rules, power.Low, chat(critical), laptop()); d.Backend != "ollama-npu" {
+		t.Errorf("got %s (%s)", d.Backend, d.Reason())
 	}
 }
 
@@ -230,7 +239,7 @@ func TestRefusals(t *testing.T) {
 		{"none with the model", power.Mains, chat(nil), modelless, job.ModelNotFound, `model: "m"`},
 		{"one with the model, which is down", power.Mains, chat(nil), split, job.NoBackend, "ollama-igpu: not healthy: connection refused"},
 		{"one that is down and never had it", power.Mains, chat(nil), strange, job.ModelNotFound, `model: "m"`},
-		{"an unknown target", power.Mains, chat(target("tpu")), laptop(), job.BackendNotFound, "there are ollama-npu, ollama-igpu"},
+		{"an unknown target", power.Mains, chat(target("tpu")), laptop(), job.BackendNotFound, "there are ollama-cpu, ollama-igpu"},
 		{"a target that this machine lacks", power.Mains, chat(target("npu")), laptop()[1:], job.BackendNotFound, `"npu"`},
 		{"the GPU on a critical battery", power.Critical, chat(nvidia), laptop(), job.PowerPolicy, "does not run on tier critical"},
 		{"only the GPU on battery", power.Battery, chat(nil), laptop()[2:3], job.PowerPolicy, "only latency-critical jobs"},
@@ -240,7 +249,7 @@ func TestRefusals(t *testing.T) {
 		{"a latency that nothing meets any more", power.Mains, chat(func(j *job.Job) { j.MaxLatency, j.Waited = time.Second, 950*time.Millisecond }), laptop(), job.NoBackend, "ollama-igpu: first token predicted after 350 ms more, 950 ms after arrival, later than max_latency_ms allows (1000)"},
 		{"a latency that nothing meets", power.Mains, chat(func(j *job.Job) { j.MaxLatency = time.Millisecond }), laptop(), job.NoBackend, "max_latency_ms"},
 	} {
-		_, err := route.Decide(route.DefaultRules(), c.tier, c.job, c.candidates)
+		_, err := decide(c.tier, c.job, c.candidates)
 		if !errors.Is(err, c.code) || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: %v; want %s that says %q", c.what, err, c.code, c.says)
 		}
@@ -295,11 +304,11 @@ func TestLaws(t *testing.T) {
 	for range 20_000 {
 		tier, j, all := power.Tier(r.IntN(6)), randomJob(r), randomCandidates(r)
 		before := slices.Clone(all)
-		d, err := route.Decide(rules, tier, j, all)
+		d, err := decideBy(&rules, tier, j, all)
 		if !reflect.DeepEqual(before, all) {
 			t.Fatal("the candidates were changed")
 		}
-		if again, err2 := route.Decide(rules, tier, j, all); !reflect.DeepEqual(d, again) || !reflect.DeepEqual(err, err2) {
+		if again, err2 := decideBy(&rules, tier, j, all); !reflect.DeepEqual(d, again) || !reflect.DeepEqual(err, err2) {
 			t.Fatalf("the same inputs gave %+v, %v and %+v, %v", d, err, again, err2)
 		}
 		if err != nil {
@@ -309,11 +318,11 @@ func TestLaws(t *testing.T) {
 			}
 			continue
 		}
-		if n := 1 + len(d.Alternatives) + len(d.Refused); n != len(all) {
+		if n := 1 + len(d.Alternatives()) + len(d.Refused()); n != len(all) {
 			t.Fatalf("of %d backends %d are accounted for: %+v", len(all), n, d)
 		}
 		for _, c := range all {
-			if c.ID == d.Backend || slices.Contains(d.Alternatives, c.ID) {
+			if c.ID == d.Backend || slices.Contains(d.Alternatives(), c.ID) {
 				checkFit(t, rules.For(tier), j, c)
 			}
 		}
@@ -324,7 +333,7 @@ func TestLaws(t *testing.T) {
 // checkFit holds a candidate that may run j to every constraint.
 func checkFit(t *testing.T, rule route.Rule, j job.Job, c job.Candidate) {
 	t.Helper()
-	e := c.Estimate(j, j.Tokens())
+	e := c.Estimate(&j, j.Expected().Mean())
 	switch {
 	case !c.Healthy:
 		t.Fatalf("unhealthy: %+v", c)
@@ -347,7 +356,7 @@ func checkLoserIrrelevant(t *testing.T, rules route.Rules, tier power.Tier, j jo
 			continue
 		}
 		fewer := slices.Delete(slices.Clone(all), i, i+1)
-		if again, err := route.Decide(rules, tier, j, fewer); err != nil || again.Backend != d.Backend {
+		if again, err := decideBy(&rules, tier, j, fewer); err != nil || again.Backend != d.Backend {
 			t.Fatalf("without %s the choice moves from %s to %s, %v", c.ID, d.Backend, again.Backend, err)
 		}
 	}

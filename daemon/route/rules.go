@@ -9,7 +9,9 @@ package route
 
 import (
 	"fmt"
+	"time"
 
+	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/power"
 )
 
@@ -54,6 +56,37 @@ type Rules struct {
 	OptimizeLatency bool
 	// DefaultBackend goes first among equals.
 	DefaultBackend string
+	// Chat, Completion and Background are when the last token is due of jobs
+	// that name no deadline.
+	Chat, Completion, Background Due
+	// MayMiss is how probable it may be that an answer comes too late, where
+	// another backend would be in time.
+	MayMiss float64
+	// Samples is from how many jobs a backend must be known to be judged by
+	// what is known alone, and Curiosity by which part one of which nothing is
+	// known is taken to be cheaper than is assumed.
+	Samples   int
+	Curiosity float64
+}
+
+// Due is when the last token of an answer is due, from the job's arrival: so
+// late, and so much later for each token of it.
+type Due struct{ After, PerToken time.Duration }
+
+// due returns when j's last token is; the zero Due is never.
+func (r *Rules) due(j *job.Job) Due {
+	switch {
+	case j.Deadline > 0:
+		return Due{After: j.Deadline}
+	case j.Kind == job.Embed && j.Class != job.Background:
+		return Due{After: r.Completion.After}
+	case j.Class == job.Background:
+		return r.Background
+	case j.Completion:
+		return r.Completion
+	default:
+		return r.Chat
+	}
 }
 
 // DefaultRules returns the rules in force without configuration.
@@ -70,11 +103,17 @@ func DefaultRules() Rules {
 		PowerAware:      true,
 		OptimizeLatency: true,
 		DefaultBackend:  "ollama-igpu",
+		Chat:            Due{8 * time.Second, 100 * time.Millisecond},
+		Completion:      Due{6 * time.Second, 300 * time.Millisecond},
+		Background:      Due{5 * time.Minute, 2 * time.Second},
+		MayMiss:         0.05,
+		Samples:         3,
+		Curiosity:       0.1,
 	}
 }
 
 // For returns the rule of a tier.
-func (r Rules) For(t power.Tier) Rule {
+func (r *Rules) For(t power.Tier) Rule {
 	if !r.PowerAware {
 		t = power.Mains
 	}
