@@ -74,14 +74,14 @@ func (e *entry) backOff() {
 	e.retryAt = time.Now().Add(pause)
 }
 
-// loaded notes that a model is resident, and reports whether that is news.
-func (e *entry) loaded(name string) bool {
-	if m := e.Model(name); m == nil || m.Resident {
+// resides notes whether a model is resident, and reports whether that is news.
+func (e *entry) resides(name string, resident bool) bool {
+	if m := e.Model(name); m == nil || m.Resident == resident {
 		return false
 	}
 	// Snapshots share the models, so a change makes a copy of them.
 	models := append(e.Facts.Models[:0:0], e.Facts.Models...)
 	e.Facts.Models = models
-	e.Model(name).Resident = true
+	e.Model(name).Resident = resident
 	return true
 }

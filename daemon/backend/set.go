@@ -171,7 +171,7 @@ func (s *Set) Served(id, model string, firstToken time.Duration) {
 		e.metrics.served(time.Now(), firstToken)
 		changed := e.Suspect != "" || !e.Healthy
 		e.failures, e.Suspect, e.Healthy, e.Problem = 0, "", true, ""
-		return e.loaded(model) || changed
+		return e.resides(model, true) || changed
 	})
 }
 

@@ -49,8 +49,10 @@ type Job struct {
 	// backends speak; then Content is empty and the bytes are passed through.
 	Original *Original
 	Content  Content
-	// PromptBytes is how much text the model has to read.
+	// PromptBytes is how much text the model has to read, and Prompt its
+	// fingerprint; nil if there is none.
 	PromptBytes int
+	Prompt      Prompt
 	// MaxTokens bounds the answer; zero leaves it to the model.
 	MaxTokens int
 	// ContextLength is how many tokens of context an Original asks for; zero

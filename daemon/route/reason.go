@@ -26,8 +26,8 @@ func (w *weigher) reason(options []Option) string {
 	if len(options) > 1 && options[1].Fit() && tried(best, &options[1]) {
 		why += ", tried since little is known of it"
 	}
-	if best.short > 0 {
-		why += fmt.Sprintf(", though %s to be late", percent(best.Miss))
+	if best.Miss >= 0.01 {
+		why += fmt.Sprintf(", %s to be late", percent(best.Miss))
 	}
 	if w.job.Target != "" && w.job.Target != "auto" {
 		why = "target " + w.job.Target + "; " + why
@@ -74,8 +74,8 @@ func (d Decision) Verdict(o *Option) string {
 		return "known to be cheaper than the one that is tried"
 	case o.rank == best.rank:
 		return "as good, and not preferred"
-	case w.by == byEnergy:
-		return fmt.Sprintf("%v more", o.Cost-best.Cost)
+	case o.Miss >= 0.01:
+		return fmt.Sprintf("costs %v more, %s to be late", o.Cost-best.Cost, percent(o.Miss))
 	default:
 		return fmt.Sprintf("costs %v more", o.Cost-best.Cost)
 	}

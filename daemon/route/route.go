@@ -34,7 +34,8 @@ type Option struct {
 	// Miss is how probable it is that the last token comes after it is due,
 	// as far as that depends on how long the answer gets.
 	Miss float64
-	// Cost is joules plus w times seconds, in joules.
+	// Cost is joules, plus w times seconds, plus what the risk to be late
+	// comes to.
 	Cost power.Energy
 
 	fault fault
@@ -119,16 +120,27 @@ func newWeigher(rules *Rules, tier power.Tier, j *job.Job) *weigher {
 func (w *weigher) weigh(c *job.Candidate) Option {
 	o := Option{Candidate: c, Estimate: c.Estimate(&w.job, w.mean)}
 	o.Miss = w.miss(c, o.Estimate.FirstToken)
-	o.Cost = o.Estimate.Energy + w.rule.Worth.For(o.Estimate.Total)
-	if w.by == byEnergy {
-		o.Cost = o.Estimate.Energy
+	o.Cost = o.Estimate.Energy + power.Energy(o.Miss*float64(w.rules.InTime))
+	if w.by == byCost {
+		o.Cost += w.rule.Worth.For(o.Estimate.Total)
 	}
 	o.fault = w.fault(c, &o.Estimate)
-	if o.Miss > w.rules.MayMiss {
+	if o.Miss > w.mayMiss() {
 		o.short = 1 + int(o.Miss*missSteps+0.5)
 	}
 	o.rank = w.curious(c, o.Cost)
 	return o
+}
+
+// namedMayMiss is how probable it may be that an answer misses a deadline that
+// its client named: nobody wants it after that.
+const namedMayMiss = 0.05
+
+func (w *weigher) mayMiss() float64 {
+	if w.job.Deadline > 0 {
+		return min(namedMayMiss, w.rules.MayMiss)
+	}
+	return w.rules.MayMiss
 }
 
 // missSteps is how finely probabilities to be late are told apart where no

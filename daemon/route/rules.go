@@ -60,8 +60,10 @@ type Rules struct {
 	// that name no deadline.
 	Chat, Completion, Background Due
 	// MayMiss is how probable it may be that an answer comes too late, where
-	// another backend would be in time.
+	// another backend is likelier to be in time; InTime is what it is worth,
+	// within that, that an answer is in time.
 	MayMiss float64
+	InTime  power.Energy
 	// Samples is from how many jobs a backend must be known to be judged by
 	// what is known alone, and Curiosity by which part one of which nothing is
 	// known is taken to be cheaper than is assumed.
@@ -89,6 +91,20 @@ func (r *Rules) due(j *job.Job) Due {
 	}
 }
 
+// DueAt returns when j's last token is due if its answer has the expected
+// length; zero is never.
+func (r *Rules) DueAt(j *job.Job) time.Time {
+	due := r.due(j)
+	if due == (Due{}) {
+		return time.Time{}
+	}
+	after := due.After
+	if due.PerToken > 0 {
+		after += time.Duration(j.Expected().Mean() * float64(due.PerToken))
+	}
+	return j.Arrived.Add(after)
+}
+
 // DefaultRules returns the rules in force without configuration.
 func DefaultRules() Rules {
 	return Rules{
@@ -106,7 +122,8 @@ func DefaultRules() Rules {
 		Chat:            Due{8 * time.Second, 100 * time.Millisecond},
 		Completion:      Due{6 * time.Second, 300 * time.Millisecond},
 		Background:      Due{5 * time.Minute, 2 * time.Second},
-		MayMiss:         0.05,
+		MayMiss:         0.4,
+		InTime:          800 * power.Joule,
 		Samples:         3,
 		Curiosity:       0.1,
 	}
