@@ -117,7 +117,7 @@ type request struct {
 		NumPredict *float64 `json:"num_predict"`
 		NumCtx     *float64 `json:"num_ctx"`
 	}
-	Messages  []struct{ Content string }
+	Messages  []struct{ Role, Content string }
 	Input     input
 	Tools     json.RawMessage
 	Images    []json.RawMessage
@@ -171,6 +171,19 @@ func (q *request) bytes() int {
 	return n
 }
 
+// fingerprint returns that of the text that the model has to read, in the order
+// in which it does.
+func (q *request) fingerprint() job.Prompt {
+	if q.bytes() < job.LeastFingerprint {
+		return nil
+	}
+	texts := []string{q.System}
+	for _, m := range q.Messages {
+		texts = append(texts, m.Role, m.Content)
+	}
+	return job.PromptOf(append(texts, q.Prompt, q.Suffix)...)
+}
+
 // ollamaJob makes a job of a request of Ollama's dialect.
 func ollamaJob(kind job.Kind, path string, body []byte) (j job.Job, q *request, err error) {
 	q = new(request)
@@ -185,9 +198,10 @@ func ollamaJob(kind job.Kind, path string, body []byte) (j job.Job, q *request, 
 	j = job.Job{
 		Kind: kind, Model: q.Model,
 		Original:    &job.Original{Dialect: job.Ollama, Path: path, Body: body},
-		PromptBytes: q.bytes(),
-		Stream:      kind != job.Embed && (q.Stream == nil || *q.Stream),
-		Tools:       len(q.Tools) > 0 && string(q.Tools) != "null" && string(q.Tools) != "[]",
+		PromptBytes: q.bytes(), Prompt: q.fingerprint(),
+		Completion: q.Suffix != "",
+		Stream:     kind != job.Embed && (q.Stream == nil || *q.Stream),
+		Tools:      len(q.Tools) > 0 && string(q.Tools) != "null" && string(q.Tools) != "[]",
 	}
 	if j.Model == "" && q.Name != "" {
 		// Ollama itself takes the older name for some requests only.

@@ -15,6 +15,9 @@ const (
 	promptMost    = 256 << 10
 )
 
+// LeastFingerprint is how much text has a fingerprint, in bytes.
+const LeastFingerprint = promptStretch
+
 // seed makes sums of this process unlike those of any other.
 var seed = maphash.MakeSeed()
 
