@@ -5,11 +5,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
+	"strconv"
+	"time"
 )
 
 // The permitted edits of foreign bytes, all of them: naming a model that the
-// client left out, taking our own member out of a request, and splicing it
-// into an answer. Whatever else a client or a backend wrote stays as it was,
+// client left out, saying for how long it stays, taking our own member out of a
+// request, and splicing it into an answer. Whatever else a client or a backend wrote stays as it was,
 // to the byte.
 
 // OwnMember is the name of our member in requests and answers of other
@@ -67,20 +70,26 @@ func locate(object []byte, list []member, open int) []member {
 
 // SetModel returns body with its model named, whether it named one or not.
 func SetModel(body []byte, name string) ([]byte, error) {
-	list, open, err := members(body)
+	value, err := json.Marshal(name)
 	if err != nil {
 		return nil, err
 	}
-	value, err := json.Marshal(name)
+	return set(body, "model", value)
+}
+
+// set returns body with the value of a member replaced, or with the member if
+// it had none.
+func set(body []byte, name string, value []byte) ([]byte, error) {
+	list, open, err := members(body)
 	if err != nil {
 		return nil, err
 	}
 	// Decoders take the last of equal members, so every one is replaced; and
 	// they fold case, as Go's do in Ollama.
-	out := make([]byte, 0, len(body)+len(value)+len(`"model":,`))
+	out := make([]byte, 0, len(body)+len(value)+len(name)+len(`"":,`))
 	at, found := 0, false
 	for _, m := range list {
-		if !bytes.EqualFold([]byte(m.key), []byte("model")) {
+		if !bytes.EqualFold([]byte(m.key), []byte(name)) {
 			continue
 		}
 		start := m.end - len(m.value)
@@ -90,12 +99,57 @@ func SetModel(body []byte, name string) ([]byte, error) {
 	if found {
 		return append(out, body[at:]...), nil
 	}
-	out = append(append(out, body[:open]...), `"model":`...)
+	out = append(append(out, body[:open]...), `"`+name+`":`...)
 	out = append(out, value...)
 	if len(list) > 0 {
 		out = append(out, ',')
 	}
 	return append(out, body[open:]...), nil
+}
+
+// Forever is for how long a model stays of which a client says that it should
+// never go: so Ollama takes a negative time.
+const Forever = time.Duration(math.MaxInt64)
+
+// ParseKeepAlive returns for how long a client wants a model to stay once the
+// job is done, or nil if it leaves that open, as Ollama reads keep_alive: a
+// number of seconds, or a duration as Go writes it.
+func ParseKeepAlive(value []byte) (*time.Duration, error) {
+	var v any
+	if len(value) == 0 {
+		return nil, nil
+	}
+	if err := json.Unmarshal(value, &v); err != nil {
+		return nil, err
+	}
+	var d time.Duration
+	switch v := v.(type) {
+	case nil:
+		return nil, nil
+	case float64:
+		// What no duration can hold is as good as for ever.
+		if d = Forever; v >= 0 && v < Forever.Seconds() {
+			d = time.Duration(v * float64(time.Second))
+		}
+	case string:
+		var err error
+		if d, err = time.ParseDuration(v); err != nil {
+			return nil, fmt.Errorf(`want a number of seconds or a duration such as "5m", got %q`, short(v))
+		}
+		if d < 0 {
+			d = Forever
+		}
+	default:
+		return nil, fmt.Errorf(`want a number of seconds or a duration such as "5m", got %s`, short(string(value)))
+	}
+	return &d, nil
+}
+
+// SetKeepAlive returns a request of Ollama's with the time for which the model
+// stays: in whole seconds, which every server of that API reads, and rounded
+// down, since more is not permitted.
+func SetKeepAlive(body []byte, d time.Duration) ([]byte, error) {
+	return set(body, "keep_alive", strconv.AppendInt(nil, int64(max(d, 0)/time.Second), 10))
 }
 
 // TakeOwn returns body without our own member, and the member's value, or nil

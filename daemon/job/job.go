@@ -66,6 +66,11 @@ type Job struct {
 	// Completion tells that somebody is writing on, and waits for the answer
 	// to go on with.
 	Completion bool
+	// KeepAsked is for how long the client wants the model to stay once the job
+	// is done, Forever at most; nil leaves it open.
+	KeepAsked *time.Duration
+	// KeepAlive is for how long it may stay; nil leaves the request as it is.
+	KeepAlive *time.Duration
 	// Lengths is how long answers to such jobs were; zero if that is not known.
 	Lengths Lengths
 	// Client names the program that asks, as far as its wire can tell.

@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"maps"
 	"math"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"github.com/ollama/ollama/api"
 
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/power"
@@ -136,6 +139,51 @@ func TestSetModel(t *testing.T) {
 	}
 }
 
+func TestParseKeepAlive(t *testing.T) {
+	for value, want := range map[string]time.Duration{
+		`0`: 0, `-0`: 0, `0.0`: 0, `300`: 5 * time.Minute, `0.5`: 500 * time.Millisecond, `1e3`: 1000 * time.Second,
+		`-1`: job.Forever, `-0.1`: job.Forever, `1e300`: job.Forever, `9223372037`: job.Forever,
+		`"0"`: 0, `"5m"`: 5 * time.Minute, ` "1h30m" `: 90 * time.Minute, `"-1s"`: job.Forever,
+	} {
+		got, err := job.ParseKeepAlive([]byte(value))
+		if err != nil || got == nil || *got != want {
+			t.Errorf("%s: got %v, %v; want %v", value, got, err, want)
+		}
+	}
+	for _, value := range []string{``, `null`, ` null `} {
+		if got, err := job.ParseKeepAlive([]byte(value)); err != nil || got != nil {
+			t.Errorf("%q: got %v, %v; it says nothing", value, got, err)
+		}
+	}
+	for _, value := range []string{`""`, `"5"`, `"soon"`, `true`, `[5]`, `{}`, `1e400`, `x`} {
+		if got, err := job.ParseKeepAlive([]byte(value)); err == nil {
+			t.Errorf("%s: got %v", value, got)
+		}
+	}
+}
+
+func TestSetKeepAlive(t *testing.T) {
+	for _, c := range []struct {
+		body string
+		keep time.Duration
+		want string
+	}{
+		{`{}`, 5 * time.Second, `{"keep_alive":5}`},
+		{`{"model":"m"}`, 0, `{"keep_alive":0,"model":"m"}`},
+		{` { "keep_alive" : "5m" , "prompt":"a\"b" } `, 18750 * time.Millisecond, ` { "keep_alive" : 18 , "prompt":"a\"b" } `},
+		{`{"keep_alive":-1,"Keep_Alive":null,"\u006Beep_alive":1}`, time.Minute, `{"keep_alive":60,"Keep_Alive":60,"\u006Beep_alive":60}`},
+		{`{"options":{"keep_alive":-1}}`, -time.Second, `{"keep_alive":0,"options":{"keep_alive":-1}}`},
+	} {
+		got, err := job.SetKeepAlive([]byte(c.body), c.keep)
+		if err != nil || string(got) != c.want {
+			t.Errorf("%s: got %s, %v; want %s", c.body, got, err, c.want)
+		}
+	}
+	if _, err := job.SetKeepAlive([]byte(`"5m"`), 0); err == nil {
+		t.Error("a string keeps nothing")
+	}
+}
+
 func TestTakeOwn(t *testing.T) {
 	for _, c := range []struct{ body, rest, own string }{
 		{`{"a":1}`, `{"a":1}`, ""},
@@ -168,6 +216,55 @@ func TestSplice(t *testing.T) {
 	if _, err := job.Splice([]byte("no object"), 1); err == nil {
 		t.Error("spliced into what is no object")
 	}
+}
+
+// FuzzKeepAlive holds keep_alive to what Ollama's own decoder makes of it,
+// before the edit and after.
+func FuzzKeepAlive(f *testing.F) {
+	f.Add([]byte(`{"model":"m","keep_alive":"5m"}`), int64(7))
+	f.Add([]byte(`{"keep_alive":-1,"Keep_Alive":null , "\u212aeep_alive":3e1}`), int64(0))
+	f.Add([]byte(` {"options":{"keep_alive":1}} `), int64(300))
+	f.Fuzz(func(t *testing.T, body []byte, seconds int64) {
+		var before, after map[string]json.RawMessage
+		var asked struct {
+			KeepAlive json.RawMessage `json:"keep_alive"`
+		}
+		if json.Unmarshal(body, &before) != nil || before == nil || json.Unmarshal(body, &asked) != nil {
+			return
+		}
+		var request api.GenerateRequest
+		if err := json.Unmarshal(body, &request); err == nil {
+			got, err := job.ParseKeepAlive(asked.KeepAlive)
+			switch want := request.KeepAlive; {
+			case err != nil:
+				t.Fatalf("%q: Ollama reads %v, we %v", body, want, err)
+			case (got == nil) != (want == nil):
+				t.Fatalf("%q: Ollama reads %v, we %v", body, want, got)
+			case got != nil && *got != job.Forever && *got != want.Duration:
+				t.Fatalf("%q: Ollama reads %v, we %v", body, want, got)
+			}
+		}
+		keep := time.Duration(seconds%(1<<30)) * time.Second
+		set, err := job.SetKeepAlive(body, keep)
+		if err != nil {
+			t.Fatalf("SetKeepAlive of %q: %v", body, err)
+		}
+		var edited struct {
+			KeepAlive *api.Duration `json:"keep_alive"`
+		}
+		if err := json.Unmarshal(set, &edited); err != nil || edited.KeepAlive == nil || edited.KeepAlive.Duration != max(keep, 0) {
+			t.Fatalf("SetKeepAlive of %q: %q, %v", body, set, err)
+		}
+		if err := json.Unmarshal(set, &after); err != nil {
+			t.Fatal(err)
+		}
+		isKeep := func(key string, _ json.RawMessage) bool { return strings.EqualFold(key, "keep_alive") }
+		maps.DeleteFunc(before, isKeep)
+		maps.DeleteFunc(after, isKeep)
+		if !reflect.DeepEqual(before, after) {
+			t.Fatalf("SetKeepAlive of %q changes more: %q", body, set)
+		}
+	})
 }
 
 // FuzzEdits holds the edits to what a JSON decoder makes of their outcome.
@@ -244,7 +341,8 @@ func TestSet(t *testing.T) {
 func TestErrorsEchoNoMoreThanIsNeeded(t *testing.T) {
 	huge := strings.Repeat("ü", 1<<20)
 	var j job.Job
-	for what, err := range map[string]error{"an option": j.Set(huge, 1), "an annotation": j.Annotate(huge, 1), "a class": j.Set("class", huge)} {
+	_, keep := job.ParseKeepAlive([]byte(`"` + huge + `"`))
+	for what, err := range map[string]error{"a time": keep, "an option": j.Set(huge, 1), "an annotation": j.Annotate(huge, 1), "a class": j.Set("class", huge)} {
 		if text := err.Error(); len(text) > 1000 || !strings.Contains(text, "üüü…") || !utf8.ValidString(text) {
 			t.Errorf("of %s there are %d bytes: %.200s", what, len(text), text)
 		}
