@@ -207,6 +207,9 @@ func ollamaJob(kind job.Kind, path string, body []byte) (j job.Job, q *request, 
 		// Ollama itself takes the older name for some requests only.
 		j.Model, j.Chosen = q.Name, true
 	}
+	if j.KeepAsked, err = job.ParseKeepAlive(q.KeepAlive); err != nil {
+		return job.Job{}, nil, job.InvalidField("keep_alive", "%v", err)
+	}
 	j.MaxTokens, j.ContextLength = tokens(q.Options.NumPredict), tokens(q.Options.NumCtx)
 	options, err := ownOptions(own)
 	if err != nil {

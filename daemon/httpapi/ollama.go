@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"net/http"
@@ -29,7 +28,7 @@ func (s *Server) job(kind job.Kind) http.HandlerFunc {
 			fail(w, err)
 			return
 		}
-		if q.unloads(kind) {
+		if q.unloads(&j) {
 			s.unload(w, r, j)
 			return
 		}
@@ -145,16 +144,9 @@ func (a *answer) end(ctx context.Context, err error) {
 }
 
 // unloads reports whether a request only tells a server to let go of a model.
-func (q *request) unloads(kind job.Kind) bool {
-	if kind == job.Embed || q.Prompt != "" || len(q.Messages) > 0 || len(q.Images) > 0 {
-		return false
-	}
-	switch string(bytes.TrimSpace(q.KeepAlive)) {
-	case `0`, `0.0`, `"0"`, `"0s"`, `"0m"`, `"0h"`, `"0ms"`:
-		return true
-	default:
-		return false
-	}
+func (q *request) unloads(j *job.Job) bool {
+	empty := q.Prompt == "" && len(q.Messages) == 0 && len(q.Images) == 0
+	return j.Kind != job.Embed && empty && j.KeepAsked != nil && *j.KeepAsked == 0
 }
 
 // unload has every server that holds the model let go of it, and answers with

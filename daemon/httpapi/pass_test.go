@@ -437,6 +437,7 @@ func TestUnloadingReachesEveryBackendThatHoldsTheModel(t *testing.T) {
 	}{
 		"generate":                       {"/api/generate", `{"model":"m","keep_alive":0}`, [3]int{1, 0, 1}, 200},
 		"chat with words of time":        {"/api/chat", `{"model":"m","messages":[],"keep_alive":"0s"}`, [3]int{1, 0, 1}, 200},
+		"in other spellings":             {"/api/generate", `{"model":"m","Keep_Alive":-0.0e1}`, [3]int{1, 0, 1}, 200},
 		"a model that is loaded nowhere": {"/api/generate", `{"model":"other","keep_alive":0}`, [3]int{0, 1, 0}, 200},
 		"a model that is not there":      {"/api/generate", `{"model":"none","keep_alive":0}`, [3]int{}, 404},
 		"no model":                       {"/api/generate", `{"keep_alive":0}`, [3]int{}, 400},

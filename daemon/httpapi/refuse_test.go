@@ -66,6 +66,7 @@ func TestABadRequestIsToldWhatIsWrong(t *testing.T) {
 		"no UTF-8":                  {"{\"model\":\"m\xff\"}", "", 400, wire.CodeInvalid, "", "byte 11"},
 		"a field of another kind":   {`{"model":"m","stream":"yes"}`, "", 400, wire.CodeInvalid, "stream", "want true or false, got string"},
 		"an option of another kind": {`{"model":"m","options":{"num_predict":"5"}}`, "", 400, wire.CodeInvalid, "options.num_predict", "want a number"},
+		"a time that is none":       {`{"model":"m","keep_alive":"soon"}`, "", 400, wire.CodeInvalid, "keep_alive", "soon"},
 		"a body that is too long":   {`{"model":"m","x":"` + strings.Repeat("x", 2000) + `"}`, "", 413, wire.CodePromptTooLarge, "", "2000 bytes"},
 		"a prompt that is too long": {`{"model":"m","prompt":"` + strings.Repeat("x", 501) + `"}`, "", 413, wire.CodePromptTooLarge, "", "501 bytes"},
 		"an unknown model":          {`{"model":"nobody"}`, "", 404, wire.CodeModelNotFound, "", "m:latest"},
@@ -202,6 +203,21 @@ func TestARequestTellsItsLengths(t *testing.T) {
 	} {
 		if j, _, err := httpapi.OllamaJob(job.Chat, "/api/chat", []byte(body)); err != nil || [2]int{j.MaxTokens, j.ContextLength} != want {
 			t.Errorf("%s: %d tokens, %d of context, %v", body, j.MaxTokens, j.ContextLength, err)
+		}
+	}
+}
+
+func TestARequestTellsForHowLongItsModelIsWanted(t *testing.T) {
+	for body, want := range map[string]time.Duration{
+		`{"keep_alive":"10m"}`: 10 * time.Minute, `{"keep_alive":30,"Keep_Alive":-1}`: job.Forever, `{"keep_alive":0}`: 0,
+	} {
+		if j, _, err := httpapi.OllamaJob(job.Chat, "/api/chat", []byte(body)); err != nil || j.KeepAsked == nil || *j.KeepAsked != want {
+			t.Errorf("%s: %v, %v", body, j.KeepAsked, err)
+		}
+	}
+	for _, body := range []string{`{}`, `{"keep_alive":null}`, `{"keep_alive":5,"keep_alive":null}`} {
+		if j, _, err := httpapi.OllamaJob(job.Chat, "/api/chat", []byte(body)); err != nil || j.KeepAsked != nil {
+			t.Errorf("%s: %v, %v", body, j.KeepAsked, err)
 		}
 	}
 }
