@@ -54,6 +54,12 @@ type Streamer interface {
 	Ping(ctx context.Context) error
 }
 
+// An Unloader is a Server that can be told to let go of a model. One that
+// cannot does not implement it.
+type Unloader interface {
+	Unload(ctx context.Context, model string) error
+}
+
 // Backend is an immutable view of one backend.
 type Backend struct {
 	Spec

@@ -8,12 +8,22 @@ import (
 	"github.com/joulemux/joulemux/daemon/job"
 )
 
-// encode returns the path and body that ask Ollama for j. An original request
-// of Ollama's dialect is sent as it came, but for a model that was chosen for it.
+// encode returns the path and body that ask Ollama for j, and to keep the model
+// no longer than it may be.
 func encode(j job.Job) (path string, body []byte, err error) {
 	if j.Original != nil {
-		return original(j)
+		path, body, err = original(j)
+	} else {
+		path, body, err = translated(j)
 	}
+	if err == nil && j.KeepAlive != nil {
+		body, err = job.SetKeepAlive(body, *j.KeepAlive)
+	}
+	return path, body, err
+}
+
+// translated puts a job's content into Ollama's words.
+func translated(j job.Job) (path string, body []byte, err error) {
 	var request any
 	switch j.Kind {
 	case job.Generate:
@@ -35,6 +45,8 @@ func encode(j job.Job) (path string, body []byte, err error) {
 	return path, body, err
 }
 
+// original returns a request of Ollama's dialect as it came, but for a model
+// that was chosen for it.
 func original(j job.Job) (path string, body []byte, err error) {
 	o := j.Original
 	if o.Dialect != job.Ollama {

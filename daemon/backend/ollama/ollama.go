@@ -170,6 +170,36 @@ func (s *Server) Do(req *http.Request) (*http.Response, error) {
 	return s.pool.RoundTrip(out)
 }
 
+// Unload tells the server to let go of a model once the jobs with it have
+// ended. One that is not resident stays so.
+func (s *Server) Unload(ctx context.Context, model string) error {
+	whole := false
+	body, err := json.Marshal(api.GenerateRequest{Model: model, Stream: &whole, KeepAlive: new(api.Duration)})
+	if err != nil {
+		return err
+	}
+	resp, err := s.post(ctx, "/api/generate", body)
+	if err != nil {
+		return failed(ctx, err)
+	}
+	defer resp.Body.Close()
+	if err := refusal(job.Job{}, resp); err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, io.LimitReader(resp.Body, maxAnswer))
+	return failed(ctx, err)
+}
+
+// post sends a request in JSON.
+func (s *Server) post(ctx context.Context, path string, body []byte) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.base+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	return s.pool.RoundTrip(req)
+}
+
 // Stream runs j. It calls begin once, when the answer begins, and emit for
 // each piece of it, the last with Last set. It returns when the job ends, ctx
 // is done, or one of the two fails.
@@ -183,12 +213,7 @@ func (s *Server) Stream(ctx context.Context, j job.Job, begin func(job.Head) err
 	if err != nil {
 		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.base+path, bytes.NewReader(body))
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := s.pool.RoundTrip(req)
+	resp, err := s.post(ctx, path, body)
 	if err != nil {
 		return failed(ctx, err)
 	}

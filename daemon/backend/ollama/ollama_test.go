@@ -176,6 +176,44 @@ func TestChosenModelIsNamed(t *testing.T) {
 	}
 }
 
+func TestKeepAliveIsWhatTheJobMayHave(t *testing.T) {
+	keep := 18750 * time.Millisecond
+	for name, c := range map[string]struct {
+		job  job.Job
+		want string
+	}{
+		"in a request of its dialect": {
+			passed("/api/chat", `{"model":"m", "keep_alive":"1h" }`),
+			`{"model":"m", "keep_alive":18 }`,
+		},
+		"beside a model that was chosen": {
+			job.Job{Model: "m", Chosen: true, Original: &job.Original{Dialect: job.Ollama, Path: "/api/embeddings", Body: []byte(`{"prompt":"x"}`)}},
+			`{"keep_alive":18,"model":"m","prompt":"x"}`,
+		},
+		"of what came over another wire": {
+			job.Job{Kind: job.Embed, Model: "m", Content: job.Content{Input: []string{"a"}}},
+			`{"keep_alive":18,"model":"m","input":["a"],"options":{}}`,
+		},
+	} {
+		c.job.KeepAlive = &keep
+		_, body, err := encode(c.job)
+		if err != nil || string(body) != c.want {
+			t.Errorf("%s: the server gets %s, %v; want %s", name, body, err, c.want)
+		}
+	}
+}
+
+func TestUnloadSaysWhyNot(t *testing.T) {
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusNotFound)
+		_, _ = io.WriteString(w, `{"error":"model 'm' not found"}`)
+	})
+	var e *job.Error
+	if err := s.Unload(t.Context(), "m"); !errors.As(err, &e) || e.Code != job.ModelNotFound || e.Detail != "model 'm' not found" {
+		t.Error(err)
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	native := job.Job{Kind: job.Chat, Stream: true}
 	for _, c := range []struct {
