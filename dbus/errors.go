@@ -13,8 +13,13 @@ import (
 
 const ownErrors = "io.github.joulemux.Error."
 
-// errorOf is the only place where a failure becomes an error of the bus.
+// errorOf is the only place where a failure becomes an error of the bus. It has
+// no place for when to ask again but its text.
 func errorOf(err error) *godbus.Error {
+	var e *job.Error
+	if errors.As(err, &e) && e.RetryAfter > 0 {
+		return bus.Errorf(errorName(err), "%v; try again in %d s", err, job.WholeSeconds(e.RetryAfter))
+	}
 	return bus.Errorf(errorName(err), "%v", err)
 }
 

@@ -9,6 +9,7 @@ package backend
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -71,6 +72,9 @@ type Backend struct {
 	Problem string
 	// Suspect says why jobs failed here lately although the server answers.
 	Suspect string
+	// RetryAt is when a job may be taken again that is refused now, although
+	// the server answers; zero if none is.
+	RetryAt time.Time
 	// Checked is when the server was last asked.
 	Checked time.Time
 	Facts   job.Facts
@@ -95,11 +99,16 @@ func (b Backend) Model(name string) *job.Model {
 
 // Candidate returns the backend as it looks to a job for that model.
 func (b Backend) Candidate(model string) job.Candidate {
-	return job.Candidate{
+	c := job.Candidate{
 		ID: b.ID, Class: b.Class, Aliases: b.aliases(),
 		Healthy: b.Healthy, Problem: b.Problem, Suspect: b.Suspect,
 		Priority: b.Priority, Model: b.Model(model), Profile: b.Profile,
 	}
+	if wait := time.Until(b.RetryAt); !b.RetryAt.IsZero() && wait > 0 {
+		c.RetryAfter = wait
+		c.Problem += fmt.Sprintf(", tried again in %d s", job.WholeSeconds(wait))
+	}
+	return c
 }
 
 // aliases returns the other names of a backend whose id may change when its

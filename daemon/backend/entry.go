@@ -1,20 +1,18 @@
 package backend
 
 import (
+	"errors"
 	"log/slog"
 	"time"
 
+	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/power"
 )
 
-// How long what is known of a server is taken for true. While jobs come, a
-// healthy server is asked again after factsFresh, in the background, to learn
-// of models that came, went or were unloaded behind our back.
-const (
-	factsFresh   = 10 * time.Second
-	backOffFirst = time.Second
-	backOffMost  = time.Minute
-)
+// factsFresh is for how long what is known of a server is taken for true. While
+// jobs come, one that answers is asked again after it, in the background, to
+// learn of models that came, went or were unloaded behind our back.
+const factsFresh = 10 * time.Second
 
 // entry is what a Set keeps of one spec.
 type entry struct {
@@ -27,8 +25,15 @@ type entry struct {
 	answered bool
 	// joulemux tells that it is one of us, which is no backend.
 	joulemux bool
-	failures int
-	retryAt  time.Time
+	// up tells that the server answered the last time, and down why it did not.
+	// misses is how often in a row that was, and askAt when the next job has it
+	// asked again.
+	up     bool
+	down   string
+	misses int
+	askAt  time.Time
+	// circuit says whether jobs may be sent there, if it is up.
+	circuit circuit
 	// gone tells that it is no longer configured.
 	gone bool
 	// probing is closed when the probe under way is over; nil if none is.
@@ -38,9 +43,25 @@ type entry struct {
 	told bool
 }
 
-// tell logs a change of health, and nothing while there is none.
+// judge makes of what is known what is shown.
+func (e *entry) judge(now time.Time) {
+	e.Healthy, e.Problem, e.Suspect, e.RetryAt = e.up, e.down, "", time.Time{}
+	if !e.up {
+		return
+	}
+	says := e.circuit.describe(now)
+	switch e.circuit.standing(now) {
+	case open, onTrial:
+		e.Healthy, e.Problem, e.RetryAt = false, says, e.circuit.retryAt(now)
+	default:
+		e.Suspect = says
+	}
+}
+
+// tell logs a change of health, and nothing while there is none. A circuit that
+// is half-open has not changed yet.
 func (e *entry) tell(log *slog.Logger) {
-	if e.Healthy == e.told {
+	if e.Healthy == e.told || e.Healthy && e.circuit.failures >= circuitMost {
 		return
 	}
 	e.told = e.Healthy
@@ -57,21 +78,51 @@ func (e *entry) hidden() bool { return e.Found && (!e.answered || e.joulemux) }
 
 // dueAt is when the next job should have the server asked again.
 func (e *entry) dueAt() time.Time {
-	if e.Healthy && e.Suspect == "" {
+	switch {
+	case !e.up:
+		return e.askAt
+	case e.circuit.until.After(e.Checked):
+		return e.circuit.until
+	default:
 		return e.Checked.Add(factsFresh)
 	}
-	return e.retryAt
 }
 
-// backOff doubles the pause before the server is asked again. Failures while
-// one lasts are of the same outage, which every job under way notices.
-func (e *entry) backOff() {
-	if time.Now().Before(e.retryAt) {
+// missed records that the server did not answer, and doubles the pause before
+// it is asked again. Failures while one lasts are of the same outage.
+func (e *entry) missed(now time.Time, why string) {
+	e.up, e.down = false, why
+	if now.Before(e.askAt) {
 		return
 	}
-	pause := min(backOffFirst<<min(e.failures, 10), backOffMost)
-	e.failures++
-	e.retryAt = time.Now().Add(pause)
+	e.askAt = now.Add(pause(e.misses))
+	e.misses++
+}
+
+// answers records that the server is there. An outage that is over does not
+// lengthen the next.
+func (e *entry) answers() { e.up, e.down, e.misses, e.askAt = true, "", 0, time.Time{} }
+
+// served records that a job went well.
+func (e *entry) served() {
+	e.answers()
+	e.circuit = e.circuit.served()
+}
+
+// failed records that one did not, and reports whether that changes anything.
+func (e *entry) failed(now time.Time, err error) (changed bool) {
+	if errors.Is(err, job.ModelNotFound) {
+		e.Checked = time.Time{} // its list of models is out of date
+		return true
+	}
+	counts, gone := blame(err)
+	if counts && e.up { // else it is of the outage that is known
+		e.circuit = e.circuit.failed(now, err.Error())
+	}
+	if gone != "" {
+		e.missed(now, gone)
+	}
+	return counts || gone != ""
 }
 
 // resides notes whether a model is resident, and reports whether that is news.

@@ -103,7 +103,7 @@ func (s *Set) probeOne(e *entry) {
 		e.server.Close()
 	case err != nil:
 		e.Checked = time.Now()
-		s.downLocked(e, err)
+		e.missed(e.Checked, err.Error())
 	default:
 		s.upLocked(e, facts, class)
 	}
@@ -119,14 +119,10 @@ func (s *Set) upLocked(e *entry, facts job.Facts, class power.DeviceClass) {
 	e.joulemux = facts.Instance != ""
 	e.Checked, e.Facts, e.answered = time.Now(), facts, true
 	if e.joulemux {
-		e.backOff()
-		e.Healthy, e.Problem = false, "it is a joulemux, and no backend"
+		e.missed(e.Checked, "it is a joulemux, and no backend")
 		return
 	}
-	if !e.Healthy { // an outage is over, and the next is one of its own
-		e.failures, e.retryAt = 0, time.Time{}
-	}
-	e.Healthy, e.Problem, e.Suspect = true, "", ""
+	e.answers()
 	// What has been found out stays true until something else is found out.
 	if class != power.Unclassified {
 		e.Class = class

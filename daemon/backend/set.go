@@ -2,7 +2,6 @@ package backend
 
 import (
 	"context"
-	"errors"
 	"iter"
 	"log/slog"
 	"slices"
@@ -74,7 +73,8 @@ func (s *Set) Configure(specs []Spec) {
 	for _, spec := range specs {
 		e := s.find(spec, kept)
 		if e == nil {
-			e = &entry{Backend: Backend{Spec: spec, Class: spec.Class, server: s.connect(spec)}}
+			e = &entry{Backend: Backend{Spec: spec, Class: spec.Class}}
+			e.server = guarded{s.connect(spec), s, e}
 		}
 		kept[e] = true
 		entries = append(entries, e)
@@ -117,8 +117,10 @@ func (s *Set) publishLocked() {
 	s.nameLocked()
 	var snapshot Snapshot
 	due := time.Duration(farFuture)
+	now := time.Now()
 	for _, e := range s.entries {
 		due = min(due, e.dueAt().Sub(s.made))
+		e.judge(now)
 		if !e.hidden() {
 			e.Profile = profile(e.Spec.Profile, e.Class)
 			e.tell(s.log)
@@ -169,31 +171,21 @@ func (s *Set) nameLocked() {
 func (s *Set) Served(id, model string, firstToken time.Duration) {
 	s.update(id, func(e *entry) bool {
 		e.metrics.served(time.Now(), firstToken)
-		changed := e.Suspect != "" || !e.Healthy
-		e.failures, e.Suspect, e.Healthy, e.Problem = 0, "", true, ""
+		changed := !e.Healthy || e.circuit.failures > 0
+		e.served()
 		return e.resides(model, true) || changed
 	})
 }
 
 // Failed records that a job failed on a backend. A server that could not be
 // reached is unhealthy until it answers again; one that answered, badly, is
-// suspect for a while; one that was merely busy, or lacked a model, is neither.
+// suspect for a while, and unhealthy if it goes on so; one that was merely busy,
+// or lacked a model, is neither.
 func (s *Set) Failed(id string, err error) {
 	s.update(id, func(e *entry) bool {
-		e.metrics.failed(time.Now())
-		var failure *job.Error
-		switch {
-		case errors.Is(err, job.ModelNotFound):
-			e.Checked = time.Time{} // its list of models is out of date
-		case errors.Is(err, job.Busy), errors.Is(err, job.Invalid):
-			return false
-		case errors.As(err, &failure) && failure.Answer == nil && failure.Err != nil:
-			s.downLocked(e, failure.Err)
-		default:
-			e.backOff()
-			e.Suspect = err.Error()
-		}
-		return true
+		now := time.Now()
+		e.metrics.failed(now)
+		return e.failed(now, err)
 	})
 }
 
@@ -230,10 +222,4 @@ func (s *Set) Metrics(id string) (m Metrics) {
 		return false
 	})
 	return m
-}
-
-// downLocked records that a server could not be reached.
-func (s *Set) downLocked(e *entry, err error) {
-	e.backOff()
-	e.Healthy, e.Problem = false, err.Error()
 }

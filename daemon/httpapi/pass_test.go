@@ -191,6 +191,19 @@ func TestABackendsFailureComesInItsOwnWords(t *testing.T) {
 	}
 }
 
+func TestABackendThatOnlyFailsIsGivenARest(t *testing.T) {
+	r := newRig(t, with(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }))
+	got := r.ask("POST", "/api/generate", `{"model":"m"}`)
+	failed := 0
+	for ; got.status == 500; failed++ { // on a slow machine a rest may be over before we are back
+		got = r.ask("POST", "/api/generate", `{"model":"m"}`)
+	}
+	says := fmt.Sprintf("not healthy: circuit open after %d failures (last: backend failed: ", failed)
+	if failed < 3 || got.status != 503 || got.header.Get("Retry-After") == "" || !strings.Contains(got.body, says) {
+		t.Errorf("after %d failures got %+v", failed, got)
+	}
+}
+
 func TestAnAnswerThatBreaksEndsInAnErrorAndAsBroken(t *testing.T) {
 	dies := func(last string) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {

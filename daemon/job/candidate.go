@@ -15,6 +15,8 @@ type Candidate struct {
 	// Healthy backends can be asked; Problem says why another cannot.
 	Healthy bool
 	Problem string
+	// RetryAfter is when another can be asked again; zero if nobody knows.
+	RetryAfter time.Duration
 	// Suspect says what went wrong the last time, if it did: the backend can
 	// be asked, but better ones are asked first.
 	Suspect string

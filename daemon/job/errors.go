@@ -52,6 +52,12 @@ type Error struct {
 	Err error
 }
 
+// WholeSeconds returns a time to wait in seconds, as wires tell it: rounded up,
+// so that nobody comes back too early.
+func WholeSeconds(d time.Duration) int {
+	return int((d + time.Second - 1) / time.Second)
+}
+
 // Answer is an error response in a backend's own words.
 type Answer struct {
 	Status      int
