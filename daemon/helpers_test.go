@@ -22,11 +22,12 @@ import (
 const model = "llama3.2:1b"
 
 // backends is a configuration with backends of some classes, each at an address.
+// They work on as many jobs at once as a test has.
 func backends(addrs map[string]string) string {
 	var text strings.Builder
 	text.WriteString("backends:\n")
 	for class, addr := range addrs {
-		fmt.Fprintf(&text, "  - {id: ollama-%s, hardware: %s, endpoint: \"http://%s\"}\n", class, class, addr)
+		fmt.Fprintf(&text, "  - {id: ollama-%s, hardware: %s, slots: 64, endpoint: \"http://%s\"}\n", class, class, addr)
 	}
 	return text.String()
 }

@@ -343,7 +343,7 @@ func TestRealDispatch(t *testing.T) {
 		set := backend.New(func(s backend.Spec) backend.Server { return ollama.New(&s.Endpoint) },
 			func(s backend.Spec, _ job.Facts) power.DeviceClass { return s.Class }, r.Log)
 		t.Cleanup(set.Close)
-		set.Configure([]backend.Spec{{ID: "ollama-igpu", Type: "ollama", Class: power.IntegratedGPU, Endpoint: *endpoint}})
+		set.Configure([]backend.Spec{{ID: "ollama-igpu", Type: "ollama", Class: power.IntegratedGPU, Slots: 64, Endpoint: *endpoint}})
 		r.Backends, r.Runner = set, dispatch.New(dispatch.Parts{Tiers: r.tiers, Backends: set, Meter: meter.New(meter.Options{}), Ledger: ledger.New("", ledger.DefaultKeep(), r.Log), Log: r.Log}, dispatch.DefaultSettings())
 	})
 	peer := r.bus.Connect(t)

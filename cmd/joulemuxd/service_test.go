@@ -90,7 +90,7 @@ func TestServiceOfAUser(t *testing.T) {
 }
 
 func oneBackend(id, backend string) string {
-	return fmt.Sprintf("backends:\n  - {id: %s, type: ollama, hardware: cpu, endpoint: 'http://%s'}", id, backend)
+	return fmt.Sprintf("backends:\n  - {id: %s, type: ollama, hardware: cpu, slots: 64, endpoint: 'http://%s'}", id, backend)
 }
 
 // endlessOllama is a canned Ollama that does not come to an end if it is asked

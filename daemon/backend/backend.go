@@ -8,6 +8,7 @@
 package backend
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -31,6 +32,9 @@ type Spec struct {
 	// Profile holds what the user knows better; zero fields are the class's.
 	Profile  job.Profile
 	Priority int
+	// Slots is on how many jobs the server works at once; zero leaves it to what
+	// the server says of itself.
+	Slots int
 	// Found specs are places where a server may or may not be: unless one
 	// answers there, there is no such backend.
 	Found bool
@@ -102,7 +106,7 @@ func (b Backend) Candidate(model string) job.Candidate {
 	c := job.Candidate{
 		ID: b.ID, Class: b.Class, Aliases: b.aliases(),
 		Healthy: b.Healthy, Problem: b.Problem, Suspect: b.Suspect,
-		Priority: b.Priority, Model: b.Model(model), Profile: b.Profile,
+		Priority: b.Priority, Slots: b.slots(), Model: b.Model(model), Profile: b.Profile,
 	}
 	if wait := time.Until(b.RetryAt); !b.RetryAt.IsZero() && wait > 0 {
 		c.RetryAfter = wait
@@ -110,6 +114,10 @@ func (b Backend) Candidate(model string) job.Candidate {
 	}
 	return c
 }
+
+// slots returns on how many jobs the backend works at once: as configured, as it
+// says, or one, which is what Ollama does by default and does not tell.
+func (b Backend) slots() int { return cmp.Or(b.Spec.Slots, b.Facts.Slots, 1) }
 
 // aliases returns the other names of a backend whose id may change when its
 // class is found out.

@@ -173,6 +173,21 @@ func TestConfiguredFiguresStandOverPriors(t *testing.T) {
 	})
 }
 
+func TestSlotsAreWhatTheUserSaysOrTheServer(t *testing.T) {
+	for _, c := range []struct{ configured, told, want int }{{0, 0, 1}, {0, 4, 4}, {8, 4, 8}, {8, 0, 8}} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			facts := tiny(true)
+			facts.Slots = c.told
+			r.servers["1"].say(facts)
+			r.Configure([]backend.Spec{spec("1", func(s *backend.Spec) { s.Slots = c.configured })})
+			if got := r.Look(t.Context()).Candidates("tiny")[0].Slots; got != c.want {
+				t.Errorf("configured %d, told %d: there are %d", c.configured, c.told, got)
+			}
+		})
+	}
+}
+
 func TestJoulemuxIsNoBackend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)

@@ -57,10 +57,12 @@ type Backend struct {
 	ID, Name, Type string
 	Hardware       power.DeviceClass
 	Endpoint       url.URL
-	Power          power.Power
-	Latency        time.Duration
-	TokensPerSec   float64
-	Priority       int
+	// Slots is on how many jobs it works at once.
+	Slots        int
+	Power        power.Power
+	Latency      time.Duration
+	TokensPerSec float64
+	Priority     int
 }
 
 // Routing holds the user's choices about routing.

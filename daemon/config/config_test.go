@@ -45,6 +45,7 @@ backends:
     type: "ollama"
     hardware: "nvidia"
     endpoint: "http://localhost:11436/"
+    slots: 4
     characteristics: {power_watts: 55.0, avg_latency_ms: 150, priority: 10}
   - id: "openai"
     type: "openai"
@@ -75,7 +76,7 @@ func TestEarlierVocabularyIsUnderstood(t *testing.T) {
 		},
 		{
 			ID: "ollama-nvidia", Type: "ollama", Hardware: power.NVIDIA, Endpoint: url.URL{Scheme: "http", Host: "localhost:11436"},
-			Power: 55 * power.Watt, Latency: 150 * time.Millisecond, Priority: 10,
+			Slots: 4, Power: 55 * power.Watt, Latency: 150 * time.Millisecond, Priority: 10,
 		},
 	}
 	want.Ports = nil // who says which servers there are gets no others
@@ -83,7 +84,7 @@ func TestEarlierVocabularyIsUnderstood(t *testing.T) {
 	want.LogLevel = "debug"
 	want.Notes = []string{
 		"line 3: server.grpc_port: understood, but this version does not serve gRPC",
-		"line 33: monitoring.prometheus_port: understood, but this version does not serve metrics",
+		"line 34: monitoring.prometheus_port: understood, but this version does not serve metrics",
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
@@ -149,6 +150,9 @@ func TestFaults(t *testing.T) {
 		{"backends:\n- {id: a, endpoint: \"http://a:1\"}\n- {id: a, endpoint: \"http://a:2\"}", `line 3: backends[1]: the id "a" is taken by the backend on line 2`},
 		{"backends: [{id: a, endpoint: \"ftp://a:1\"}]", `line 1: backends[0].endpoint: want http://HOST:PORT, https://HOST:PORT or unix:///PATH, got "ftp://a:1"`},
 		{"backends: [{id: a, endpoint: \"http://u:p@a:1?b\"}]", `line 1: backends[0].endpoint: want http://HOST:PORT, https://HOST:PORT or unix:///PATH, got "http://u:xxxxx@a:1?b"`},
+		{"backends: [{id: a, endpoint: \"http://a:1\", slots: 0}]", `line 1: backends[0].slots: want a number from 1 to 1024, got 0`},
+		{"backends: [{id: a, endpoint: \"http://a:1\", slots: 1.5}]", `line 1: backends[0].slots: want a whole number, got 1.5`},
+		{"backends: [{id: a, endpoint: \"http://a:1\", slots: 1025}]", `line 1: backends[0].slots: want a number from 1 to 1024, got 1025`},
 		{"backends: [{id: a, endpoint: \"http://a:99999\"}]", `line 1: backends[0].endpoint: port 99999 is none from 1 to 65535`},
 		{"backends: [{id: a, endpoint: \"http://a:1\", hardware: tpu}]", `line 1: backends[0].hardware: hardware "tpu" is none of npu, igpu, nvidia, dgpu, cpu, cloud`},
 		{"backends: [{id: a, endpoint: \"http://a:1\", type: openai}]", `line 1: backends[0].type: this version speaks only "ollama"; set enabled to false to keep the entry`},

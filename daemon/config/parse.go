@@ -145,6 +145,7 @@ func (p *parser) backend(s section) {
 		"hardware":        func(s section) { hardware(s, &b.Hardware) },
 		"enabled":         func(s section) { s.flag(&enabled) },
 		"endpoint":        func(s section) { endpoint = s; parseEndpoint(s, &b.Endpoint) },
+		"slots":           func(s section) { s.integer(&b.Slots, 1, mostSlots) },
 		"characteristics": func(s section) { characteristics(s, &b) },
 	})
 	if first, twice := p.configured[b.ID]; twice && b.ID != "" {
@@ -171,6 +172,10 @@ func (p *parser) backend(s section) {
 	}
 	p.Backends = append(p.Backends, b)
 }
+
+// mostSlots is on how many jobs a server may be said to work at once: far more
+// than any on one machine does.
+const mostSlots = 1024
 
 // validID reports whether an id can stand in headers, paths and on a shell's
 // command line.

@@ -19,7 +19,7 @@ const passes = 19
 func TestOllamasSuitePassesThroughJoulemuxAsItDoesDirectly(t *testing.T) {
 	canned := daemontest.Serve(t, daemontest.CannedOllama())
 	d := daemontest.Start(t, daemontest.Options{
-		Config: "backends: [{id: ollama-cpu, hardware: cpu, endpoint: \"http://" + canned + "\"}]\n",
+		Config: "backends: [{id: ollama-cpu, hardware: cpu, slots: 64, endpoint: \"http://" + canned + "\"}]\n",
 	})
 	direct, through := SuitePasses(t, canned), SuitePasses(t, d.Addr)
 	t.Logf("%d tests pass directly, %d through joulemux", direct, through)

@@ -139,7 +139,7 @@ func newRig(t *testing.T, servers ...http.Handler) *rig {
 		server := httptest.NewServer(h)
 		t.Cleanup(server.Close)
 		u, _ := url.Parse(server.URL)
-		specs = append(specs, backend.Spec{ID: []string{"one", "two", "three"}[i], Type: "ollama", Class: classes[i], Endpoint: *u})
+		specs = append(specs, backend.Spec{ID: []string{"one", "two", "three"}[i], Type: "ollama", Class: classes[i], Slots: 64, Endpoint: *u})
 	}
 	r.backends.Configure(specs)
 	r.dispatch = dispatch.New(dispatch.Parts{

@@ -60,6 +60,8 @@ type Facts struct {
 	// Instance is set if the server is a joulemux, ours or another's.
 	Instance string
 	Models   []Model
+	// Slots is on how many jobs the server works at once; zero is not told.
+	Slots int
 }
 
 // Profile is what a backend is expected to need. Its figures are priors until

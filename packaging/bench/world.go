@@ -127,13 +127,13 @@ func (w *world) another(ctx context.Context, name, sys string, session *rig.Bus)
 }
 
 // config names the backends, which are all of one class and so all to be
-// weighed for each job.
+// weighed for each job. They never are what a job waits for.
 func (w *world) config(address string) string {
 	_, port, _ := net.SplitHostPort(address)
 	var text strings.Builder
 	fmt.Fprintf(&text, "server: {http_port: %s}\nrouting: {default_backend: backend-0}\nmonitoring: {log_level: warn}\nbackends:\n", port)
 	for i, url := range w.backends {
-		fmt.Fprintf(&text, "- {id: backend-%d, type: ollama, hardware: igpu, endpoint: %q}\n", i, url)
+		fmt.Fprintf(&text, "- {id: backend-%d, type: ollama, hardware: igpu, slots: 1024, endpoint: %q}\n", i, url)
 	}
 	return text.String()
 }
