@@ -114,7 +114,10 @@ func (r *rail) Read(context.Context) (power.Reading, error) {
 }
 
 // cores is the processors: each group of processes keeps some of them busy.
-type cores struct{ used map[string]*rail }
+type cores struct {
+	used map[string]*rail
+	gone time.Duration // used by groups that are no more
+}
 
 // works sets how many processors a group keeps busy.
 func (c *cores) works(group string, n float64) {
@@ -124,8 +127,16 @@ func (c *cores) works(group string, n float64) {
 	c.used[group].draws(power.Watts(n))
 }
 
+// anew has a group be made anew: what it uses is counted from zero.
+func (c *cores) anew(group string) {
+	used, _ := c.Used(group)
+	c.gone += used
+	delete(c.used, group)
+}
+
 // Busy implements CPU.
 func (c *cores) Busy() (sum time.Duration, err error) {
+	sum = c.gone
 	for group := range c.used {
 		d, _ := c.Used(group)
 		sum += d

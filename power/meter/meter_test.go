@@ -585,3 +585,30 @@ func TestDrawsAreToldOfNothingSmallerThanATenthOfAJoule(t *testing.T) {
 		}
 	})
 }
+
+func TestAServerThatWasStartedAnewMakesNothingBackground(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(pkg)
+		meter := New(m.options())
+		defer meter.Close()
+		m.draws("package-0", 4*power.Watt)
+		m.cpu.works("cpu", 8)
+		pass(10 * time.Second)
+		m.cpu.works("cpu", 0)
+		learn(meter)
+		s := meter.Begin(context.Background(), work(power.CPU))
+		m.draws("package-0", 24*power.Watt)
+		m.cpu.works("cpu", 4)
+		pass(5 * time.Second)
+		m.cpu.anew("cpu")
+		m.cpu.works("cpu", 4)
+		pass(5 * time.Second)
+		c := s.End(context.Background(), 0)
+		if b := meter.Balances()[0]; !near(c.Energy, 200*power.Joule) || b.Background != 0 {
+			t.Errorf("the job is told %v, and %v are said to be others'", c, b.Background)
+		}
+		if c.Uncertainty < backgroundError {
+			t.Errorf("it is told as certain: %+v", c)
+		}
+	})
+}

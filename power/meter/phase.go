@@ -51,7 +51,7 @@ func (p *phase) close(now time.Time, from, to processors) {
 		m.span.worked += time.Duration(m.part * float64(now.Sub(p.start)))
 	}
 	elapsed, busy := to.at.Sub(from.at), to.busy-from.busy
-	if !from.known || !to.known || elapsed <= 0 {
+	if !from.known || !to.known || elapsed <= 0 || busy < 0 {
 		return
 	}
 	p.looked, p.busy = true, min(busy.Seconds()/elapsed.Seconds()/float64(to.count), 1)
@@ -61,7 +61,9 @@ func (p *phase) close(now time.Time, from, to processors) {
 	var ours time.Duration
 	for _, backend := range p.backends(nil) {
 		used, before := to.used[backend], from.used[backend]
-		if used == nil || before == nil {
+		// A counter that went back is another's: the server was started anew, and
+		// what it used before that nobody knows.
+		if used == nil || before == nil || *used < *before {
 			return // somebody's time cannot be told from others'
 		}
 		ours += *used - *before
