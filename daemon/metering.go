@@ -108,6 +108,13 @@ func (m moved) Domain() power.Domain {
 	return d
 }
 
+// Rest implements meter.Rester, for a sensor that holds something.
+func (m moved) Rest() {
+	if r, ok := m.Sensor.(meter.Rester); ok {
+		r.Rest()
+	}
+}
+
 // runtimePath returns where in the user's runtime folder something is, or "".
 func runtimePath(name string) string {
 	folder := os.Getenv("XDG_RUNTIME_DIR")

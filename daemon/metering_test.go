@@ -46,3 +46,26 @@ func TestTheHelpersSensorsJoinOurs(t *testing.T) {
 		}
 	}
 }
+
+// held is a sensor that holds something while it is read.
+type held struct {
+	told
+	rested *int
+}
+
+func (h held) Rest() { *h.rested++ }
+
+func TestARailWhosePackageHasAnotherSensorIsStillLetGoOf(t *testing.T) {
+	rested := 0
+	npu := held{told{Name: "npu", Scope: power.ScopeNPU, Source: "amdgpu", Within: "apu"}, &rested}
+	ours := []meter.Sensor{told{Name: "apu", Scope: power.ScopePackage, Source: "amdgpu"}, npu}
+	helped := told{Name: "package-0", Scope: power.ScopePackage, Source: "rapl helper", Cumulative: true}
+	for _, s := range join(ours, []meter.Sensor{helped}) {
+		if r, ok := s.(meter.Rester); ok {
+			r.Rest()
+		}
+	}
+	if rested != 1 {
+		t.Errorf("the rail was let go of %d times", rested)
+	}
+}
