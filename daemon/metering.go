@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -135,13 +136,29 @@ func cgroups(sys fs.FS) fs.FS {
 
 // suspended is how long the machine has slept since it was started: one clock
 // goes on meanwhile, the other does not (clock_gettime(2)).
+//
+// The one is read between two looks at the other, and again unless nothing came
+// between: what it says is wrong by the time that the looks are apart.
 func suspended() time.Duration {
-	var boot, monotonic unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot) != nil || unix.ClockGettime(unix.CLOCK_MONOTONIC, &monotonic) != nil {
-		return 0
+	slept, closest := time.Duration(0), time.Duration(math.MaxInt64)
+	for range 10 {
+		before, boot, after := clock(unix.CLOCK_MONOTONIC), clock(unix.CLOCK_BOOTTIME), clock(unix.CLOCK_MONOTONIC)
+		if apart := after - before; apart < closest {
+			slept, closest = boot-before-apart/2, apart
+		}
+		if closest < time.Millisecond {
+			break
+		}
 	}
-	// The two are read one after the other.
-	return time.Duration(boot.Nano() - monotonic.Nano()).Round(10 * time.Millisecond)
+	return slept
+}
+
+// clock returns what one of the kernel's clocks shows. It fails for one that is
+// not there, which these always are.
+func clock(id int32) time.Duration {
+	var now unix.Timespec
+	_ = unix.ClockGettime(id, &now)
+	return time.Duration(now.Nano())
 }
 
 // conditions names what the idle draw of a machine depends on, as far as we know.

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/joulemux/joulemux/power"
 	"github.com/joulemux/joulemux/power/meter"
@@ -67,5 +68,17 @@ func TestARailWhosePackageHasAnotherSensorIsStillLetGoOf(t *testing.T) {
 	}
 	if rested != 1 {
 		t.Errorf("the rail was let go of %d times", rested)
+	}
+}
+
+func TestAMachineThatIsAwakeHasSleptNoLonger(t *testing.T) {
+	least, most := suspended(), suspended()
+	for range 10_000 {
+		now := suspended()
+		least, most = min(least, now), max(most, now)
+	}
+	// The meter takes 10 ms for what reading two clocks may be wrong by.
+	if most-least > 5*time.Millisecond || least < -time.Millisecond {
+		t.Errorf("it is told to have slept between %v and %v", least, most)
 	}
 }

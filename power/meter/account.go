@@ -21,9 +21,10 @@ type account struct {
 	known bool // there is a last reading to count from
 	// missed is the pause at whose end a sensor could not be read yet, and when
 	// that was.
-	missed    *phase
-	missedAt  time.Time
-	suspended time.Duration
+	missed   *phase
+	missedAt time.Time
+	// slept is how long the machine had slept, at least, by the last reading.
+	slept time.Duration
 
 	// What was counted in the phase that is on, and over how much of it.
 	counted []interval
@@ -94,8 +95,10 @@ func (a *account) read(ctx context.Context) look {
 	return look{a, a.sensor.Domain(), r, err}
 }
 
-// take counts the energy since the last reading, if that can be told.
-func (a *account) take(l look, suspended time.Duration, p *phase) {
+// take counts the energy since the last reading, if that can be told. Whether
+// there was a suspend in between is told by how long the machine had slept by
+// then, at least, and has by now.
+func (a *account) take(l look, by slept, now time.Duration, p *phase) {
 	if l.err != nil {
 		a.miss(p)
 		return
@@ -103,13 +106,16 @@ func (a *account) take(l look, suspended time.Duration, p *phase) {
 	if a.known && !l.reading.At.After(a.last.At) {
 		return // no news
 	}
-	from, known := a.last, a.known && suspended == a.suspended && l.domain == a.domain
+	from, known := a.last, a.known && !further(a.slept, now) && l.domain == a.domain
 	if a.known && !known {
 		a.gaps++
 	}
 	pause, pauseEnd := a.missed, a.missedAt
 	a.domain, a.missed = l.domain, nil
-	a.last, a.known, a.suspended = l.reading, true, suspended
+	a.last, a.known = l.reading, true
+	if !l.reading.At.Before(by.at) { // else it may be from before that sleep
+		a.slept = by.total
+	}
 	if !known {
 		return
 	}

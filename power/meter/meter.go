@@ -55,8 +55,9 @@ type CPU interface {
 type Options struct {
 	Sensors []Sensor
 	CPU     CPU
-	// Suspended is how long the machine has slept since it started: where it
-	// has changed between two readings lies a suspend.
+	// Suspended is how long the machine has slept since it started, give or take
+	// a few milliseconds: where it has changed between two readings lies a
+	// suspend.
 	Suspended func() time.Duration
 	// Tail is told what a job made its devices take after its end, when that
 	// is known; again if more becomes known.
@@ -94,6 +95,7 @@ type Meter struct {
 	jobs   []*Span    // under way
 	now    *phase
 	cpuNow processors
+	slept  slept
 	timer  *time.Timer // runs while jobs or a tail do
 	closed bool
 	// watching says that a pause has begun and the idle draw is to be learned.
@@ -131,6 +133,7 @@ func New(o Options) *Meter {
 	m.timer.Stop()
 	now := time.Now()
 	m.cpuNow, m.now = m.processors(now), newPhase(now, nil)
+	m.slept = slept{m.suspended(), now}
 	return m
 }
 
@@ -311,17 +314,21 @@ func (m *Meter) due(now time.Time, all bool) []*account {
 // update reads the sensors of those accounts, which may take a while, and then
 // takes in what they say and does what is to be done at that moment.
 func (m *Meter) update(ctx context.Context, due []*account, then func(now time.Time)) {
+	var before slept
+	if len(due) > 0 {
+		before = slept{m.suspended(), time.Now()}
+	}
 	looks := make([]look, 0, 4)
 	for _, a := range due {
 		looks = append(looks, a.read(ctx))
 	}
 	m.mu.Lock()
-	suspended := time.Duration(0)
 	if len(looks) > 0 {
-		suspended = m.suspended()
-	}
-	for _, l := range looks {
-		l.account.take(l, suspended, m.now)
+		m.slept = m.slept.or(before)
+		after := m.suspended()
+		for _, l := range looks {
+			l.account.take(l, m.slept, after, m.now)
+		}
 	}
 	then(time.Now())
 	tails := m.tails()
