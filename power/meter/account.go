@@ -34,6 +34,9 @@ type account struct {
 	gaps    int
 	balance Balance
 	tails   []*Span // whose tail has grown
+	// untold is what was too short to be told as a tail, and how long it was.
+	untold    power.Energy
+	untoldFor time.Duration
 }
 
 // interval is the energy between two readings.
@@ -257,7 +260,8 @@ func (a *account) rest(e power.Energy, covered time.Duration, p *phase) {
 }
 
 // trail counts the energy of the phase after a job, as long as its devices
-// have not calmed down.
+// have not calmed down. A tail that the next job cuts off at once is told with
+// the next one: on its own it would be a finer figure than is told of anything.
 func (a *account) trail(p *phase, e power.Energy, covered time.Duration) {
 	idle, background := e, power.Energy(0)
 	if draw, calm, known := a.idleDraw(); known {
@@ -270,10 +274,15 @@ func (a *account) trail(p *phase, e power.Energy, covered time.Duration) {
 	a.balance.Idle += idle
 	a.balance.Background += background
 	a.balance.Jobs += tail
-	if tail > 0 {
-		p.after.tailSoFar += tail
+	a.untold, a.untoldFor = a.untold+tail, a.untoldFor+covered
+	if a.untoldFor < leastWindow {
+		return
+	}
+	if a.untold > 0 {
+		p.after.tailSoFar += a.untold
 		a.tails = append(a.tails, p.after)
 	}
+	a.untold, a.untoldFor = 0, 0
 }
 
 // idleDraw is what the domain draws without jobs. A discrete GPU sleeps without

@@ -112,8 +112,12 @@ func (s *scene) mishap() {
 	}
 }
 
-// taken adds up what the jobs took of all domains.
+// taken adds up what the jobs took of all domains, with the tails that are too
+// short to be told yet.
 func (s *scene) taken() (sum power.Energy) {
+	for _, a := range s.meter.accounts {
+		sum += a.untold
+	}
 	for _, j := range s.done {
 		for _, p := range j.parts {
 			sum += p.energy

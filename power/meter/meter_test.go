@@ -701,3 +701,29 @@ func TestClocksThatAreReadOneAfterTheOtherAreNoSuspend(t *testing.T) {
 		}
 	})
 }
+
+func TestATailThatIsCutOffAtOnceIsToldWithTheNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(pkg)
+		o := m.options()
+		tails := map[string]power.Energy{}
+		o.Tail = func(id string, e power.Energy) { tails[id] = e }
+		meter := New(o)
+		defer meter.Close()
+		m.draws("package-0", 4*power.Watt)
+		learn(meter)
+		m.draws("package-0", 24*power.Watt)
+		for _, id := range []string{"first", "second", "third"} {
+			w := work(power.CPU)
+			w.ID = id
+			s := meter.Begin(context.Background(), w)
+			pass(time.Second)
+			s.End(context.Background(), 0)
+			pass(100 * time.Millisecond) // is too short to tell
+		}
+		pass(5 * time.Second)
+		if got := tails["third"]; len(tails) != 1 || !near(got, 44*power.Joule) {
+			t.Errorf("it is told %v", tails)
+		}
+	})
+}
