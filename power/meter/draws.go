@@ -23,7 +23,7 @@ const together = 5 * time.Second
 
 // Draws returns what every domain draws that can be read without disturbing
 // it. Counters have to be read twice: unless somebody has looked lately, this
-// takes as long as the shortest span with a measured value.
+// takes as long as the shortest span with a measured value, or a little longer.
 func (m *Meter) Draws(ctx context.Context) []Draw {
 	if len(m.sensors) == 0 {
 		return nil
@@ -36,19 +36,20 @@ func (m *Meter) Draws(ctx context.Context) []Draw {
 	}
 	if age := time.Since(looked); age < leastWindow || age > together {
 		before = m.look(ctx)
-		select {
-		case <-time.After(leastWindow):
-		case <-ctx.Done():
+		if !wait(ctx, leastWindow) {
 			return nil
 		}
 		if list := m.toldLately(); list != nil {
 			return list
 		}
 	}
-	now := m.look(ctx)
+	now, ok := m.lookAfter(ctx, before)
+	if !ok {
+		return nil
+	}
 	list := []Draw{}
-	for i, s := range m.sensors {
-		if d, ok := drawOf(s.Domain(), before[i], now[i]); ok {
+	for i := range m.sensors {
+		if d, ok := drawOf(before, now, i); ok {
 			list = append(list, d)
 		}
 	}
@@ -57,6 +58,43 @@ func (m *Meter) Draws(ctx context.Context) []Draw {
 	m.glance, m.glanced, m.told = now, time.Now(), list
 	m.rest()
 	return slices.Clone(list)
+}
+
+// wait waits, unless ctx ends sooner.
+func wait(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+const (
+	// mostLooks is how often sensors are looked at for a reading that is late
+	// enough.
+	mostLooks = 3
+	// shared is for how long a reading stands that was made for somebody else:
+	// power/energyd reads the hardware ten times a second at most.
+	shared = 100 * time.Millisecond
+)
+
+// lookAfter reads every sensor again. Readings may be older than the look, so it
+// looks again as long as one of a counter is not far enough from the one before:
+// twice, for there may be none.
+func (m *Meter) lookAfter(ctx context.Context, before glance) (now glance, ok bool) {
+	now = m.look(ctx)
+	for range mostLooks - 1 {
+		lacking := now.lacks(before)
+		if lacking <= 0 {
+			break
+		}
+		if !wait(ctx, max(lacking, shared)) {
+			return now, false
+		}
+		now = m.look(ctx)
+	}
+	return now, true
 }
 
 // toldLately returns what somebody else was told within the shortest span with a
@@ -75,17 +113,38 @@ func (m *Meter) Reads(name string) bool {
 	return slices.ContainsFunc(m.sensors, func(s Sensor) bool { return s.Domain().Name == name })
 }
 
+// glance is what all sensors said, and how long the machine had slept before
+// they were read and after.
+type glance struct {
+	looks         []look
+	before, after time.Duration
+}
+
 // look reads every sensor whose device does not have to be left alone.
-func (m *Meter) look(ctx context.Context) []look {
-	looks := make([]look, len(m.sensors))
+func (m *Meter) look(ctx context.Context) glance {
+	g := glance{looks: make([]look, len(m.sensors)), before: m.suspended()}
 	for i, s := range m.sensors {
-		if sleeps(s.Domain()) && !m.atWork(s.Domain()) {
-			looks[i].err = power.ErrUnavailable
+		l := &g.looks[i]
+		if l.domain = s.Domain(); sleeps(l.domain) && !m.atWork(l.domain) {
+			l.err = power.ErrUnavailable
 			continue
 		}
-		looks[i].reading, looks[i].err = s.Read(ctx)
+		l.reading, l.err = s.Read(ctx)
+		l.domain = s.Domain()
 	}
-	return looks
+	g.after = m.suspended()
+	return g
+}
+
+// lacks returns how much time a counter's readings still need between them to
+// be told.
+func (g glance) lacks(before glance) (most time.Duration) {
+	for i, l := range g.looks {
+		if l.domain.Cumulative && l.err == nil && before.looks[i].err == nil {
+			most = max(most, leastWindow-l.reading.At.Sub(before.looks[i].reading.At))
+		}
+	}
+	return most
 }
 
 // atWork reports whether a job runs that shows in a domain.
@@ -100,17 +159,22 @@ func (m *Meter) atWork(d power.Domain) bool {
 	return false
 }
 
-// drawOf returns what two looks tell, if that is anything. Of a counter it is as
-// fine as the energy of jobs, and no finer: see power.Cost.Told.
-func drawOf(d power.Domain, before, now look) (Draw, bool) {
+// drawOf returns what two looks tell of a sensor, if that is anything. Of a
+// counter it is as fine as the energy of jobs, and no finer: see power.Cost.Told.
+func drawOf(before, now glance, sensor int) (Draw, bool) {
+	first, l := before.looks[sensor], now.looks[sensor]
 	switch {
-	case errors.Is(now.err, power.ErrAsleep):
-		return Draw{Domain: d, Asleep: true}, true
-	case now.err != nil:
+	case errors.Is(l.err, power.ErrAsleep):
+		return Draw{Domain: l.domain, Asleep: true}, true
+	case l.err != nil:
 		return Draw{}, false
-	case !d.Cumulative:
-		return Draw{Domain: d, Draw: now.reading.Draw}, true
+	case !l.domain.Cumulative:
+		return Draw{Domain: l.domain, Draw: l.reading.Draw}, true
 	}
-	energy, ok := d.Between(before.reading, now.reading)
-	return Draw{Domain: d, Draw: energy.Told().Over(now.reading.At.Sub(before.reading.At))}, ok && before.err == nil
+	window := l.reading.At.Sub(first.reading.At)
+	if first.err != nil || first.domain != l.domain || window < leastWindow || further(before.before, now.after) {
+		return Draw{}, false
+	}
+	energy, ok := l.domain.Between(first.reading, l.reading)
+	return Draw{Domain: l.domain, Draw: energy.Told().Over(window)}, ok
 }

@@ -102,7 +102,7 @@ type Meter struct {
 	watching  bool
 	condition string // that of Conditions
 	// What somebody saw who looked, and when.
-	glance  []look
+	glance  glance
 	told    []Draw
 	glanced time.Time
 }

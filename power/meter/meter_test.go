@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -727,3 +728,76 @@ func TestATailThatIsCutOffAtOnceIsToldWithTheNext(t *testing.T) {
 		}
 	})
 }
+
+// cached is a rail of which a reading stands for a tenth of a second, whoever
+// asks.
+type cached struct {
+	*rail
+	mu   sync.Mutex
+	last power.Reading
+}
+
+func (c *cached) Read(ctx context.Context) (power.Reading, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if time.Since(c.last.At) < 100*time.Millisecond {
+		return c.last, nil
+	}
+	r, err := c.rail.Read(ctx)
+	c.last = r
+	return r, err
+}
+
+func (c *cached) at() time.Time {
+	r, _ := c.Read(context.Background())
+	return r.At
+}
+
+func TestADrawIsOfTheTimeBetweenReadingsAndNotBetweenLooks(t *testing.T) {
+	for _, age := range []time.Duration{0, 20 * time.Millisecond, 60 * time.Millisecond, 99 * time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			m := newMachine(pkg)
+			sensor := &cached{rail: m.rails["package-0"]}
+			o := m.options()
+			o.Sensors = []Sensor{sensor}
+			meter := New(o)
+			defer meter.Close()
+			m.draws("package-0", 8*power.Watt)
+			for range 5 {
+				pass(together + time.Second)
+				before := sensor.at()
+				time.AfterFunc(leastWindow-age, func() { sensor.at() }) // somebody else has it read
+				list := meter.Draws(context.Background())
+				if window := sensor.at().Sub(before); window < leastWindow {
+					t.Errorf("with readings that are %v old it is told of %v", age, window)
+				}
+				if len(list) != 1 || list[0].Draw < 8*power.Watt || list[0].Draw.For(leastWindow) > 21*power.Joule/10 {
+					t.Errorf("with readings that are %v old it is told %+v", age, list)
+				}
+			}
+		})
+	}
+}
+
+func TestACounterThatStandsStillHasNoDraw(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(pkg)
+		o := m.options()
+		stuck, _ := m.rails["package-0"].Read(context.Background())
+		o.Sensors = []Sensor{&stopped{m.rails["package-0"], stuck}}
+		meter := New(o)
+		defer meter.Close()
+		start := time.Now()
+		if list := meter.Draws(context.Background()); len(list) != 0 || time.Since(start) > time.Second {
+			t.Errorf("after %v it is told %+v", time.Since(start), list)
+		}
+	})
+}
+
+// stopped is a rail that says the same for ever.
+type stopped struct {
+	*rail
+	says power.Reading
+}
+
+func (s *stopped) Read(context.Context) (power.Reading, error) { return s.says, nil }
