@@ -39,10 +39,36 @@ type account struct {
 	untoldFor time.Duration
 }
 
-// interval is the energy between two readings.
+// interval is the energy between two readings, or more of them: covered is how
+// much of the time was counted.
 type interval struct {
 	from, to time.Time
 	energy   power.Energy
+	covered  time.Duration
+}
+
+// mostIntervals is how many are kept apart, of a phase or of what a job took
+// until its first token. That may last for hours, with a reading every second.
+const mostIntervals = 128
+
+// with returns a list with one more interval. When there are too many,
+// neighbours are put together, as long as they are short beside the whole: no two
+// that are left are, so it is half as many at most.
+func with(list []interval, i interval) []interval {
+	if len(list) < mostIntervals {
+		return append(list, i)
+	}
+	short := 4 * i.to.Sub(list[0].from) / mostIntervals
+	last := 0
+	for _, next := range list[1:] {
+		if l := &list[last]; next.to.Sub(l.from) < short {
+			*l = interval{l.from, next.to, l.energy + next.energy, l.covered + next.covered}
+			continue
+		}
+		last++
+		list[last] = next
+	}
+	return append(list[:last+1], i)
 }
 
 func newAccount(s Sensor) *account { return &account{sensor: s, domain: s.Domain()} }
@@ -123,7 +149,7 @@ func (a *account) take(l look, by slept, now time.Duration, p *phase) {
 		return
 	}
 	if energy, ok := a.domain.Between(from, l.reading); ok {
-		a.count(interval{from.At, l.reading.At, energy}, pause, pauseEnd)
+		a.count(interval{from.At, l.reading.At, energy, l.reading.At.Sub(from.At)}, pause, pauseEnd)
 		return
 	}
 	a.gaps++
@@ -157,16 +183,16 @@ func (a *account) count(i interval, pause *phase, pauseEnd time.Time) {
 		parts := split(i.energy, []float64{pauseEnd.Sub(i.from).Seconds(), i.to.Sub(pauseEnd).Seconds()})
 		a.balance.Counted += parts[0]
 		a.rest(parts[0], pauseEnd.Sub(i.from), pause)
-		i.from, i.energy = pauseEnd, parts[1]
+		i = interval{pauseEnd, i.to, parts[1], i.to.Sub(pauseEnd)}
 	}
-	a.counted = append(a.counted, i)
+	a.counted = with(a.counted, i)
 }
 
 // total returns what was counted, and over how much time.
 func (a *account) total() (e power.Energy, covered time.Duration) {
 	for _, i := range a.counted {
 		e += i.energy
-		covered += i.to.Sub(i.from)
+		covered += i.covered
 	}
 	return e, covered
 }
@@ -324,7 +350,9 @@ func (a *account) divide(p *phase, members []member, e power.Energy, covered tim
 		part.idleUnknown = part.idleUnknown || !idleKnown
 		part.backgroundUnknown = part.backgroundUnknown || !p.known || !calm
 		if !m.writing {
-			part.reading = append(part.reading, a.trace(shares[i], draw)...)
+			for _, traced := range a.trace(shares[i], draw) {
+				part.reading = with(part.reading, traced)
+			}
 		}
 	}
 }
@@ -334,11 +362,12 @@ func (a *account) divide(p *phase, members []member, e power.Energy, covered tim
 func (a *account) trace(share power.Energy, idle power.Power) []interval {
 	rates := make([]float64, len(a.counted))
 	for i, c := range a.counted {
-		rates[i] = max(float64(c.energy-idle.For(c.to.Sub(c.from))), 0)
+		rates[i] = max(float64(c.energy-idle.For(c.covered)), 0)
 	}
 	list := make([]interval, len(a.counted))
 	for i, e := range split(share, rates) {
-		list[i] = interval{a.counted[i].from, a.counted[i].to, e}
+		list[i] = a.counted[i]
+		list[i].energy = e
 	}
 	return list
 }

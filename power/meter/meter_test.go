@@ -801,3 +801,52 @@ type stopped struct {
 }
 
 func (s *stopped) Read(context.Context) (power.Reading, error) { return s.says, nil }
+
+func TestAJobThatShowsNoTokenForHoursTakesNoMoreMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(pkg)
+		meter := New(m.options())
+		defer meter.Close()
+		m.draws("package-0", 4*power.Watt)
+		learn(meter)
+		s := meter.Begin(context.Background(), work(power.CPU))
+		m.draws("package-0", 14*power.Watt) // loading
+		pass(20 * time.Minute)
+		m.draws("package-0", 34*power.Watt) // reading
+		pass(40 * time.Minute)
+		if kept := len(meter.accounts[0].counted); kept > mostIntervals {
+			t.Errorf("the account keeps %d intervals", kept)
+		}
+		s.Tokens(context.Background(), 1)
+		if kept := len(s.parts[0].reading); kept > mostIntervals {
+			t.Errorf("the job keeps %d intervals", kept)
+		}
+		pass(time.Minute)
+		c := s.End(context.Background(), 20*time.Minute)
+		if !near(c.Energy, 12_000*power.Joule+73_800*power.Joule) || c.Load < 11_880*power.Joule || c.Load > 12_500*power.Joule {
+			t.Errorf("it is told %v, of which loading took %v", c, c.Load)
+		}
+	})
+}
+
+func TestAGapIsOneHoweverLongTheJob(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(pkg)
+		meter := New(m.options())
+		defer meter.Close()
+		m.draws("package-0", 4*power.Watt)
+		learn(meter)
+		s := meter.Begin(context.Background(), work(power.CPU))
+		m.draws("package-0", 24*power.Watt)
+		for range 10 {
+			pass(2 * time.Minute)
+			m.fail(true)
+			pass(time.Minute)
+			m.fail(false)
+		}
+		c := s.End(context.Background(), 0)
+		if c.Coverage < 0.65 || c.Coverage > 0.67 || c.Energy < 23_700*power.Joule || c.Energy > 24_000*power.Joule {
+			t.Errorf("%+v", c)
+		}
+	})
+}

@@ -75,16 +75,16 @@ func (p *phase) close(now time.Time, from, to processors) {
 // backends adds those at work, or that have just been, to a list.
 func (p *phase) backends(list []string) []string {
 	for _, m := range p.members {
-		list = with(list, m.span)
+		list = and(list, m.span)
 	}
 	if p.after != nil {
-		list = with(list, p.after)
+		list = and(list, p.after)
 	}
 	return list
 }
 
-// with returns a list of backends that has the one of a job in it, once.
-func with(list []string, s *Span) []string {
+// and returns a list of backends that has the one of a job in it, once.
+func and(list []string, s *Span) []string {
 	if slices.Contains(list, s.work.Backend) {
 		return list
 	}
@@ -111,7 +111,7 @@ func (m *Meter) processors(now time.Time) processors {
 		backends = m.now.backends(backends)
 	}
 	for _, s := range m.jobs {
-		backends = with(backends, s)
+		backends = and(backends, s)
 	}
 	if m.cpuNow.known && now.Sub(m.cpuNow.at) < m.fresh && sees(m.cpuNow, backends) {
 		return m.cpuNow
