@@ -10,7 +10,7 @@ import (
 
 // account divides the energy of one domain among those who caused it.
 type account struct {
-	sensor Sensor
+	sensor *source
 	domain power.Domain
 	index  int        // in a span's parts
 	parent *account   // the domain that contains this one
@@ -71,7 +71,7 @@ func with(list []interval, i interval) []interval {
 	return append(list[:last+1], i)
 }
 
-func newAccount(s Sensor) *account { return &account{sensor: s, domain: s.Domain()} }
+func newAccount(s *source) *account { return &account{sensor: s, domain: s.Domain()} }
 
 // counts reports whether jobs can be told by the domain at all. A platform's
 // meter contains all of them, and the core's only a part.
@@ -96,9 +96,11 @@ func (a *account) concerns(c power.DeviceClass) bool {
 	return a.domain.Covers(c) || a.parent != nil && a.parent.domain.Covers(c)
 }
 
-// stale reports whether the last reading is too old to stand for now.
+// stale reports whether the last reading is too old to stand for now. So it is
+// if the sensor has been let go of: it may take a while to be ready again, and
+// that should not be in the middle of a job.
 func (a *account) stale(now time.Time, fresh time.Duration) bool {
-	return !a.known || now.Sub(a.last.At) >= fresh
+	return !a.known || a.sensor.rests() || now.Sub(a.last.At) >= fresh
 }
 
 // trails reports whether the phase is the tail of a job that shows in the

@@ -54,9 +54,10 @@ func (m *Meter) Draws(ctx context.Context) []Draw {
 		}
 	}
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	m.glance, m.glanced, m.told = now, time.Now(), list
-	m.rest()
+	idle := m.idle()
+	m.mu.Unlock()
+	rest(idle)
 	return slices.Clone(list)
 }
 
@@ -110,7 +111,7 @@ func (m *Meter) toldLately() []Draw {
 
 // Reads reports whether there is a sensor for the domain of that name.
 func (m *Meter) Reads(name string) bool {
-	return slices.ContainsFunc(m.sensors, func(s Sensor) bool { return s.Domain().Name == name })
+	return slices.ContainsFunc(m.sensors, func(s *source) bool { return s.Domain().Name == name })
 }
 
 // glance is what all sensors said, and how long the machine had slept before
@@ -129,8 +130,10 @@ func (m *Meter) look(ctx context.Context) glance {
 			l.err = power.ErrUnavailable
 			continue
 		}
+		s.hold()
 		l.reading, l.err = s.Read(ctx)
 		l.domain = s.Domain()
+		s.release()
 	}
 	g.after = m.suspended()
 	return g

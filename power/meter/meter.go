@@ -85,7 +85,7 @@ type Meter struct {
 	cpu       CPU
 	suspended func() time.Duration
 	tail      func(string, power.Energy)
-	sensors   []Sensor // all, to look at
+	sensors   []*source // all, to look at
 	accounts  []*account
 
 	// The constants, but in tests.
@@ -109,15 +109,16 @@ type Meter struct {
 
 // New returns a meter of those sensors. It reads none until a job begins.
 func New(o Options) *Meter {
-	m := &Meter{cpu: o.CPU, suspended: o.Suspended, tail: o.Tail, sensors: o.Sensors, tick: tick, fresh: fresh}
+	m := &Meter{cpu: o.CPU, suspended: o.Suspended, tail: o.Tail, tick: tick, fresh: fresh}
 	if m.suspended == nil {
 		m.suspended = func() time.Duration { return 0 }
 	}
 	if m.tail == nil {
 		m.tail = func(string, power.Energy) {}
 	}
-	for _, s := range o.Sensors {
-		m.accounts = append(m.accounts, newAccount(s))
+	for _, sensor := range o.Sensors {
+		s := newSource(sensor)
+		m.sensors, m.accounts = append(m.sensors, s), append(m.accounts, newAccount(s))
 	}
 	for _, a := range m.accounts {
 		i := slices.IndexFunc(m.accounts, func(b *account) bool { return b.domain.Name == a.domain.Within })
@@ -142,7 +143,6 @@ func New(o Options) *Meter {
 func (m *Meter) Start(ctx context.Context) {
 	m.update(ctx, m.due(time.Now(), true), func(time.Time) {
 		m.watching = m.now.quiet()
-		m.rest()
 		m.schedule()
 	})
 }
@@ -215,7 +215,6 @@ func (m *Meter) end(ctx context.Context, s *Span) {
 		if len(m.jobs) == 0 {
 			m.now.after = s
 		}
-		m.rest()
 		m.schedule()
 	})
 }
@@ -233,16 +232,6 @@ func (m *Meter) turn(now time.Time) {
 		}
 	}
 	m.cpuNow, m.now = cpu, newPhase(now, m.jobs)
-}
-
-// rest lets go of what is held for sensors that will not be read for a while.
-func (m *Meter) rest() {
-	for _, s := range m.sensors {
-		reads := func(a *account) bool { return a.sensor == s && (a.wanted(m.jobs) || a.trails(m.now)) }
-		if r, ok := s.(Rester); ok && !slices.ContainsFunc(m.accounts, reads) {
-			r.Rest()
-		}
-	}
 }
 
 // schedule sets the timer: for the next tick while jobs run, for the end of the
@@ -270,11 +259,9 @@ func (m *Meter) ticked() {
 		switch {
 		case m.now.after != nil && now.Sub(m.now.start) >= tailTime:
 			m.turn(now)
-			m.rest()
 			m.watching = true
 		case watching && m.watching:
 			m.turn(now)
-			m.rest()
 			m.watching = false
 		}
 		m.schedule()
@@ -320,6 +307,7 @@ func (m *Meter) update(ctx context.Context, due []*account, then func(now time.T
 	}
 	looks := make([]look, 0, 4)
 	for _, a := range due {
+		a.sensor.hold()
 		looks = append(looks, a.read(ctx))
 	}
 	m.mu.Lock()
@@ -331,8 +319,12 @@ func (m *Meter) update(ctx context.Context, due []*account, then func(now time.T
 		}
 	}
 	then(time.Now())
-	tails := m.tails()
+	for _, a := range due { // a job that begins is among the jobs now
+		a.sensor.release()
+	}
+	tails, idle := m.tails(), m.idle()
 	m.mu.Unlock()
+	rest(idle)
 	for id, tail := range tails {
 		m.tail(id, tail)
 	}
@@ -358,7 +350,6 @@ func (m *Meter) tails() map[string]power.Energy {
 // to tell.
 func (m *Meter) Whole(ctx context.Context) (sum power.Energy, gaps int) {
 	m.update(ctx, m.due(time.Now(), true), func(time.Time) {
-		m.rest()
 		for _, a := range m.accounts {
 			if a.parent == nil {
 				sum += a.whole

@@ -264,6 +264,68 @@ func TestASensorThatIsOnlyLookedAtRestsAfterwards(t *testing.T) {
 	})
 }
 
+// sluggish is a rail that takes a while to read, or to let go of.
+type sluggish struct {
+	resting
+	reads, rests time.Duration
+}
+
+func (s *sluggish) Read(ctx context.Context) (power.Reading, error) {
+	time.Sleep(s.reads)
+	return s.rail.Read(ctx)
+}
+
+func (s *sluggish) Rest() {
+	time.Sleep(s.rests)
+	s.resting.Rest()
+}
+
+func TestASensorThatAJobBeginsWithIsNotLetGoOf(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(dgpu)
+		o := m.options()
+		gpu := &sluggish{resting: resting{rail: m.rails["gpu"]}, reads: 50 * time.Millisecond}
+		o.Sensors = []Sensor{gpu}
+		meter := New(o)
+		defer meter.Close()
+		first := meter.Begin(context.Background(), work(power.NVIDIA))
+		pass(100 * time.Millisecond)
+		begun := make(chan *Span)
+		time.AfterFunc(10*time.Millisecond, func() { begun <- meter.Begin(context.Background(), work(power.NVIDIA)) })
+		first.End(context.Background(), 0) // while the next one has it read
+		next := <-begun
+		if n := gpu.rested.Load(); n > 0 {
+			t.Errorf("it was let go of %d times", n)
+		}
+		next.End(context.Background(), 0)
+		if n := gpu.rested.Load(); n != 1 {
+			t.Errorf("after the last job it was let go of %d times", n)
+		}
+	})
+}
+
+func TestNobodyWaitsForASensorToBeLetGoOf(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(pkg, dgpu)
+		o := m.options()
+		o.Sensors = []Sensor{m.rails["package-0"], &sluggish{resting: resting{rail: m.rails["gpu"]}, rests: time.Hour}}
+		meter := New(o)
+		defer meter.Close()
+		gpu := meter.Begin(context.Background(), work(power.NVIDIA))
+		cpu := meter.Begin(context.Background(), work(power.CPU))
+		pass(time.Second)
+		go gpu.End(context.Background(), 0)
+		pass(time.Millisecond)
+		start := time.Now()
+		cpu.Tokens(context.Background(), 1)
+		cpu.End(context.Background(), 0)
+		if waited := time.Since(start); waited > 0 {
+			t.Errorf("another job waited for %v", waited)
+		}
+		pass(time.Hour)
+	})
+}
+
 func TestDrawsAreReadWhenSomebodyLooks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine(pkg, dgpu, apu)
