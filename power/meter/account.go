@@ -2,6 +2,7 @@ package meter
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -25,6 +26,9 @@ type account struct {
 	missedAt time.Time
 	// slept is how long the machine had slept, at least, by the last reading.
 	slept time.Duration
+
+	// dozes says that the device has been seen asleep.
+	dozes bool
 
 	// What was counted in the phase that is on, and over how much of it.
 	counted []interval
@@ -131,6 +135,7 @@ func (a *account) read(ctx context.Context) look {
 // then, at least, and has by now.
 func (a *account) take(l look, by slept, now time.Duration, p *phase) {
 	if l.err != nil {
+		a.dozes = a.dozes || errors.Is(l.err, power.ErrAsleep)
 		a.miss(p)
 		return
 	}
@@ -227,9 +232,8 @@ func (a *account) settle(p *phase, most power.Energy) {
 // counted is no part of it. What no job caused stays with the domain.
 func (a *account) settleWithin(p *phase, most power.Energy) power.Energy {
 	if len(p.covered(a.domain)) == 0 {
-		if energy, covered := a.total(); p.teaches() {
-			a.idle.learnOver(energy, covered, p.calm())
-		}
+		energy, covered := a.total()
+		a.learn(energy, covered, p)
 		a.counted = a.counted[:0]
 		return 0
 	}
@@ -276,15 +280,32 @@ func later(a, b time.Time) time.Time {
 // rest counts the energy of a phase without jobs. As long as nothing is known
 // of the domain, it is all idle.
 func (a *account) rest(e power.Energy, covered time.Duration, p *phase) {
-	if p.teaches() {
-		a.idle.learnOver(e, covered, p.calm())
-	}
+	a.learn(e, covered, p)
 	idle := e
 	if draw, _, known := a.idle.draw(); known {
 		idle = min(e, draw.For(covered))
 	}
 	a.balance.Idle += idle
 	a.balance.Background += e - idle
+}
+
+// leastAwake is less than what any discrete GPU draws that is awake. One that
+// drew less in a pause has slept, and its counter showed a little late what was
+// before that.
+const leastAwake = power.Watt
+
+// learn learns the idle draw from a phase, if that tells of it.
+func (a *account) learn(e power.Energy, covered time.Duration, p *phase) {
+	least := leastPause
+	if sleeps(a.domain) {
+		least = leastUnread
+	}
+	if !p.teaches() || covered < least {
+		return
+	}
+	draw := e.Over(covered)
+	a.dozes = a.dozes || sleeps(a.domain) && draw < leastAwake
+	a.idle.learn(draw, p.calm())
 }
 
 // trail counts the energy of the phase after a job, as long as its devices
@@ -313,10 +334,12 @@ func (a *account) trail(p *phase, e power.Energy, covered time.Duration) {
 	a.untold, a.untoldFor = 0, 0
 }
 
-// idleDraw is what the domain draws without jobs. A discrete GPU sleeps without
-// them, so all that it takes is theirs.
+// idleDraw is what the domain draws without jobs. A discrete GPU that sleeps
+// without them draws nothing, so all that it takes is theirs. Not every one does,
+// a desktop's never: as long as it was not seen asleep, it is what it drew
+// between a job's end and the begin of the next, when it is read anyway.
 func (a *account) idleDraw() (draw power.Power, calm, known bool) {
-	if a.domain.Scope == power.ScopeDiscreteGPU {
+	if sleeps(a.domain) && a.dozes {
 		return 0, true, true
 	}
 	return a.idle.draw()

@@ -13,6 +13,9 @@ const (
 	// leastPause is the shortest that tells: readings are a few milliseconds
 	// off, and a pause of a second is not all wake-up.
 	leastPause = time.Second
+	// leastUnread is that for a device that is not read during the pause: until
+	// it has calmed down is a part of it. A GPU takes seconds to lower its clocks.
+	leastUnread = 10 * time.Second
 )
 
 // idle is what a domain draws without jobs, learned from the pauses between
@@ -32,13 +35,7 @@ const calmBusy = 0.03
 
 func (i *idle) conditions(name string) { i.condition = name }
 
-// learnOver learns from a pause in which e was taken.
-func (i *idle) learnOver(e power.Energy, pause time.Duration, calm bool) {
-	if pause >= leastPause {
-		i.learn(e.Over(pause), calm)
-	}
-}
-
+// learn learns from a pause with that mean draw.
 func (i *idle) learn(draw power.Power, calm bool) {
 	pauses := &i.lively
 	if calm {

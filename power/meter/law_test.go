@@ -19,14 +19,18 @@ type scene struct {
 	meter *Meter
 	open  []*Span
 	done  []*Span
-	calm  bool // nothing goes wrong
+	calm  bool        // nothing goes wrong
+	gpu   power.Power // drawn by the discrete GPU without jobs
 }
 
 func play(seed uint64, steps int, ticks time.Duration, calm bool) *scene {
 	s := &scene{machine: newMachine(pkg, npu, dgpu), r: rand.New(rand.NewPCG(seed, 1)), calm: calm}
+	if seed%2 > 0 {
+		s.gpu = 12 * power.Watt
+	}
 	s.meter = New(s.options())
 	s.meter.tick, s.meter.fresh = ticks, 0
-	s.draws("package-0", 4*power.Watt)
+	s.load()
 	s.meter.Start(context.Background())
 	for range steps {
 		s.step()
@@ -47,6 +51,7 @@ func (s *scene) step() {
 	case n < 5:
 		all := []power.DeviceClass{power.CPU, power.IntegratedGPU, power.NPU, power.NVIDIA, power.Cloud}
 		s.open = append(s.open, s.meter.Begin(context.Background(), work(all[s.r.IntN(len(all))])))
+		s.wake()
 		s.load()
 	case n < 9 && len(s.open) > 0:
 		s.end()
@@ -69,7 +74,7 @@ func (s *scene) end() {
 
 // load sets the draws that go with the open jobs.
 func (s *scene) load() {
-	sum, rail, gpu := 4*power.Watt, power.Power(0), power.Power(0)
+	sum, rail, gpu := 4*power.Watt, power.Power(0), s.gpu
 	for _, j := range s.open {
 		switch j.work.Class {
 		case power.NVIDIA:
@@ -90,7 +95,7 @@ func (s *scene) load() {
 // mishap is one of the things that make a span a gap.
 func (s *scene) mishap() {
 	r := s.rails[[]string{"package-0", "npu", "gpu"}[s.r.IntN(3)]]
-	what := s.r.IntN(5)
+	what := s.r.IntN(6)
 	if what == 1 { // long enough for a wrap, or several
 		pass(time.Duration(s.r.IntN(3)) * time.Hour)
 		return
@@ -105,11 +110,26 @@ func (s *scene) mishap() {
 		s.suspended += time.Duration(s.r.IntN(100)) * time.Minute
 	case 3:
 		r.broken = !r.broken
+	case 5: // asleep, until somebody uses it
+		r.asleep = r.domain.Scope == power.ScopeDiscreteGPU && !s.uses(power.NVIDIA)
 	case 4: // a wrap
 		if r.domain.Range > 0 {
 			r.offset += float64(r.domain.Range) * s.r.Float64()
 		}
 	}
+}
+
+// wake has the discrete GPU be awake if a job runs on it.
+func (s *scene) wake() {
+	awake := s.uses(power.NVIDIA)
+	s.Lock()
+	defer s.Unlock()
+	s.rails["gpu"].asleep = s.rails["gpu"].asleep && !awake
+}
+
+// uses reports whether a job runs on such a device.
+func (s *scene) uses(c power.DeviceClass) bool {
+	return slices.ContainsFunc(s.open, func(j *Span) bool { return j.work.Class == c })
 }
 
 // taken adds up what the jobs took of all domains, with the tails that are too

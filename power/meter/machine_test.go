@@ -31,6 +31,7 @@ type rail struct {
 	energy      float64 // in microjoules, up to since
 	offset      float64 // of the counter
 	broken      bool
+	asleep      bool
 	noise       *rand.Rand
 	reads       int
 }
@@ -90,6 +91,9 @@ func (r *rail) Read(context.Context) (power.Reading, error) {
 	r.reads++
 	if r.broken {
 		return power.Reading{}, power.ErrUnavailable
+	}
+	if r.asleep {
+		return power.Reading{}, power.ErrAsleep
 	}
 	now := time.Now()
 	shown := now

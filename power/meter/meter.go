@@ -379,7 +379,7 @@ func (m *Meter) Balances() []Balance {
 	for _, a := range m.accounts {
 		b := a.balance
 		b.Domain = a.domain
-		b.IdleDraw, _, _ = a.idle.draw()
+		b.IdleDraw, _, _ = a.idleDraw()
 		list = append(list, b)
 	}
 	return list

@@ -912,3 +912,47 @@ func TestAGapIsOneHoweverLongTheJob(t *testing.T) {
 		}
 	})
 }
+
+func TestADiscreteGPUThatNeverSleepsHasAnIdleDraw(t *testing.T) {
+	for _, c := range []struct {
+		rule      string
+		sleeps    bool
+		pause     time.Duration
+		energy    power.Energy
+		uncertain bool
+	}{
+		{"in a desktop its idle draw is not the job's", false, time.Minute, 400 * power.Joule, false},
+		{"one that sleeps without jobs is all theirs", true, time.Minute, 550 * power.Joule, false},
+		{"of one that calms down it is not known yet", false, 5 * time.Second, 550 * power.Joule, true},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			m := newMachine(dgpu)
+			meter := New(m.options())
+			defer meter.Close()
+			asleep := func(now bool) {
+				m.Lock()
+				defer m.Unlock()
+				m.rails["gpu"].asleep = now && c.sleeps
+			}
+			m.draws("gpu", 15*power.Watt)
+			asleep(true)
+			gpuJob := func() power.Cost {
+				s := meter.Begin(context.Background(), work(power.NVIDIA))
+				asleep(false)
+				s.Tokens(context.Background(), 1)
+				m.draws("gpu", 55*power.Watt)
+				pass(10 * time.Second)
+				m.draws("gpu", 15*power.Watt)
+				return s.End(context.Background(), 0)
+			}
+			if first := gpuJob(); first.Uncertainty > idleError != !c.sleeps {
+				t.Errorf("%s: of the first it is told %+v", c.rule, first)
+			}
+			pass(c.pause)
+			asleep(true)
+			if second := gpuJob(); !near(second.Energy, c.energy) || second.Uncertainty > idleError != c.uncertain {
+				t.Errorf("%s: it is told %+v", c.rule, second)
+			}
+		})
+	}
+}
