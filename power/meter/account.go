@@ -380,6 +380,9 @@ func (a *account) divide(p *phase, members []member, e power.Energy, covered tim
 			}
 		}
 	}
+	claimable(members, func(holder int, c *claim, parts int) {
+		c.energy[a.index] += shares[holder] / power.Energy(parts)
+	})
 }
 
 // trace spreads a share of the phase over the intervals that it was counted in,

@@ -19,8 +19,9 @@ type scene struct {
 	meter *Meter
 	open  []*Span
 	done  []*Span
-	calm  bool        // nothing goes wrong
-	gpu   power.Power // drawn by the discrete GPU without jobs
+	told  []power.Energy // of each domain, at the end of each job
+	calm  bool           // nothing goes wrong
+	gpu   power.Power    // drawn by the discrete GPU without jobs
 }
 
 func play(seed uint64, steps int, ticks time.Duration, calm bool) *scene {
@@ -66,8 +67,16 @@ func (s *scene) step() {
 
 func (s *scene) end() {
 	i := s.r.IntN(len(s.open))
-	s.open[i].End(context.Background(), time.Duration(s.r.Int64N(int64(time.Second))))
+	ctx, cancel := context.WithCancel(context.Background())
+	if s.r.IntN(4) == 0 {
+		cancel() // nobody waits for the answer
+	}
+	s.open[i].End(ctx, time.Duration(s.r.Int64N(int64(time.Second))))
+	cancel()
 	s.done = append(s.done, s.open[i])
+	for _, p := range s.open[i].parts {
+		s.told = append(s.told, p.energy)
+	}
 	s.open = slices.Delete(s.open, i, i+1)
 	s.load()
 }
@@ -174,6 +183,23 @@ func TestEnergyOfThePartsIsTheWhole(t *testing.T) {
 						t.Fatalf("seed %d: a job took %d and %d", seed, p.energy, p.idled)
 					}
 				}
+			}
+		})
+	}
+}
+
+func TestWhatAJobWasToldStays(t *testing.T) {
+	for seed := range uint64(40) {
+		synctest.Test(t, func(t *testing.T) {
+			s := play(seed, 300, time.Second, false)
+			var now []power.Energy
+			for _, j := range s.done {
+				for _, p := range j.parts {
+					now = append(now, p.energy)
+				}
+			}
+			if !slices.Equal(now, s.told) {
+				t.Fatalf("seed %d: jobs were told %v, and now it is %v", seed, s.told, now)
 			}
 		})
 	}

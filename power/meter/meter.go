@@ -199,6 +199,7 @@ func (m *Meter) first(ctx context.Context, s *Span) {
 	m.update(ctx, m.dueFor(s.work.Class), func(now time.Time) {
 		s.writing = true
 		m.turn(now)
+		s.renounce()
 	})
 }
 
@@ -208,10 +209,12 @@ func (m *Meter) end(ctx context.Context, s *Span) {
 		s.ended = time.Now()
 		return
 	}
+	answered := ctx.Err() == nil
 	m.update(context.WithoutCancel(ctx), m.dueFor(s.work.Class), func(now time.Time) {
 		s.ended = now
 		m.jobs = slices.DeleteFunc(m.jobs, func(j *Span) bool { return j == s })
 		m.turn(now)
+		m.conclude(s, answered)
 		if len(m.jobs) == 0 {
 			m.now.after = s
 		}

@@ -47,9 +47,13 @@ func (p *phase) close(now time.Time, from, to processors) {
 		m.tokens = m.span.tokens.Load() - m.before
 	}
 	shareBackends(p.members)
+	worked := func(m member) time.Duration { return time.Duration(m.part * float64(now.Sub(p.start))) }
 	for _, m := range p.members {
-		m.span.worked += time.Duration(m.part * float64(now.Sub(p.start)))
+		m.span.worked += worked(m)
 	}
+	claimable(p.members, func(holder int, c *claim, parts int) {
+		c.worked += worked(p.members[holder]) / time.Duration(parts)
+	})
 	elapsed, busy := to.at.Sub(from.at), to.busy-from.busy
 	if !from.known || !to.known || elapsed <= 0 || busy < 0 {
 		return

@@ -37,6 +37,7 @@ type Span struct {
 	worked       time.Duration // by its backend, on this job
 	parts        []part        // by account
 	tailSoFar    power.Energy
+	claims       map[*Span]*claim // on others, as long as it shows nothing
 }
 
 // part is what a job took of one domain.
@@ -45,6 +46,10 @@ type part struct {
 	energy, idled power.Energy
 	covered       time.Duration
 	shared        int // jobs, at most
+	// lost is what it had a claim to and others have been told, and contested
+	// says that others had a claim to a part of it.
+	lost      power.Energy
+	contested bool
 	// reading is energy by time, until the first token: a part of it went into
 	// loading, and how long that took is told only at the end.
 	reading                        []interval
@@ -137,7 +142,7 @@ func (s *Span) measured(p part, window, load time.Duration) power.Cost {
 		Uncertainty: p.uncertainty(window),
 		Coverage:    min(p.covered.Seconds()/window.Seconds(), 1), Shared: p.shared,
 	}
-	if !p.domain.Cumulative || p.shared > 1 {
+	if !p.domain.Cumulative || p.shared > 1 || p.lost > 0 {
 		c.Quality = power.Derived
 	}
 	return c
@@ -159,7 +164,7 @@ func (s *Span) loaded(p part, load time.Duration) (sum power.Energy) {
 			sum += power.Energy(float64(i.energy) * within.Seconds() / whole.Seconds())
 		}
 	}
-	return sum
+	return min(sum, p.energy) // a part of it may be another's by now
 }
 
 // What is not certain about a measured figure, as parts of it: the class of
@@ -182,7 +187,8 @@ func (p part) uncertainty(window time.Duration) float64 {
 		error   float64
 	}{
 		{!p.domain.Cumulative, samplingError},
-		{p.shared > 1, sharingError},
+		{p.shared > 1 || p.contested, sharingError},
+		{p.lost > 0, p.lost.Joules() / max(p.energy, 1).Joules()},
 		{p.backgroundUnknown && p.domain.Scope == power.ScopePackage, backgroundError},
 		{p.idleUnknown, idleError},
 	} {

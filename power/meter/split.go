@@ -58,7 +58,8 @@ func weight(d power.Domain, s *Span) power.Power {
 // jobs that write divide it by the tokens that they wrote, and while none does,
 // it is that of the one which came first. Servers work on one job at a time
 // unless tokens show otherwise, and a job that stands in line takes nothing.
-// That is a convention and no physics, so costs say how many jobs shared.
+// That is a convention and no physics, so costs say how many jobs shared; and
+// what a job may have taken that shows nothing to its end is a claim.
 func shareBackends(members []member) {
 	for i := range members {
 		m := &members[i]
