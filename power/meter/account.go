@@ -43,38 +43,6 @@ type account struct {
 	untoldFor time.Duration
 }
 
-// interval is the energy between two readings, or more of them: covered is how
-// much of the time was counted.
-type interval struct {
-	from, to time.Time
-	energy   power.Energy
-	covered  time.Duration
-}
-
-// mostIntervals is how many are kept apart, of a phase or of what a job took
-// until its first token. That may last for hours, with a reading every second.
-const mostIntervals = 128
-
-// with returns a list with one more interval. When there are too many,
-// neighbours are put together, as long as they are short beside the whole: no two
-// that are left are, so it is half as many at most.
-func with(list []interval, i interval) []interval {
-	if len(list) < mostIntervals {
-		return append(list, i)
-	}
-	short := 4 * i.to.Sub(list[0].from) / mostIntervals
-	last := 0
-	for _, next := range list[1:] {
-		if l := &list[last]; next.to.Sub(l.from) < short {
-			*l = interval{l.from, next.to, l.energy + next.energy, l.covered + next.covered}
-			continue
-		}
-		last++
-		list[last] = next
-	}
-	return append(list[:last+1], i)
-}
-
 func newAccount(s *source) *account { return &account{sensor: s, domain: s.Domain()} }
 
 // counts reports whether jobs can be told by the domain at all. A platform's
@@ -261,20 +229,6 @@ func (a *account) within(others []interval) (inside, outside power.Energy) {
 		inside, outside = inside+parts[0], outside+parts[1]
 	}
 	return inside, outside
-}
-
-func earlier(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
-}
-
-func later(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return a
-	}
-	return b
 }
 
 // rest counts the energy of a phase without jobs. As long as nothing is known
