@@ -34,6 +34,7 @@ var floors = []struct {
 	{1, "dbus/upower dbus/profiles dbus/login"},
 	{2, "power/tracker power/meter daemon/route daemon/queue daemon/residency daemon/backend daemon/ledger"},
 	{3, "daemon/cache daemon/pull daemon/pipeline daemon/metrics daemon/config"},
+	{3, "daemon/plan"}, // joins the rules; dispatch and simulate drive it
 	{3, "daemon/dispatch"},
 	{4, "daemon/httpapi daemon/grpcapi dbus"},
 	{5, "daemon daemon/simulate"},

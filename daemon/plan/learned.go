@@ -1,0 +1,52 @@
+package plan
+
+import (
+	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/daemon/ledger"
+	"github.com/joulemux/joulemux/power"
+)
+
+// LeastSamples is how many jobs an average must be of to stand for what is
+// assumed of a backend.
+const LeastSamples = 3
+
+// Learned returns p with every figure replaced that was learned from enough
+// jobs. What a backend draws stays as it is: a cap on power is about the device
+// and not about a job.
+func Learned(p job.Profile, l ledger.Learned) job.Profile {
+	p.Samples = max(p.Samples, l.TokenTime.Count())
+	if l.TokenTime.Count() >= LeastSamples {
+		p.Decode = l.DecodeRate()
+	}
+	if l.PromptTime.Count() >= LeastSamples {
+		p.Prefill = l.PrefillRate()
+	}
+	if l.Overhead.Count() >= LeastSamples {
+		p.FirstToken = l.Overhead.Value()
+	}
+	if l.LoadTime.Count() >= LeastSamples {
+		p.LoadTime = l.LoadTime.Value()
+	}
+	if p.Quality == power.None { // what runs elsewhere takes nothing here
+		return p
+	}
+	if l.TokenEnergy.Count() >= LeastSamples {
+		p.TokenEnergy, p.Quality = l.TokenEnergy.Value(), power.Derived
+	}
+	if l.PromptEnergy.Count() >= LeastSamples {
+		p.PromptEnergy = l.PromptEnergy.Value()
+	}
+	if l.LoadEnergy.Count() >= LeastSamples {
+		p.LoadEnergy = l.LoadEnergy.Value()
+	}
+	return p
+}
+
+// LearnedDraw returns what a backend took while it wrote, or zero if that was
+// not learned.
+func LearnedDraw(l ledger.Learned) power.Power {
+	if l.TokenEnergy.Count() < LeastSamples || l.TokenTime.Count() < LeastSamples {
+		return 0
+	}
+	return l.TokenEnergy.Value().Over(l.TokenTime.Value())
+}

@@ -1,0 +1,252 @@
+// Package plan decides for every job where and when it runs. It joins the
+// rules of daemon/route, daemon/queue and daemon/residency with what is learned
+// of answers and prompts, and is as pure as they are: events and time in,
+// effects out.
+//
+// Whoever drives it reports what happens, each time with the time, and does
+// what it is told. daemon/dispatch drives it with jobs and real time,
+// daemon/simulate with a trace and time of its own. A plan is owned by one
+// goroutine.
+package plan
+
+import (
+	"time"
+
+	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/daemon/queue"
+	"github.com/joulemux/joulemux/daemon/residency"
+	"github.com/joulemux/joulemux/daemon/route"
+	"github.com/joulemux/joulemux/power"
+)
+
+// Settings are the user's choices about the plan.
+type Settings struct {
+	Rules     route.Rules
+	Residency residency.Rules
+	// Predict has the lengths of answers learned; without it they are those
+	// of job.PriorLengths.
+	Predict bool
+}
+
+// MostWaiting is how many jobs may wait.
+const MostWaiting = 1024
+
+// Ask is a job with what its driver knows at this moment.
+type Ask struct {
+	Job job.Job
+	// Candidates are all backends as they look to the job. What the plan knows
+	// of them is filled in.
+	Candidates []job.Candidate
+	Tier       power.Tier
+	OnBattery  bool
+}
+
+// Placement is what becomes of a job.
+type Placement struct {
+	// Decision is where it goes. A job that waits for a better tier has none.
+	Decision route.Decision
+	// Started says that the job has a slot and begins now. Else it waits.
+	Started bool
+	// KeepAlive is for how long the model is to stay once the job is over, or
+	// nil if that is the server's and the client's affair.
+	KeepAlive *time.Duration
+	// Effects are what else is to be done.
+	Effects []Effect
+}
+
+// Outcome is how a job's attempt ended.
+type Outcome struct {
+	Usage  job.Usage
+	Failed bool
+}
+
+// EffectKind is what an Effect has the driver do.
+type EffectKind int
+
+// The kinds of effects.
+const (
+	// Start says that a waiting job has its slot now.
+	Start EffectKind = iota
+	// Reconsider asks for a waiting job to be placed again, with fresh
+	// candidates.
+	Reconsider
+	// Unload says that a backend is to let go of a model now.
+	Unload
+)
+
+// Effect is what the driver is to do.
+type Effect struct {
+	Kind           EffectKind
+	ID             string // of a job
+	Backend, Model string
+	KeepAlive      *time.Duration // with Start
+}
+
+// Plan is what was decided, and what is waiting to be. Make one with New.
+type Plan struct {
+	settings *Settings
+	queue    *queue.Queue
+	jobs     map[string]*placed
+	lengths  lengths
+	prompts  map[resident][]job.Prompt
+	holdings map[resident]*holding
+
+	tier      power.Tier
+	onBattery bool
+}
+
+// placed is a job that waits or runs.
+type placed struct {
+	job       job.Job
+	onBattery bool
+	decision  route.Decision
+	at        resident // zero while the job waits for a better tier
+	started   bool
+	reviews   int
+	work      time.Duration // for how long it is predicted to occupy its slot
+}
+
+// resident is a model on a backend.
+type resident struct{ backend, model string }
+
+// New returns a plan without jobs.
+func New(s *Settings) *Plan {
+	return &Plan{
+		settings: s, queue: queue.New(MostWaiting), jobs: make(map[string]*placed),
+		lengths: newLengths(), prompts: make(map[resident][]job.Prompt), holdings: make(map[resident]*holding),
+	}
+}
+
+// Configure replaces the settings. Jobs that wait are reconsidered.
+func (p *Plan) Configure(now time.Time, s *Settings) []Effect {
+	p.settings = s
+	return p.reconsiderWaiting(now)
+}
+
+// Weigh decides where a job would go, and takes no note of it.
+func (p *Plan) Weigh(now time.Time, ask *Ask) (route.Decision, error) {
+	ask.Job.Waited = now.Sub(ask.Job.Arrived)
+	if p.settings.Predict && !ask.Job.Lengths.Known() {
+		ask.Job.Lengths = p.lengths.of(&ask.Job)
+	}
+	rules := &p.settings.Rules
+	due := rules.DueAt(&ask.Job)
+	for i := range ask.Candidates {
+		c := &ask.Candidates[i]
+		c.Wait = p.wait(now, c, &ask.Job, due)
+		c.Held = p.held(c, &ask.Job)
+		c.Tail = p.tail(now, ask, c)
+	}
+	return route.Decide(rules, ask.Tier, &ask.Job, ask.Candidates)
+}
+
+// Place decides where a job runs. It has a slot at once or waits, until an
+// effect tells otherwise; a job that waits is placed again when an effect asks
+// for it. A job that cannot run is not kept: the error says why.
+func (p *Plan) Place(now time.Time, ask *Ask) (Placement, error) {
+	p.tier, p.onBattery = ask.Tier, ask.OnBattery
+	was := p.jobs[ask.Job.ID]
+	if was != nil && was.started {
+		return Placement{Decision: was.decision, Started: true, KeepAlive: p.keepAlive(was)}, nil
+	}
+	if p.mustWait(&ask.Job) {
+		return p.park(now, ask, was)
+	}
+	d, err := p.Weigh(now, ask)
+	if err != nil {
+		p.forget(now, ask.Job.ID)
+		return Placement{Decision: d}, err
+	}
+	j := &placed{job: ask.Job, onBattery: ask.OnBattery, decision: d, at: resident{d.Backend, name(&ask.Job)}}
+	j.work = d.Estimate.Total - d.Estimate.Wait
+	if was != nil {
+		j.reviews = was.reviews + 1
+	}
+	return p.enter(now, j, was)
+}
+
+// enter puts a job into the line of the backend that was decided on.
+func (p *Plan) enter(now time.Time, j, was *placed) (Placement, error) {
+	best := j.decision.Options[0].Candidate
+	more := p.start(now, p.queue.Slots(now, lineOf(best.ID, &j.job), best.Slots))
+	t := p.ticket(now, j)
+	var err error
+	if was != nil {
+		j.started = p.queue.Move(now, t)
+	} else if j.started, err = p.queue.Enter(now, t); err != nil {
+		return Placement{}, err
+	}
+	p.jobs[j.job.ID] = j
+	p.note(best, j)
+	if !j.started {
+		return Placement{Decision: j.decision, Effects: more}, nil
+	}
+	p.begin(now, j)
+	return Placement{Decision: j.decision, Started: true, KeepAlive: p.keepAlive(j), Effects: more}, nil
+}
+
+// park has a job wait for a better tier.
+func (p *Plan) park(now time.Time, ask *Ask, was *placed) (Placement, error) {
+	t := parked(&ask.Job)
+	if was != nil {
+		p.queue.Move(now, t)
+	} else if _, err := p.queue.Enter(now, t); err != nil {
+		return Placement{}, err
+	}
+	p.jobs[ask.Job.ID] = &placed{job: ask.Job, onBattery: ask.OnBattery}
+	return Placement{}, nil
+}
+
+// parked is the place of a job that stands in no line.
+func parked(j *job.Job) queue.Ticket {
+	return queue.Ticket{ID: j.ID, Client: j.Client, Class: j.Class}
+}
+
+// mustWait reports whether the tier lets a job run only once it is better.
+func (p *Plan) mustWait(j *job.Job) bool {
+	return j.Class == job.Background && p.settings.Rules.For(p.tier).Background == route.Wait
+}
+
+// When a wait is thought over: as soon as it has lasted longer than predicted,
+// with some patience for predictions, and then ever less often.
+const (
+	firstReview = time.Second
+	lastReview  = time.Minute
+)
+
+// ticket is the place in the line of the backend that j goes to.
+func (p *Plan) ticket(now time.Time, j *placed) queue.Ticket {
+	t := queue.Ticket{
+		ID: j.job.ID, Client: j.job.Client, Class: j.job.Class, Backend: lineOf(j.at.backend, &j.job),
+		Due: p.settings.Rules.DueAt(&j.job), Work: j.work,
+	}
+	patience := min(firstReview<<min(j.reviews, 10), lastReview)
+	t.Review = now.Add(j.decision.Estimate.Wait + patience)
+	if j.job.Class == job.Background && !t.Due.IsZero() {
+		t.Promote = t.Due.Add(-2 * j.work)
+	}
+	return t
+}
+
+// wait returns for how long a job would stand in line on c. One that stands
+// there already does not wait for itself.
+func (p *Plan) wait(now time.Time, c *job.Candidate, j *job.Job, due time.Time) time.Duration {
+	line := lineOf(c.ID, j)
+	ahead := p.queue.Ahead(now, queue.Ticket{Client: j.Client, Class: j.Class, Backend: line, Due: due})
+	if was := p.jobs[j.ID]; was != nil && lineOf(was.at.backend, j) == line {
+		ahead -= was.work / time.Duration(max(1, c.Slots))
+	}
+	return max(0, ahead)
+}
+
+// lineOf names the line of a backend that a job stands in. Embeddings have one
+// of their own: servers answer them beside what they write.
+func lineOf(backend string, j *job.Job) string {
+	if j.Kind == job.Embed && backend != "" {
+		return backend + " (embeddings)"
+	}
+	return backend
+}
+
+// name is what a job's model is called here, however the client spells it.
+func name(j *job.Job) string { return job.CanonicalModel(j.Model) }
