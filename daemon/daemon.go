@@ -168,6 +168,7 @@ func (d *daemon) supplied(first func()) func(context.Context, power.Supply) {
 func (d *daemon) runSensors(ctx context.Context, g *errgroup.Group) {
 	g.Go(func() error { return d.tiers.Run(ctx) })
 	g.Go(func() error { return d.ledger.Run(ctx) })
+	g.Go(func() error { return d.dispatcher.Drive(ctx) })
 	d.meter.Start(ctx)
 	services := append([]bus.Service{d.supplies.Service()}, d.profiles.Services()...)
 	monitor := bus.NewMonitor(bus.SystemAddress(), d.Log, services...)

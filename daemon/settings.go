@@ -18,6 +18,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/httpapi"
 	"github.com/joulemux/joulemux/daemon/httpapi/wire"
 	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/daemon/residency"
 	"github.com/joulemux/joulemux/daemon/route"
 	"github.com/joulemux/joulemux/power"
 )
@@ -145,7 +146,7 @@ func configured(c config.Config, port int) bool {
 
 func (d *daemon) dispatchSettings(c config.Config) dispatch.Settings {
 	return dispatch.Settings{
-		Rules: rules(c), Learn: c.Routing.Learn, Models: c.Models, MaxPrompt: c.Limits.Prompt, LoadLimit: c.Limits.Load, Refusal: d.refusal,
+		Rules: rules(c), Residency: residency.DefaultRules(), Learn: c.Routing.Learn, Models: c.Models, MaxPrompt: c.Limits.Prompt, LoadLimit: c.Limits.Load, Refusal: d.refusal,
 	}
 }
 

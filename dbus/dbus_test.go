@@ -344,7 +344,12 @@ func TestRealDispatch(t *testing.T) {
 			func(s backend.Spec, _ job.Facts) power.DeviceClass { return s.Class }, r.Log)
 		t.Cleanup(set.Close)
 		set.Configure([]backend.Spec{{ID: "ollama-igpu", Type: "ollama", Class: power.IntegratedGPU, Slots: 64, Endpoint: *endpoint}})
-		r.Backends, r.Runner = set, dispatch.New(dispatch.Parts{Tiers: r.tiers, Backends: set, Meter: meter.New(meter.Options{}), Ledger: ledger.New("", ledger.DefaultKeep(), r.Log), Log: r.Log}, dispatch.DefaultSettings())
+		jobs := dispatch.New(dispatch.Parts{Tiers: r.tiers, Backends: set, Meter: meter.New(meter.Options{}), Ledger: ledger.New("", ledger.DefaultKeep(), r.Log), Log: r.Log}, dispatch.DefaultSettings())
+		var driven sync.WaitGroup
+		ctx, cancel := context.WithCancel(t.Context())
+		driven.Go(func() { _ = jobs.Drive(ctx) })
+		t.Cleanup(func() { cancel(); driven.Wait() })
+		r.Backends, r.Runner = set, jobs
 	})
 	peer := r.bus.Connect(t)
 	e := newSink(t, "pipe")

@@ -36,6 +36,14 @@ func (g guarded) Stream(ctx context.Context, j job.Job, begin func(job.Head) err
 	return err
 }
 
+// Unload has the server let go of a model, if it can be asked to.
+func (g guarded) Unload(ctx context.Context, model string) error {
+	if u, able := g.Server.(Unloader); able {
+		return u.Unload(ctx, model)
+	}
+	return nil
+}
+
 // admit reports whether a job is the trial of a backend whose circuit is
 // half-open. The error is for one that may not be sent there.
 func (s *Set) admit(e *entry) (trial bool, err error) {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/joulemux/joulemux/daemon/backend"
 	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/daemon/plan"
 	"github.com/joulemux/joulemux/daemon/route"
 )
 
@@ -46,15 +47,15 @@ func (r *run) attempt(ctx context.Context, b backend.Backend, d route.Decision) 
 	err := b.Server().Stream(ctx, r.job, begin, emit)
 	took.end(ctx, job.Usage{})
 	r.Ledger.Record(r.entry(took, err))
-	if err != nil {
+	switch {
+	case err != nil:
 		r.spent = r.spent.Plus(took.cost)
 		r.blame(ctx, b, err)
-		return err
-	}
-	if !took.refused {
+	case !took.refused:
 		r.Backends.Served(b.ID, r.job.Model, took.first.Sub(took.start))
 	}
-	return nil
+	r.ended(plan.Outcome{Usage: took.usage, Failed: err != nil || took.refused})
+	return err
 }
 
 // lineEnd follows each token in a stream.

@@ -14,13 +14,14 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/joulemux/joulemux/daemon/backend"
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/daemon/latest"
 	"github.com/joulemux/joulemux/daemon/ledger"
+	"github.com/joulemux/joulemux/daemon/plan"
+	"github.com/joulemux/joulemux/daemon/residency"
 	"github.com/joulemux/joulemux/daemon/route"
 	"github.com/joulemux/joulemux/power"
 	"github.com/joulemux/joulemux/power/meter"
@@ -41,6 +42,7 @@ type Backends interface {
 	Current() backend.Snapshot
 	Served(id, model string, firstToken time.Duration)
 	Failed(id string, err error)
+	Unloaded(id, model string)
 }
 
 // Meter tells what jobs take. *meter.Meter does.
@@ -83,7 +85,10 @@ type Settings struct {
 	// Models names, by tier, the model of a job that names none; the one of
 	// power.TierUnknown stands for tiers without one.
 	Models map[power.Tier]string
-	// Learn replaces what is assumed of backends by what jobs have taken.
+	// Residency says for how long models are kept.
+	Residency residency.Rules
+	// Learn replaces what is assumed of backends and answers by what jobs have
+	// taken.
 	Learn bool
 	// MaxPrompt bounds the text of a job, in bytes.
 	MaxPrompt int
@@ -97,10 +102,16 @@ type Settings struct {
 func DefaultSettings() Settings {
 	return Settings{
 		Rules:     route.DefaultRules(),
+		Residency: residency.DefaultRules(),
 		Learn:     true,
 		MaxPrompt: 8 << 20,
 		LoadLimit: 5 * time.Minute, // Ollama's own, OLLAMA_LOAD_TIMEOUT
 	}
+}
+
+// plan returns what of the settings is the plan's.
+func (s *Settings) plan() *plan.Settings {
+	return &plan.Settings{Rules: s.Rules, Residency: s.Residency, Predict: s.Learn}
 }
 
 // Dispatcher runs jobs.
@@ -108,8 +119,8 @@ type Dispatcher struct {
 	Parts
 	settings latest.Value[*Settings]
 	lines    *lines
-
-	waiting atomic.Int32
+	desk     *desk
+	errands  sync.WaitGroup // what is asked of servers beside jobs
 
 	mu      sync.Mutex // guards the following
 	running map[*run]context.CancelCauseFunc
@@ -118,14 +129,19 @@ type Dispatcher struct {
 
 // New returns a dispatcher with those settings.
 func New(p Parts, settings Settings) *Dispatcher {
-	d := &Dispatcher{Parts: p, lines: newLines(), running: make(map[*run]context.CancelCauseFunc)}
+	d := &Dispatcher{Parts: p, lines: newLines(), desk: newDesk(&settings), running: make(map[*run]context.CancelCauseFunc)}
 	d.settings.Publish(&settings)
 	return d
 }
 
 // Configure replaces the settings. Jobs under way keep theirs, but for those
 // that wait for a better tier. Calls must not overlap.
-func (d *Dispatcher) Configure(s Settings) { d.settings.Publish(&s) }
+func (d *Dispatcher) Configure(s Settings) {
+	d.settings.Publish(&s)
+	_ = d.desk.do(func(ctx context.Context, now time.Time) { // fails once there are no jobs
+		d.carryOut(ctx, d.desk.plan.Configure(now, s.plan()))
+	})
+}
 
 // Run runs j and hands the answer to sink. It returns when the last chunk has
 // been handed over, or with why there is none: always a *job.Error.
@@ -141,7 +157,10 @@ func (d *Dispatcher) Run(ctx context.Context, j job.Job, sink Sink) error {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	r := &run{Dispatcher: d, settings: d.settings.Current(), job: j, sink: sink}
+	if j.Prompt == nil {
+		j.Prompt = j.Content.Fingerprint()
+	}
+	r := &run{Dispatcher: d, settings: d.settings.Current(), job: j, sink: sink, turn: make(chan plan.Effect, 1)}
 	if err := d.enter(r, cancel); err != nil {
 		return err
 	}
@@ -193,48 +212,65 @@ func (d *Dispatcher) Stop() {
 // backends: an interactive one that names nothing. A tier that is more careful
 // than mains is taken for one of a machine on battery.
 func (d *Dispatcher) Prospect(tier power.Tier, backends backend.Snapshot) (route.Decision, error) {
-	s := d.settings.Current()
-	if s.Refusal != nil {
-		return route.Decision{}, s.Refusal
-	}
-	candidates := func(backends backend.Snapshot, model string) []job.Candidate {
-		return d.candidates(s, backends, model, tier.MoreCarefulThan(power.Mains))
-	}
 	j := job.Job{Kind: job.Chat}
 	j.Class = job.Interactive
-	if len(s.models(tier, backends)) == 0 {
-		// No model is loaded anywhere; any will tell where it would be.
-		if all := backends.Models(); len(all) > 0 {
-			j.Model = all[0]
-		}
-		return route.Decide(&s.Rules, tier, &j, candidates(backends, j.Model))
-	}
-	decision, _, err := s.decide(tier, j, backends, candidates)
-	return decision, err
+	return d.foresee(j, tier, tier.MoreCarefulThan(power.Mains), backends)
 }
 
-// decide chooses the backend for j, and the model of a job that names none: the
-// first that it may run with.
-func (s *Settings) decide(tier power.Tier, j job.Job, backends backend.Snapshot, candidates func(backend.Snapshot, string) []job.Candidate) (d route.Decision, model string, err error) {
-	models := []string{j.Model}
-	if j.Model == "" {
-		models = s.models(tier, backends)
+// Explain returns where j would go now, or at that tier unless nil, with every
+// backend's part in it. It runs nothing, and the decision has its options even
+// if none is fit.
+func (d *Dispatcher) Explain(ctx context.Context, j job.Job, tier *power.Tier) (route.Decision, error) {
+	if j.Class == "" {
+		j.Class = job.Interactive
 	}
-	if len(models) == 0 && !slices.ContainsFunc(backends, func(b backend.Backend) bool { return b.Healthy }) {
-		models = []string{""} // where no backend is healthy, no model would help
+	now := d.Tiers.Look(ctx)
+	onBattery := now.Supply.Discharging
+	if tier != nil {
+		now.Tier, onBattery = *tier, tier.MoreCarefulThan(power.Mains)
 	}
-	err = &job.Error{Code: job.ModelNotFound, Field: "model", Detail: "none is named, there is no default and none is loaded"}
-	for i, name := range models {
+	return d.foresee(j, now.Tier, onBattery, d.Backends.Wanted(ctx))
+}
+
+// foresee decides where j would go, and takes no note of it.
+func (d *Dispatcher) foresee(j job.Job, tier power.Tier, onBattery bool, backends backend.Snapshot) (found route.Decision, err error) {
+	s := d.settings.Current()
+	if s.Refusal != nil {
+		return found, s.Refusal
+	}
+	names := s.names(j.Model, tier, backends)
+	if all := backends.Models(); len(names) == 0 && len(all) > 0 {
+		names = all[:1] // no model is loaded anywhere; any will tell where it would be
+	}
+	err = errNoModel()
+	for i, name := range names {
 		j.Model = name
-		found, why := route.Decide(&s.Rules, tier, &j, candidates(backends, name))
+		j.Arrived = time.Now()
+		d, why := d.weigh(plan.Ask{Job: j, Candidates: d.candidates(s, backends, name, onBattery), Tier: tier, OnBattery: onBattery})
 		if why == nil {
-			return found, name, nil
+			return d, nil
 		}
 		if i == 0 {
-			err = why
+			found, err = d, why
 		}
 	}
-	return d, "", err
+	return found, err
+}
+
+// names returns the models to try for a job that names that one, or none.
+func (s *Settings) names(named string, tier power.Tier, backends backend.Snapshot) []string {
+	if named != "" {
+		return []string{named}
+	}
+	names := s.models(tier, backends)
+	if len(names) == 0 && !slices.ContainsFunc(backends, func(b backend.Backend) bool { return b.Healthy }) {
+		return []string{""} // where no backend is healthy, no model would help
+	}
+	return names
+}
+
+func errNoModel() error {
+	return &job.Error{Code: job.ModelNotFound, Field: "model", Detail: "none is named, there is no default and none is loaded"}
 }
 
 // models returns the models that will do for a job that names none: the

@@ -38,6 +38,8 @@ type server struct {
 	script script
 	jobs   []job.Job
 	pings  int
+
+	unloaded []string
 }
 
 var errRefused = errors.New("connection refused")
@@ -152,6 +154,8 @@ type rig struct {
 	npu, igpu, nvidia, cpu *server
 	sys                    atomic.Pointer[power.Supply] // what is read where nobody reports
 	reads                  atomic.Int32
+	slots                  int    // of each backend
+	stop                   func() // the desk
 
 	mu      sync.Mutex
 	entries []ledger.Entry
@@ -187,7 +191,7 @@ func newRig(t *testing.T, change func(*rig)) *rig {
 		func(s backend.Spec, _ job.Facts) power.DeviceClass { return s.Class }, log)
 	var specs []backend.Spec
 	for _, class := range []power.DeviceClass{power.NPU, power.IntegratedGPU, power.NVIDIA, power.CPU} {
-		specs = append(specs, backend.Spec{ID: "ollama-" + string(class), Type: "ollama", Class: class, Endpoint: url.URL{Host: "127.0.0.1:1"}})
+		specs = append(specs, backend.Spec{ID: "ollama-" + string(class), Type: "ollama", Class: class, Slots: r.slots, Endpoint: url.URL{Host: "127.0.0.1:1"}})
 	}
 	r.backends.Configure(specs)
 	r.backends.Look(t.Context())
@@ -201,6 +205,11 @@ func newRig(t *testing.T, change func(*rig)) *rig {
 	r.Dispatcher = dispatch.New(dispatch.Parts{
 		Tiers: r.tiers, Backends: r.backends, Meter: meter.New(meter.Options{}), Ledger: r, Log: log,
 	}, dispatch.DefaultSettings())
+	driven := make(chan struct{})
+	desk, leave := context.WithCancel(ctx)
+	go func() { defer close(driven); _ = r.Drive(desk) }()
+	r.stop = func() { leave(); <-driven }
+	t.Cleanup(r.stop)
 	return r
 }
 
@@ -404,7 +413,7 @@ func together(t *testing.T, r *rig, n int) []*sink {
 
 func TestStandingInLineIsNoSilence(t *testing.T) {
 	minute := answers(strings.Split(strings.Repeat("x", 60), "")...)
-	scenario(t, func(r *rig) { r.igpu.script = oneByOne(minute) }, func(t *testing.T, r *rig) {
+	scenario(t, func(r *rig) { r.igpu.script, r.slots = oneByOne(minute), 4 }, func(t *testing.T, r *rig) {
 		for i, s := range together(t, r, 4) {
 			if !slices.Equal(s.routed, []string{"ollama-igpu"}) {
 				t.Errorf("job %d went to %v", i, s.routed)
@@ -417,7 +426,7 @@ func TestStandingInLineIsNoSilence(t *testing.T) {
 }
 
 func TestFrozenRunnerHoldsUpEveryoneInLineOnlyOnce(t *testing.T) {
-	scenario(t, func(r *rig) { r.igpu.script = oneByOne(silent(time.Hour)) }, func(t *testing.T, r *rig) {
+	scenario(t, func(r *rig) { r.igpu.script, r.slots = oneByOne(silent(time.Hour)), 4 }, func(t *testing.T, r *rig) {
 		for i, s := range together(t, r, 4) {
 			if !slices.Equal(s.routed, []string{"ollama-igpu", "ollama-npu"}) || s.report.FirstToken != 10*time.Second {
 				t.Errorf("job %d went to %v, its first token came after %v", i, s.routed, s.report.FirstToken)

@@ -3,16 +3,15 @@ package dispatch
 import (
 	"context"
 	"errors"
-	"iter"
 	"log/slog"
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/joulemux/joulemux/daemon/backend"
 	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/daemon/plan"
 	"github.com/joulemux/joulemux/daemon/route"
 	"github.com/joulemux/joulemux/power"
 	"github.com/joulemux/joulemux/power/tracker"
@@ -31,6 +30,7 @@ type run struct {
 	failures []Failure
 	spent    power.Cost // by attempts that failed
 	begun    bool
+	turn     chan plan.Effect // what the plan has to say while the job waits
 }
 
 // Failure is an attempt that did not answer.
@@ -47,121 +47,117 @@ func (r *run) run(ctx context.Context) error {
 	if most := r.settings.MaxPrompt; most > 0 && r.job.PromptBytes > most {
 		return job.Errorf(job.PromptTooLarge, "%d bytes of text, the limit is %d", r.job.PromptBytes, most)
 	}
-	if err := r.admit(ctx); err != nil {
-		return err
-	}
-	backends := r.Backends.Wanted(ctx)
-	for searched := false; ; {
-		d, err := r.decide(ctx, backends)
-		switch {
-		case err == nil:
-		case ctx.Err() != nil:
-			return context.Cause(ctx)
-		case !searched:
-			backends, searched = r.Backends.Search(ctx), true
-			continue
-		case len(r.failures) > 0:
-			return r.failed(err)
-		default:
+	for {
+		b, err := r.slot(ctx)
+		if err != nil {
 			return err
 		}
-		b, _ := backends.Find(d.Backend)
-		r.decision = d
-		r.sink.Routed(d)
-		err = r.attempt(ctx, b, d)
+		r.sink.Routed(r.decision)
+		err = r.attempt(ctx, b, r.decision)
 		switch {
 		case err == nil || !worthAnother(err):
 			return err
 		case r.begun:
-			return of(d.Backend, err)
+			return of(b.ID, err)
 		}
-		r.failures = append(r.failures, Failure{d.Backend, err})
-		backends = r.Backends.Current()
+		r.failures = append(r.failures, Failure{b.ID, err})
 	}
 }
 
-// maxWaiting bounds how many background jobs wait for a better tier.
-const maxWaiting = 256
+// slot returns the backend that the job may begin on now, which may take until
+// its turn comes, or the tier lets it run.
+func (r *run) slot(ctx context.Context) (backend.Backend, error) {
+	for searched, waited := false, false; ; {
+		r.now = r.Tiers.Look(ctx)
+		var backends backend.Snapshot
+		switch {
+		case r.mustWait(): // nobody need be asked for it
+		case searched:
+			backends = r.Backends.Search(ctx)
+		case waited || len(r.failures) > 0:
+			backends = r.Backends.Current()
+		default:
+			backends = r.Backends.Wanted(ctx)
+		}
+		p, err := r.decide(backends)
+		switch {
+		case err == nil && p.Started:
+			return r.begin(backends, p)
+		case err == nil:
+			if err := r.wait(ctx, p); err != nil {
+				return backend.Backend{}, err
+			}
+			waited = true
+		case ctx.Err() != nil:
+			return backend.Backend{}, context.Cause(ctx)
+		case !searched && !errors.Is(err, job.Busy):
+			searched = true
+		case len(r.failures) > 0:
+			return backend.Backend{}, r.failed(err)
+		default:
+			return backend.Backend{}, err
+		}
+	}
+}
 
-// admit returns when the tier lets the job run. Only background jobs wait.
-func (r *run) admit(ctx context.Context) error {
-	r.now = r.Tiers.Look(ctx)
-	if !r.mustWait() {
+// begin takes the slot that the plan gave.
+func (r *run) begin(backends backend.Snapshot, p plan.Placement) (backend.Backend, error) {
+	r.decision, r.job.KeepAlive = p.Decision, p.KeepAlive
+	b, found := backends.Find(p.Decision.Backend)
+	if !found { // it went while the job stood in its line
+		r.ended(plan.Outcome{Failed: true})
+		return b, job.Errorf(job.NoBackend, "%s is gone", p.Decision.Backend)
+	}
+	return b, nil
+}
+
+// wait returns when the job is to be placed again.
+func (r *run) wait(ctx context.Context, p plan.Placement) error {
+	select {
+	case <-r.turn:
+		r.settings = r.Dispatcher.settings.Current()
 		return nil
+	case <-ctx.Done():
 	}
-	defer r.waiting.Add(-1)
-	if r.waiting.Add(1) > maxWaiting {
-		return job.Errorf(job.Busy, "%d background jobs already wait for a better tier than %v", maxWaiting, r.now.Tier)
-	}
-	if r.await(ctx) {
-		return nil
-	}
+	r.ended(plan.Outcome{Failed: true})
+	why := context.Cause(ctx)
 	var passed *job.Error
-	if errors.As(context.Cause(ctx), &passed) && passed.Code == job.DeadlinePassed {
+	if !errors.As(why, &passed) || passed.Code != job.DeadlinePassed {
+		return why
+	}
+	if p.Decision.Backend == "" {
 		return job.Errorf(job.DeadlinePassed, "%s, waiting for a better tier than %v", passed.Detail, r.now.Tier)
 	}
-	return context.Cause(ctx)
-}
-
-// lookAgain is how often a job that waits looks how the machine is powered,
-// where nobody reports that.
-const lookAgain = time.Minute
-
-// await reports whether the job may run before ctx ends: because the tier has
-// changed, or what the user wants of it.
-func (r *run) await(ctx context.Context) bool {
-	ctx, stop := context.WithCancel(ctx)
-	changed := make(chan struct{}, 1)
-	var watching sync.WaitGroup
-	defer watching.Wait()
-	defer stop()
-	watching.Go(func() { signal(changed, r.Tiers.Watch(ctx)) })
-	watching.Go(func() { signal(changed, r.Dispatcher.settings.Watch(ctx)) })
-	for r.mustWait() {
-		var look <-chan time.Time
-		if !r.now.Reported {
-			look = time.After(lookAgain)
-		}
-		select {
-		case <-ctx.Done():
-			return false
-		case <-changed:
-		case <-look:
-		}
-		r.settings, r.now = r.Dispatcher.settings.Current(), r.Tiers.Look(ctx)
-	}
-	return true
-}
-
-// signal puts a token into changed for each version, unless one is there.
-func signal[T any](changed chan<- struct{}, versions iter.Seq[T]) {
-	for range versions {
-		select {
-		case changed <- struct{}{}:
-		default:
-		}
-	}
+	return job.Errorf(job.DeadlinePassed, "%s, waiting in line for %s", passed.Detail, p.Decision.Backend)
 }
 
 func (r *run) mustWait() bool {
 	return r.job.Class == job.Background && r.settings.Rules.For(r.now.Tier).Background == route.Wait
 }
 
-// decide chooses among the backends that have not failed the job yet.
-func (r *run) decide(ctx context.Context, backends backend.Snapshot) (route.Decision, error) {
-	if len(r.failures) > 0 {
-		r.now = r.Tiers.Look(ctx) // a fallback is decided by the tier of its own moment
+// decide has the job placed among the backends that have not failed it yet, with
+// the first model that will do if it names none.
+func (r *run) decide(backends backend.Snapshot) (p plan.Placement, err error) {
+	names := r.settings.names(r.job.Model, r.now.Tier, backends)
+	err = errNoModel()
+	for i, name := range names {
+		j := r.job
+		j.Model = name
+		found, why := r.place(j, r.candidates(backends, name))
+		if why == nil {
+			if r.job.Model == "" && !r.mustWait() {
+				r.job.Model, r.job.Chosen = name, true
+			}
+			return found, nil
+		}
+		if i == 0 {
+			err = why
+		}
 	}
-	j := r.job
-	j.Waited = time.Since(j.Arrived)
-	d, model, err := r.settings.decide(r.now.Tier, j, backends, r.candidates)
-	switch e := (*job.Error)(nil); {
-	case err == nil && r.job.Model == "":
-		r.job.Model, r.job.Chosen = model, true
-	case errors.As(err, &e) && e.Code == job.ModelNotFound:
+	if e := (*job.Error)(nil); errors.As(err, &e) && e.Code == job.ModelNotFound {
 		e.Detail += list(backends)
 	}
-	return d, err
+	return p, err
 }
 
 // candidates returns the backends as they look to the job, with those that

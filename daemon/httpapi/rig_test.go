@@ -186,6 +186,7 @@ func (r *rig) serve() {
 	var running sync.WaitGroup
 	running.Go(func() { _ = r.tiers.Run(ctx) })
 	running.Go(func() { _ = r.ledger.Run(ctx) })
+	running.Go(func() { _ = r.dispatch.Drive(ctx) })
 	for _, l := range []net.Listener{unix, tcp} {
 		running.Go(func() {
 			if err := r.Serve(ctx, l); err != nil {

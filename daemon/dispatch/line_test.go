@@ -1,0 +1,147 @@
+package dispatch_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/power"
+)
+
+// Unload implements backend.Unloader.
+func (s *server) Unload(_ context.Context, model string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unloaded = append(s.unloaded, model)
+	return nil
+}
+
+// lets returns the models that a server was asked to let go of.
+func (s *server) lets() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.unloaded)
+}
+
+func on(target string) job.Job {
+	j := chat()
+	j.Target = target
+	return j
+}
+
+func TestASlotIsOneJobsAtATime(t *testing.T) {
+	scenario(t, nil, func(t *testing.T, r *rig) {
+		begun := time.Now()
+		var jobs sync.WaitGroup
+		var mu sync.Mutex
+		var first []time.Duration
+		for range 3 {
+			jobs.Go(func() {
+				s := new(sink)
+				if err := r.Run(t.Context(), on("igpu"), s); err != nil {
+					t.Error(err)
+					return
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				first = append(first, s.report.FirstToken)
+			})
+		}
+		jobs.Wait()
+		// Each answer takes 3 s.
+		slices.Sort(first)
+		if want := []time.Duration{0, 3 * time.Second, 6 * time.Second}; !slices.Equal(first, want) || time.Since(begun) != 9*time.Second {
+			t.Errorf("first tokens came after %v", first)
+		}
+	})
+}
+
+func TestWhoWaitsInLineMayLeave(t *testing.T) {
+	scenario(t, nil, func(t *testing.T, r *rig) {
+		go func() { _ = r.Run(t.Context(), on("igpu"), new(sink)) }()
+		synctest.Wait()
+		j := on("igpu")
+		j.Deadline = time.Second
+		s := new(sink)
+		err := r.Run(t.Context(), j, s)
+		if !errors.Is(err, job.DeadlinePassed) || !strings.Contains(err.Error(), "waiting in line for ollama-igpu") || len(s.routed) > 0 {
+			t.Errorf("%v, routed to %v", err, s.routed)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := r.Run(ctx, on("igpu"), s); !errors.Is(err, job.Cancelled) {
+			t.Error(err)
+		}
+		if s := expect(t, r, on("igpu"), "ollama-igpu"); s.report.FirstToken != time.Second {
+			t.Errorf("who stays has his turn after %v", s.report.FirstToken)
+		}
+	})
+}
+
+func TestTheTierOfOnesTurnCounts(t *testing.T) {
+	scenario(t, nil, func(t *testing.T, r *rig) {
+		go func() { _ = r.Run(t.Context(), on("nvidia"), new(sink)) }()
+		synctest.Wait()
+		time.AfterFunc(time.Second, func() { r.supply(t, 2) })
+		// On critical no job runs on a discrete GPU, named or not.
+		if err := r.Run(t.Context(), on("nvidia"), new(sink)); !errors.Is(err, job.PowerPolicy) {
+			t.Error(err)
+		}
+	})
+}
+
+func TestAGPUIsLetGoOnBattery(t *testing.T) {
+	scenario(t, nil, func(t *testing.T, r *rig) {
+		j := on("nvidia")
+		expect(t, r, j, "ollama-nvidia")
+		synctest.Wait()
+		if got := r.nvidia.lets(); !slices.Equal(got, []string{"m:latest"}) {
+			t.Errorf("it was asked to let go of %q", got)
+		}
+		if keep := r.nvidia.jobs[0].KeepAlive; keep == nil || *keep > time.Minute {
+			t.Errorf("it was told to keep the model for %v", keep)
+		}
+		if b, _ := r.backends.Current().Find("ollama-nvidia"); b.Model("m").Resident {
+			t.Error("the model is said to be resident")
+		}
+		expect(t, r, on("igpu"), "ollama-igpu")
+		synctest.Wait()
+		if got := r.igpu.lets(); len(got) > 0 || r.igpu.jobs[0].KeepAlive != nil {
+			t.Errorf("where it costs nothing to hold, it was asked to let go of %q", got)
+		}
+	})
+}
+
+func TestAGPUIsLetGoWhenThePlugIsPulled(t *testing.T) {
+	scenario(t, nil, func(t *testing.T, r *rig) {
+		if err := r.tiers.Supply(t.Context(), power.Supply{Source: "upower"}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Second) // line power has to be steady
+		expect(t, r, on("nvidia"), "ollama-nvidia")
+		time.Sleep(time.Second)
+		if got := r.nvidia.lets(); len(got) > 0 {
+			t.Errorf("on mains it lets go of %q at once", got)
+		}
+		r.supply(t, 80)
+		synctest.Wait()
+		if got := r.nvidia.lets(); len(got) != 1 {
+			t.Errorf("on battery it lets go of %q", got)
+		}
+	})
+}
+
+func TestNobodyRunsWithoutADesk(t *testing.T) {
+	scenario(t, nil, func(t *testing.T, r *rig) {
+		r.stop()
+		if err := r.Run(t.Context(), chat(), new(sink)); !errors.Is(err, job.Stopping) {
+			t.Error(err)
+		}
+	})
+}
