@@ -228,15 +228,18 @@ func (p *Plan) ticket(now time.Time, j *placed) queue.Ticket {
 	return t
 }
 
-// wait returns for how long a job would stand in line on c. One that stands
-// there already does not wait for itself.
+// overrun is for how long a job is believed to go on that should have ended.
+const overrun = 2 * time.Second
+
+// wait returns for how long a job would stand in line on c, or has yet to if it
+// stands there already.
 func (p *Plan) wait(now time.Time, c *job.Candidate, j *job.Job, due time.Time) time.Duration {
 	line := lineOf(c.ID, j)
-	ahead := p.queue.Ahead(now, queue.Ticket{Client: j.Client, Class: j.Class, Backend: line, Due: due})
-	if was := p.jobs[j.ID]; was != nil && lineOf(was.at.backend, j) == line {
-		ahead -= was.work / time.Duration(max(1, c.Slots))
+	ahead := p.queue.Ahead(now, queue.Ticket{ID: j.ID, Client: j.Client, Class: j.Class, Backend: line, Due: due})
+	if p.queue.AtWork(line) >= max(1, c.Slots) {
+		return max(overrun, ahead)
 	}
-	return max(0, ahead)
+	return ahead
 }
 
 // lineOf names the line of a backend that a job stands in. Embeddings have one
