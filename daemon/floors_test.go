@@ -29,6 +29,8 @@ var floors = []struct {
 }{
 	{0, "power daemon/latest daemon/httpapi/wire"},
 	{0, "daemon/job"},
+	// Both ends of the line to a program apart, for power/nvml and power/energyd.
+	{1, "power/helper"},
 	{1, "power/sysfs power/nvml dbus/bus daemon/backend/ollama daemon/backend/openai daemon/peer systemd"},
 	{1, "power/energyd"},
 	{1, "dbus/upower dbus/profiles dbus/login"},

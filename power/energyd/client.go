@@ -1,25 +1,21 @@
 package energyd
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
-	"os"
 	"sync"
 	"time"
 
 	"github.com/joulemux/joulemux/power"
+	"github.com/joulemux/joulemux/power/helper"
 )
 
 const (
 	// start is how long the service manager may take to start the helper while
 	// nothing waits for it.
 	start = 2 * time.Second
-	// patience is how long a look may take: jobs wait for it.
-	patience = 50 * time.Millisecond
 	// moment is for how long what was found stands at least: sensors are read
 	// one after the other, and if one had to wait, the others need not.
 	moment = 10 * time.Millisecond
@@ -39,9 +35,9 @@ type Sensor struct {
 // longer. Where there is no helper, or none for us, the error wraps
 // power.ErrUnavailable.
 func Sensors(ctx context.Context, socket string) ([]*Sensor, error) {
-	c := &client{socket: socket, readers: make(map[string]bool)}
-	defer c.hangUp()
-	a, err := c.exchange(ctx, earlier(ctx, start))
+	c := &client{line: helper.Line{Socket: socket, Longest: longestAnswer}, readers: make(map[string]bool)}
+	defer c.line.HangUp()
+	a, err := c.exchange(ctx, start)
 	if err != nil {
 		return nil, unavailable(err)
 	}
@@ -58,12 +54,10 @@ func (s *Sensor) Domain() power.Domain { return s.domain }
 // Read returns what the helper saw last, which is a tenth of a second old at
 // most. It returns within a moment. An answer that comes later than that is what
 // the next Read returns if it is the first of a connection, since the helper
-// then had to be started and what passes is counted from there. Errors wrap
-// power.ErrUnavailable, and the next Read connects anew.
+// then had to be started and what passes is counted from there; when one is late
+// later on, the last reading stands for it. Errors wrap power.ErrUnavailable, and
+// the next Read connects anew.
 func (s *Sensor) Read(ctx context.Context) (power.Reading, error) {
-	if err := ctx.Err(); err != nil {
-		return power.Reading{}, err
-	}
 	return s.client.read(ctx, s.domain.Name)
 }
 
@@ -72,14 +66,10 @@ func (s *Sensor) Rest() { s.client.rest(s.domain.Name) }
 
 // client is a connection to the helper, and what came over it.
 type client struct {
-	socket string
-
-	mu      sync.Mutex // guards the following; one look at a time
-	readers map[string]bool
-	conn    net.Conn // nil while there is none
-	lines   *bufio.Reader
-	owed    bool // an answer that nobody waited for
-	heard   bool // an answer has come
+	mu       sync.Mutex // guards the following; one look at a time
+	line     helper.Line
+	readers  map[string]bool
+	answered time.Time
 	// What was found, and until when nothing else can be.
 	found map[string]found
 	err   error
@@ -117,15 +107,18 @@ func (c *client) rest(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if delete(c.readers, name); len(c.readers) == 0 {
-		c.hangUp()
+		c.line.HangUp()
 	}
 }
 
 // renew looks again. Until an interval has passed since the helper did, it
 // would say the same.
 func (c *client) renew(ctx context.Context) {
-	a, err := c.exchange(ctx, earlier(ctx, patience))
+	a, err := c.exchange(ctx, helper.Patience)
 	c.until = time.Now().Add(moment)
+	if helper.Late(err) && c.line.Heard() && time.Since(c.answered) <= helper.Stale {
+		return // What was found stands, with its own time.
+	}
 	if err != nil {
 		c.err = unavailable(err)
 		return
@@ -154,100 +147,23 @@ func (c *client) find(d domain) found {
 	return found{at: d.At, reading: power.Reading{At: fromWire(d.At), Energy: *d.Energy}}
 }
 
-// exchange asks, and returns an answer that comes by the deadline. If it fails
-// there is no connection afterwards, unless it is only late.
-func (c *client) exchange(ctx context.Context, deadline time.Time) (answer, error) {
-	if c.owed {
-		first := !c.heard
-		a, err := c.receive(deadline)
-		if late(err) || err == nil && first {
-			return a, err
-		}
-	}
-	again := c.conn != nil // It may have been closed meanwhile.
-	a, err := c.ask(ctx, deadline)
-	if again && err != nil && !late(err) {
-		return c.ask(ctx, deadline)
-	}
-	return a, err
-}
-
-// ask asks, if need be on a new connection.
-func (c *client) ask(ctx context.Context, deadline time.Time) (answer, error) {
-	if err := c.connect(ctx, deadline); err != nil {
-		return answer{}, err
-	}
+// exchange asks, and returns the answer. If it fails there is no connection
+// afterwards, unless it is only late.
+func (c *client) exchange(ctx context.Context, within time.Duration) (answer, error) {
 	line, err := json.Marshal(question{Read: true})
 	if err != nil {
 		return answer{}, err
 	}
-	if err := c.conn.SetDeadline(deadline); err != nil {
-		c.hangUp()
+	if line, err = c.line.Ask(ctx, line, within); err != nil {
 		return answer{}, err
 	}
-	_, failed := c.conn.Write(append(line, '\n'))
-	// Who refuses us says so and hangs up without listening.
-	a, err := c.receive(deadline)
-	if failed != nil {
-		c.hangUp()
-		err = errors.Join(err, failed)
-	}
-	return a, err
-}
-
-func (c *client) connect(ctx context.Context, deadline time.Time) error {
-	if c.conn != nil {
-		return nil
-	}
-	dialer := net.Dialer{Deadline: deadline}
-	conn, err := dialer.DialContext(ctx, "unix", c.socket)
+	a, err := parseAnswer(line)
 	if err != nil {
-		return err
-	}
-	c.conn, c.lines = conn, bufio.NewReaderSize(conn, longestAnswer)
-	return nil
-}
-
-// receive returns the next answer, which is owed if it does not come in time.
-func (c *client) receive(deadline time.Time) (answer, error) {
-	if err := c.conn.SetDeadline(deadline); err != nil {
-		c.hangUp()
+		c.line.HangUp()
 		return answer{}, err
 	}
-	line, err := c.lines.ReadSlice('\n')
-	if late(err) && len(line) == 0 {
-		c.owed = true
-		return answer{}, err
-	}
-	a, failed := parseAnswer(line)
-	if err == nil {
-		err = failed
-	}
-	if err != nil {
-		c.hangUp()
-		return answer{}, err
-	}
-	c.owed, c.heard = false, true
+	c.answered = time.Now()
 	return a, nil
-}
-
-// late says whether an answer has not come in time.
-func late(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
-
-func (c *client) hangUp() {
-	if c.conn != nil {
-		_ = c.conn.Close()
-	}
-	c.conn, c.lines, c.owed, c.heard = nil, nil, false, false
-}
-
-// earlier returns the earlier of the end of ctx and of some time from now.
-func earlier(ctx context.Context, d time.Duration) time.Time {
-	deadline := time.Now().Add(d)
-	if end, ok := ctx.Deadline(); ok && end.Before(deadline) {
-		return end
-	}
-	return deadline
 }
 
 func unavailable(err error) error {

@@ -385,7 +385,7 @@ func TestNoJobWaitsForAHelperThatDoesNotAnswer(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := sensors[0].Read(ctx); !errors.Is(err, context.Canceled) {
+	if _, err := sensors[0].Read(ctx); !errors.Is(err, power.ErrUnavailable) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -425,4 +425,45 @@ func TestAnswersThatMakeNoSense(t *testing.T) {
 			t.Errorf("%.30q: %v, %v", said, s, err)
 		}
 	}
+}
+
+func TestWhatWasFoundStandsForAnAnswerThatIsLate(t *testing.T) {
+	slow := startSluggard(t)
+	sensors := slow.sensors(t)
+	go slow.answer(t, `{"domains":[{"name":"package-0","energy_uj":1,"at_ns":1},{"name":"core-0","energy_uj":2,"at_ns":1}]}`)
+	first := []power.Reading{readSoon(t, sensors[0]), await(t, sensors[1])}
+	<-time.After(20 * time.Millisecond) // until it asks again
+	for i, s := range sensors {
+		if r := await(t, s); r != first[i] { // Its time is its own: nobody takes it for news.
+			t.Errorf("read %+v after %+v", r, first[i])
+		}
+	}
+	slow.answer(t, `{"domains":[{"name":"package-0","energy_uj":3,"at_ns":2}]}`)
+	<-time.After(20 * time.Millisecond)
+	// The next one is late as well, and then what was late is better than none.
+	if r := await(t, sensors[0]); r.Energy != 3 {
+		t.Errorf("read %+v", r)
+	}
+}
+
+func TestCallerWhoIsGoneCostsNobodyAReading(t *testing.T) {
+	h := startHelper(t, socketPath(t), 0, newCounter("package-0", power.ScopePackage, ""))
+	s := find(t, h.socket)[0]
+	first := readSoon(t, s)
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	<-time.After(150 * time.Millisecond) // until it looks again
+	if r, err := s.Read(gone); err != nil || r != first {
+		t.Errorf("read %+v, %v after %+v", r, err, first)
+	}
+}
+
+// await reads a sensor that has something to say.
+func await(t *testing.T, s *energyd.Sensor) power.Reading {
+	t.Helper()
+	r, err := s.Read(t.Context())
+	if err != nil {
+		t.Error(err)
+	}
+	return r
 }

@@ -1,7 +1,6 @@
 package nvml
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,16 +11,16 @@ import (
 	"time"
 
 	"github.com/joulemux/joulemux/power"
+	"github.com/joulemux/joulemux/power/helper"
 )
 
 const (
-	patience = 50 * time.Millisecond
-	// stale is how old a sample may be to stand for one that is on its way.
-	stale = 5 * time.Second
 	// pause is how long a sensor that is not there is left alone. A driver that
 	// is another version's, say, stays so until somebody starts the machine
 	// anew, and every look would start a process.
 	pause = time.Minute
+	// longestAnswer is more than a sample takes.
+	longestAnswer = 4 << 10
 )
 
 // A Sensor is the client's end for one GPU. It connects when it is read, and
@@ -30,19 +29,14 @@ type Sensor struct {
 	sys    fs.FS
 	gpus   []string // all of the machine, of which this is one
 	device string
-	socket string
 	// patience is how long a look may take: jobs wait for it.
 	patience time.Duration
 
-	mu     sync.Mutex // guards the following; one look at a time
-	conn   net.Conn   // nil while there is none
-	lines  *bufio.Reader
-	part   []byte // of an answer of which the rest has not come
-	owed   bool   // an answer is on its way
-	latest Sample // of this connection; At is zero if there is none
-	last   Sample // of any
-	down   error  // why it is left alone
-	until  time.Time
+	mu    sync.Mutex // guards the following; one look at a time
+	line  helper.Line
+	last  Sample // At is zero if there is none
+	down  error  // why it is left alone
+	until time.Time
 }
 
 // Find returns a sensor for each of NVIDIA's display controllers. It connects
@@ -55,7 +49,9 @@ func Find(sys fs.FS, socket string) ([]*Sensor, error) {
 	}
 	var sensors []*Sensor
 	for _, gpu := range gpus {
-		sensors = append(sensors, &Sensor{sys: sys, gpus: gpus, device: gpu, socket: socket, patience: patience})
+		sensors = append(sensors, &Sensor{
+			sys: sys, gpus: gpus, device: gpu, patience: helper.Patience, line: helper.Line{Socket: socket, Longest: longestAnswer},
+		})
 	}
 	return sensors, nil
 }
@@ -87,45 +83,33 @@ func (s *Sensor) Read(ctx context.Context) (power.Reading, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := awake(s.sys, s.gpus); err != nil {
-		s.hangUp() // Only for the sake of the other side, which sees the same.
+		s.line.HangUp() // Only for the sake of the other side, which sees the same.
 		return power.Reading{}, err
 	}
-	now := time.Now()
-	if now.Before(s.until) {
+	if time.Now().Before(s.until) {
 		return power.Reading{}, s.down
 	}
-	deadline := now.Add(s.patience)
-	if end, ok := ctx.Deadline(); ok && end.Before(deadline) {
-		deadline = end
-	}
-	sample, err := s.sample(deadline)
+	sample, err := s.sample(ctx)
 	switch {
 	case err == nil:
 		if sample.At.Round(0).Equal(s.last.At.Round(0)) {
 			sample.At = s.last.At // The same look, to the nanosecond: no time has passed.
 		}
-		s.latest, s.last = sample, sample
-	case isLate(err):
-		if s.latest.At.IsZero() || time.Since(s.latest.At) > stale {
+		s.last = sample
+	case helper.Late(err):
+		if !s.line.Heard() || time.Since(s.last.At) > helper.Stale {
 			return power.Reading{}, fmt.Errorf("%w: GPU %s has not been read yet", power.ErrUnavailable, s.device)
 		}
-		sample = s.latest
+		sample = s.last
 	default:
 		return power.Reading{}, s.fail(err)
 	}
 	return power.Reading{At: sample.At, Energy: sample.Energy, Draw: sample.Draw}, nil
 }
 
-// isLate reports whether the time for a look was over. Dialing has an error of
-// its own for that, which is not os.ErrDeadlineExceeded.
-func isLate(err error) bool {
-	var timeout net.Error
-	return errors.As(err, &timeout) && timeout.Timeout()
-}
-
 // fail ends a connection that is of no use.
 func (s *Sensor) fail(err error) error {
-	s.hangUp()
+	s.line.HangUp()
 	if errors.Is(err, power.ErrAsleep) {
 		return err
 	}
@@ -139,71 +123,15 @@ func (s *Sensor) fail(err error) error {
 	return err
 }
 
-// sample asks for a sample, and returns the newest that comes until deadline.
-func (s *Sensor) sample(deadline time.Time) (Sample, error) {
-	late, first := Sample{}, s.latest.At.IsZero()
-	if s.owed {
-		var err error
-		// The answer to the first question is the better one, however late: what
-		// passes is counted from there.
-		if late, err = s.receive(deadline); err != nil || first {
-			return late, err
-		}
-	}
-	if err := s.ask(deadline); err != nil {
-		return Sample{}, err
-	}
-	sample, err := s.receive(deadline)
-	if isLate(err) && !late.At.IsZero() {
-		return late, nil
-	}
-	return sample, err
-}
-
-// ask sends the question, if need be on a new connection: the other side closes
-// one that has asked nothing for a while.
-func (s *Sensor) ask(deadline time.Time) error {
+// sample asks for a sample.
+func (s *Sensor) sample(ctx context.Context) (Sample, error) {
 	line, err := json.Marshal(question{Read: s.device})
 	if err != nil {
-		return err
-	}
-	line = append(line, '\n')
-	if s.conn != nil && s.send(line, deadline) == nil {
-		return nil
-	}
-	s.hangUp()
-	dialer := net.Dialer{Deadline: deadline}
-	if s.conn, err = dialer.Dial("unix", s.socket); err != nil {
-		s.conn = nil // Not a nil *net.UnixConn.
-		return err
-	}
-	s.lines = bufio.NewReader(s.conn)
-	return s.send(line, deadline)
-}
-
-func (s *Sensor) send(line []byte, deadline time.Time) error {
-	if err := s.conn.SetWriteDeadline(deadline); err != nil {
-		return err
-	}
-	if _, err := s.conn.Write(line); err != nil {
-		return err
-	}
-	s.owed = true
-	return nil
-}
-
-// receive returns the answer that is owed, if it comes in time. What has come
-// of it stays for the next time.
-func (s *Sensor) receive(deadline time.Time) (Sample, error) {
-	if err := s.conn.SetReadDeadline(deadline); err != nil {
 		return Sample{}, err
 	}
-	line, err := s.lines.ReadBytes('\n')
-	s.part = append(s.part, line...)
-	if err != nil {
+	if line, err = s.line.Ask(ctx, line, s.patience); err != nil {
 		return Sample{}, err
 	}
-	line, s.part, s.owed = s.part, nil, false
 	return sample(line, time.Now())
 }
 
@@ -211,14 +139,7 @@ func (s *Sensor) receive(deadline time.Time) (Sample, error) {
 func (s *Sensor) Rest() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.hangUp()
-}
-
-func (s *Sensor) hangUp() {
-	if s.conn != nil {
-		_ = s.conn.Close()
-	}
-	s.conn, s.lines, s.part, s.owed, s.latest = nil, nil, nil, false, Sample{}
+	s.line.HangUp()
 }
 
 // Latest returns the last sample that was read, with what a Reading has no room
