@@ -25,17 +25,17 @@ const together = 5 * time.Second
 // it. Counters have to be read twice: unless somebody has looked lately, this
 // takes as long as the shortest span with a measured value, or a little longer.
 func (m *Meter) Draws(ctx context.Context) []Draw {
-	if len(m.sensors) == 0 {
+	m.mu.Lock()
+	sensors, adopted, before, looked := m.sensors, m.adopted, m.glance, m.glanced
+	m.mu.Unlock()
+	if len(sensors) == 0 {
 		return nil
 	}
-	m.mu.Lock()
-	before, looked := m.glance, m.glanced
-	m.mu.Unlock()
 	if list := m.toldLately(); list != nil {
 		return list
 	}
 	if age := time.Since(looked); age < leastWindow || age > together {
-		before = m.look(ctx)
+		before = m.look(ctx, sensors)
 		if !wait(ctx, leastWindow) {
 			return nil
 		}
@@ -43,18 +43,20 @@ func (m *Meter) Draws(ctx context.Context) []Draw {
 			return list
 		}
 	}
-	now, ok := m.lookAfter(ctx, before)
+	now, ok := m.lookAfter(ctx, sensors, before)
 	if !ok {
 		return nil
 	}
 	list := []Draw{}
-	for i := range m.sensors {
+	for i := range sensors {
 		if d, ok := drawOf(before, now, i); ok {
 			list = append(list, d)
 		}
 	}
 	m.mu.Lock()
-	m.glance, m.glanced, m.told = now, time.Now(), list
+	if adopted == m.adopted {
+		m.glance, m.glanced, m.told = now, time.Now(), list
+	}
 	idle := m.idle()
 	m.mu.Unlock()
 	rest(idle)
@@ -83,8 +85,8 @@ const (
 // lookAfter reads every sensor again. Readings may be older than the look, so it
 // looks again as long as one of a counter is not far enough from the one before:
 // twice, for there may be none.
-func (m *Meter) lookAfter(ctx context.Context, before glance) (now glance, ok bool) {
-	now = m.look(ctx)
+func (m *Meter) lookAfter(ctx context.Context, sensors []*source, before glance) (now glance, ok bool) {
+	now = m.look(ctx, sensors)
 	for range mostLooks - 1 {
 		lacking := now.lacks(before)
 		if lacking <= 0 {
@@ -93,7 +95,7 @@ func (m *Meter) lookAfter(ctx context.Context, before glance) (now glance, ok bo
 		if !wait(ctx, max(lacking, shared)) {
 			return now, false
 		}
-		now = m.look(ctx)
+		now = m.look(ctx, sensors)
 	}
 	return now, true
 }
@@ -111,6 +113,8 @@ func (m *Meter) toldLately() []Draw {
 
 // Reads reports whether there is a sensor for the domain of that name.
 func (m *Meter) Reads(name string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	return slices.ContainsFunc(m.sensors, func(s *source) bool { return s.Domain().Name == name })
 }
 
@@ -122,9 +126,9 @@ type glance struct {
 }
 
 // look reads every sensor whose device does not have to be left alone.
-func (m *Meter) look(ctx context.Context) glance {
-	g := glance{looks: make([]look, len(m.sensors)), before: m.suspended()}
-	for i, s := range m.sensors {
+func (m *Meter) look(ctx context.Context, sensors []*source) glance {
+	g := glance{looks: make([]look, len(sensors)), before: m.suspended()}
+	for i, s := range sensors {
 		l := &g.looks[i]
 		if l.domain = s.Domain(); sleeps(l.domain) && !m.atWork(l.domain) {
 			l.err = power.ErrUnavailable

@@ -60,6 +60,8 @@ func (s *scene) step() {
 		s.open[s.r.IntN(len(s.open))].Tokens(context.Background(), 1+s.r.IntN(40))
 	case n == 14 && !s.calm:
 		s.mishap()
+	case n == 15:
+		s.adopt()
 	default:
 		pass(time.Duration(s.r.Int64N(int64(5 * time.Second))))
 	}
@@ -79,6 +81,16 @@ func (s *scene) end() {
 	}
 	s.open = slices.Delete(s.open, i, i+1)
 	s.load()
+}
+
+// adopt has sensors come and go, as when a driver is loaded, or found once more.
+func (s *scene) adopt() {
+	list := s.options().Sensors
+	if !s.calm {
+		s.r.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+		list = list[:s.r.IntN(len(list)+1)]
+	}
+	s.meter.Adopt(context.Background(), list)
 }
 
 // load sets the draws that go with the open jobs.
@@ -144,7 +156,7 @@ func (s *scene) uses(c power.DeviceClass) bool {
 // taken adds up what the jobs took of all domains, with the tails that are too
 // short to be told yet.
 func (s *scene) taken() (sum power.Energy) {
-	for _, a := range s.meter.accounts {
+	for _, a := range slices.Concat(s.meter.accounts, s.meter.gone) {
 		sum += a.untold
 	}
 	for _, j := range s.done {

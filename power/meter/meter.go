@@ -85,19 +85,26 @@ type Meter struct {
 	cpu       CPU
 	suspended func() time.Duration
 	tail      func(string, power.Energy)
-	sensors   []*source // all, to look at
-	accounts  []*account
 
 	// The constants, but in tests.
 	tick, fresh time.Duration
 
-	mu     sync.Mutex // guards the following, and the accounts
-	jobs   []*Span    // under way
-	now    *phase
-	cpuNow processors
-	slept  slept
-	timer  *time.Timer // runs while jobs or a tail do
-	closed bool
+	mu       sync.Mutex // guards the following, and the accounts
+	sensors  []*source  // all, to look at
+	accounts []*account
+	// How often other sensors were adopted, the accounts of those that are gone,
+	// those that may still have to let go, and what was counted until then.
+	adopted int
+	gone    []*account
+	leaving []*source
+	sum     power.Energy
+	gaps    int
+	jobs    []*Span // under way
+	now     *phase
+	cpuNow  processors
+	slept   slept
+	timer   *time.Timer // runs while jobs or a tail do
+	closed  bool
 	// watching says that a pause has begun and the idle draw is to be learned.
 	watching  bool
 	condition string // that of Conditions
@@ -116,20 +123,8 @@ func New(o Options) *Meter {
 	if m.tail == nil {
 		m.tail = func(string, power.Energy) {}
 	}
-	for _, sensor := range o.Sensors {
-		s := newSource(sensor)
-		m.sensors, m.accounts = append(m.sensors, s), append(m.accounts, newAccount(s))
-	}
-	for _, a := range m.accounts {
-		i := slices.IndexFunc(m.accounts, func(b *account) bool { return b.domain.Name == a.domain.Within })
-		if i >= 0 && a.counts() && m.accounts[i].counts() {
-			a.parent, m.accounts[i].rails = m.accounts[i], append(m.accounts[i].rails, a)
-		}
-	}
-	m.accounts = slices.DeleteFunc(m.accounts, func(a *account) bool { return !a.counts() })
-	for i, a := range m.accounts {
-		a.index = i
-	}
+	m.sensors = m.sources(o.Sensors)
+	m.accounts = accountsOf(m.sensors)
 	m.timer = time.AfterFunc(time.Hour, m.ticked)
 	m.timer.Stop()
 	now := time.Now()
@@ -336,14 +331,16 @@ func (m *Meter) update(ctx context.Context, due []*account, then func(now time.T
 // tails returns those that have become known, by job.
 func (m *Meter) tails() map[string]power.Energy {
 	var all map[string]power.Energy
-	for _, a := range m.accounts {
-		for _, s := range a.tails {
-			if all == nil { // mostly there are none
-				all = make(map[string]power.Energy)
+	for _, list := range [...][]*account{m.accounts, m.gone} {
+		for _, a := range list {
+			for _, s := range a.tails {
+				if all == nil { // mostly there are none
+					all = make(map[string]power.Energy)
+				}
+				all[s.work.ID] = s.tailSoFar
 			}
-			all[s.work.ID] = s.tailSoFar
+			a.tails = nil
 		}
-		a.tails = nil
 	}
 	return all
 }
@@ -353,14 +350,7 @@ func (m *Meter) tails() map[string]power.Energy {
 // to tell.
 func (m *Meter) Whole(ctx context.Context) (sum power.Energy, gaps int) {
 	m.update(ctx, m.due(time.Now(), true), func(time.Time) {
-		for _, a := range m.accounts {
-			if a.parent == nil {
-				sum += a.whole
-			}
-			if a.parent == nil && !sleeps(a.domain) {
-				gaps += a.gaps
-			}
-		}
+		sum, gaps = m.counted()
 	})
 	return sum, gaps
 }
@@ -379,7 +369,7 @@ func (m *Meter) Balances() []Balance {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	list := make([]Balance, 0, len(m.accounts))
-	for _, a := range m.accounts {
+	for _, a := range slices.Concat(m.accounts, m.gone) {
 		b := a.balance
 		b.Domain = a.domain
 		b.IdleDraw, _, _ = a.idleDraw()

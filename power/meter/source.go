@@ -37,13 +37,15 @@ func (s *source) rests() bool { return s.rester != nil && !s.holds.Load() }
 // while, for rest. Of those that somebody reads just now he lets go himself, or
 // else has a job that needs them.
 func (m *Meter) idle() (list []*source) {
-	for _, s := range m.sensors {
-		reads := func(a *account) bool { return a.sensor == s && (a.wanted(m.jobs) || a.trails(m.now)) }
-		if s.rester == nil || s.rests() || slices.ContainsFunc(m.accounts, reads) || !s.hand.TryLock() {
-			continue
+	for _, sources := range [...][]*source{m.sensors, m.leaving} {
+		for _, s := range sources {
+			reads := func(a *account) bool { return a.sensor == s && (a.wanted(m.jobs) || a.trails(m.now)) }
+			if s.rester == nil || s.rests() || slices.ContainsFunc(m.accounts, reads) || !s.hand.TryLock() {
+				continue
+			}
+			s.holds.Store(false)
+			list = append(list, s)
 		}
-		s.holds.Store(false)
-		list = append(list, s)
 	}
 	return list
 }

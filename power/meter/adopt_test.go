@@ -1,0 +1,99 @@
+package meter
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/joulemux/joulemux/power"
+)
+
+func TestSensorThatComesLaterTellsOfTheNextJob(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(pkg)
+		meter := New(Options{})
+		defer meter.Close()
+		m.draws("package-0", 4*power.Watt)
+		s := meter.Begin(context.Background(), work(power.CPU))
+		if meter.Adopt(context.Background(), m.options().Sensors) || meter.Reads("package-0") {
+			t.Error("a job changes its sensors on the way")
+		}
+		pass(2 * time.Second)
+		if c := s.End(context.Background(), 0); c.Quality != power.Estimated {
+			t.Errorf("without sensors it took %+v", c)
+		}
+		if !meter.Adopt(context.Background(), m.options().Sensors) || !meter.Reads("package-0") {
+			t.Error("it is not taken")
+		}
+		if c := m.job(meter, power.CPU, 24*power.Watt, 10*time.Second); c.Quality != power.Measured || c.Coverage < 0.99 || !near(c.Gross, 240*power.Joule) {
+			t.Errorf("with one it took %+v", c)
+		}
+		if draws := meter.Draws(context.Background()); len(draws) != 1 {
+			t.Errorf("the draws are %v", draws)
+		}
+	})
+}
+
+func TestWhatIsKnownOfADomainStaysWithIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(pkg)
+		meter := New(m.options())
+		defer meter.Close()
+		meter.Conditions("battery")
+		m.draws("package-0", 4*power.Watt)
+		learn(meter)
+		_, gaps := meter.Whole(context.Background())
+		// Sensors that count the same are found, and then there are more.
+		m.rails["npu"] = newMachine(npu).rails["npu"]
+		meter.Adopt(context.Background(), m.options().Sensors)
+		if b := meter.Balances()[1]; b.Domain.Name != "package-0" || !near(power.Energy(b.IdleDraw), power.Energy(4*power.Watt)) {
+			t.Errorf("of the package is known %+v", b)
+		}
+		pass(time.Second)
+		// No time is lost between, but what is compared with it has changed.
+		sum, now := meter.Whole(context.Background())
+		if !near(sum, 44*power.Joule) || now != gaps+1 {
+			t.Errorf("counted %v, with %d gaps more", sum, now-gaps)
+		}
+		// When none are left, what was counted is not forgotten.
+		meter.Adopt(context.Background(), nil)
+		if sum, _ := meter.Whole(context.Background()); !near(sum, 44*power.Joule) || len(meter.Draws(context.Background())) != 0 {
+			t.Errorf("counted %v in the end", sum)
+		}
+	})
+}
+
+func TestTailIsTakenInBeforeItsSensorGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(pkg)
+		tails := map[string]power.Energy{}
+		o := m.options()
+		o.Tail = func(id string, tail power.Energy) { tails[id] = tail }
+		meter := New(o)
+		defer meter.Close()
+		m.draws("package-0", 4*power.Watt)
+		learn(meter)
+		m.job(meter, power.CPU, 24*power.Watt, 5*time.Second)
+		pass(time.Second)
+		meter.Adopt(context.Background(), nil)
+		if len(tails) != 1 || !near(tails[work(power.CPU).ID], 20*power.Joule) {
+			t.Errorf("the tails are %v", tails)
+		}
+	})
+}
+
+func TestSensorThatIsReplacedLetsGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(pkg)
+		held := &resting{rail: m.rails["package-0"]}
+		meter := New(Options{Sensors: []Sensor{held}})
+		defer meter.Close()
+		m.job(meter, power.CPU, 24*power.Watt, 5*time.Second)
+		before := held.rested.Load() // It is needed for the tail.
+		meter.Adopt(context.Background(), m.options().Sensors)
+		if rested := held.rested.Load() - before; rested != 1 {
+			t.Errorf("it let go %d times", rested)
+		}
+	})
+}
