@@ -32,7 +32,6 @@ import (
 	"github.com/joulemux/joulemux/dbus/profiles"
 	"github.com/joulemux/joulemux/dbus/upower"
 	"github.com/joulemux/joulemux/power"
-	"github.com/joulemux/joulemux/power/meter"
 	"github.com/joulemux/joulemux/power/sysfs"
 	"github.com/joulemux/joulemux/power/tracker"
 	"github.com/joulemux/joulemux/systemd"
@@ -72,7 +71,7 @@ type daemon struct {
 	tiers      *tiers
 	supplies   *upower.Watcher
 	backends   *backend.Set
-	meter      *meter.Meter
+	meter      metering
 	ledger     *ledger.Ledger
 	peers      peer.Table
 	profiles   *profiles.Watcher

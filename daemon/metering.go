@@ -18,7 +18,6 @@ import (
 	"github.com/joulemux/joulemux/daemon/backend"
 	"github.com/joulemux/joulemux/daemon/peer"
 	"github.com/joulemux/joulemux/power"
-	"github.com/joulemux/joulemux/power/energyd"
 	"github.com/joulemux/joulemux/power/meter"
 	"github.com/joulemux/joulemux/power/nvml"
 	"github.com/joulemux/joulemux/power/sysfs"
@@ -26,42 +25,14 @@ import (
 )
 
 // newMeter returns a meter of all sensors that this machine has for us.
-func newMeter(ctx context.Context, o Options, backends *backend.Set, peers peer.Table, tail func(string, power.Energy)) *meter.Meter {
-	sensors := sensors(ctx, o)
-	names := make([]string, len(sensors))
-	for i, s := range sensors {
-		names[i] = s.Domain().Source + " " + s.Domain().Name
-	}
-	o.Log.Debug("sensors", "found", names)
-	return meter.New(meter.Options{
-		Sensors: sensors, CPU: &cpu{proc: o.Proc, cgroup: cgroups(o.Sys), backends: backends, peers: peers},
+func newMeter(ctx context.Context, o Options, backends *backend.Set, peers peer.Table, tail func(string, power.Energy)) metering {
+	f := &finder{sys: o.Sys, energy: o.EnergySocket, nvml: runtimePath(nvml.Socket), log: o.Log}
+	m := meter.New(meter.Options{
+		Sensors: f.start(ctx), CPU: &cpu{proc: o.Proc, cgroup: cgroups(o.Sys), backends: backends, peers: peers},
 		Suspended: suspended, Tail: tail,
 	})
-}
-
-// sensors finds those that we may read, then those that the helper reads for
-// us, and last those of GPUs that are read only while they work.
-func sensors(ctx context.Context, o Options) (all []meter.Sensor) {
-	for _, s := range sysfs.Sensors(o.Sys) {
-		all = append(all, s)
-	}
-	helper, err := energyd.Sensors(ctx, o.EnergySocket)
-	if err != nil {
-		o.Log.Debug("there is no helper to read what root alone may", "err", err)
-	}
-	var helped []meter.Sensor
-	for _, s := range helper {
-		helped = append(helped, s)
-	}
-	all = join(all, helped)
-	gpus, err := nvml.Find(o.Sys, runtimePath(nvml.Socket))
-	if err != nil {
-		o.Log.Debug("NVIDIA GPUs cannot be looked for", "err", err)
-	}
-	for _, s := range gpus {
-		all = append(all, s)
-	}
-	return all
+	o.Log.Debug("sensors", "found", f.current.names())
+	return metering{m, f}
 }
 
 // join adds sensors to those that there are, unless they tell of the same

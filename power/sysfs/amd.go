@@ -59,10 +59,12 @@ func newCard(sys fs.FS, address string) *card {
 	}
 }
 
+func (c *card) attrs() []*attr { return []*attr{c.status, c.power, c.metrics} }
+
 func (c *card) discrete(address string) *Sensor {
 	return &Sensor{power.Domain{
 		Name: "gpu " + address, Scope: power.ScopeDiscreteGPU, Device: address, Source: "amdgpu",
-	}, c.draw}
+	}, c.attrs(), c.draw}
 }
 
 // processor returns the sensors of a processor that the GPU is part of.
@@ -73,7 +75,7 @@ func (c *card) processor(pkg string, npu bool) []*Sensor {
 			return false
 		}
 		d.Source = "amdgpu"
-		sensors = append(sensors, &Sensor{d, read})
+		sensors = append(sensors, &Sensor{d, c.attrs(), read})
 		return true
 	}
 	if pkg == "" {

@@ -117,3 +117,13 @@ func (a *attr) number() (int64, error) {
 	}
 	return n, nil
 }
+
+// close closes the file until the attribute is read again.
+func (a *attr) close() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.file != nil {
+		_ = a.file.Close()
+		a.file = nil
+	}
+}

@@ -63,19 +63,21 @@ func (r register) count(n uint32) power.Energy { return r.scale * power.Energy(n
 // span is where the register starts again at zero: 262 144 J, times the scale.
 func (r register) span() power.Energy { return r.scale << 18 * power.Joule }
 
+// pmt is where the kernel has the telemetry of Intel's platforms.
+const pmt = "class/intel_pmt"
+
 // mostNPU is more than an NPU in a processor draws.
 const mostNPU = 100 * power.Watt
 
 // npuSensors returns the sensor of the energy of Intel's NPU in the package
 // pkg, or its domain if it is only for root to read.
 func npuSensors(sys fs.FS, pkg string) (sensors []*Sensor, closed []power.Domain) {
-	const class = "class/intel_pmt"
-	entries, err := fs.ReadDir(sys, class)
+	entries, err := fs.ReadDir(sys, pmt)
 	if err != nil {
 		return nil, nil
 	}
 	for _, e := range entries {
-		dir := path.Join(class, e.Name())
+		dir := path.Join(pmt, e.Name())
 		if !strings.HasPrefix(e.Name(), "telem") {
 			continue
 		}
@@ -100,7 +102,7 @@ func (r register) sensor(sys fs.FS, dir, pkg string) *Sensor {
 		Name: "npu", Scope: power.ScopeNPU, Source: "pmt", Within: pkg,
 		Cumulative: true, Range: r.span(), Most: mostNPU,
 	}
-	return &Sensor{d, func() (power.Reading, error) {
+	return &Sensor{d, []*attr{telemetry}, func() (power.Reading, error) {
 		var buf [registerSize]byte
 		n, err := telemetry.read(buf[:], int64(r.offset))
 		if err == nil && n < len(buf) {

@@ -68,7 +68,7 @@ func has(zones []zone, name string) bool {
 // zones returns all zones that have a meaning here, twins last.
 func zones(sys fs.FS) []zone {
 	dirs := make(map[string]string)
-	for _, class := range []string{powercap, path.Join(powercap, raplMSR), path.Join(powercap, raplMMIO)} {
+	for _, class := range raplClasses() {
 		findZones(sys, class, dirs)
 	}
 	var all []zone
@@ -94,6 +94,11 @@ func twin(z zone) int {
 		return 1
 	}
 	return 0
+}
+
+// raplClasses are the folders that zones are in.
+func raplClasses() []string {
+	return []string{powercap, path.Join(powercap, raplMSR), path.Join(powercap, raplMMIO)}
 }
 
 // findZones adds the zones in dir and below to dirs, by their ids. The class
@@ -161,7 +166,7 @@ func raplSensor(sys fs.FS, dir string, d power.Domain) *Sensor {
 		d.Most = max(d.Most, power.Power(most))
 	}
 	counter := newAttr(sys, path.Join(dir, "energy_uj"))
-	return &Sensor{d, func() (power.Reading, error) {
+	return &Sensor{d, []*attr{counter}, func() (power.Reading, error) {
 		n, err := counter.number()
 		return power.Reading{Energy: power.Energy(n)}, err
 	}}

@@ -14,6 +14,7 @@ import (
 // wait for each other.
 type Sensor struct {
 	domain power.Domain
+	files  []*attr // that it has open
 	read   func() (power.Reading, error)
 }
 
@@ -56,4 +57,12 @@ func (s *Sensor) Read(context.Context) (power.Reading, error) {
 	}
 	r.At = time.Now()
 	return r, nil
+}
+
+// Close closes the sensor's files. One that is read all the same opens them
+// again.
+func (s *Sensor) Close() {
+	for _, f := range s.files {
+		f.close()
+	}
 }

@@ -31,6 +31,7 @@ func readEverything(t *testing.T, sys, proc fs.FS) {
 		_, _ = s.Read(t.Context())
 	}
 	sysfs.Unreadable(sys)
+	sysfs.Signs(sys)
 	sysfs.Supply(sys)
 	sysfs.Thermal(sys)
 	if o, ok := sysfs.NPUOccupancy(sys); ok {
