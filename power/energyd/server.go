@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"net"
 	"time"
+
+	"github.com/joulemux/joulemux/power/helper"
 )
 
 const (
@@ -38,49 +40,16 @@ type Server struct {
 // takes, or ctx is done, and closes the listener. Whoever connects afterwards
 // is the service manager's, which starts the next process.
 func (s *Server) Serve(ctx context.Context, l net.Listener) {
-	h := newHardware(s.Readers)
-	came, left, over := make(chan net.Conn), make(chan uint32), ctx.Done()
-	go accept(l, came)
-	inside, idle := make(crowd), time.NewTimer(s.Idle)
-	defer idle.Stop()
-	for came != nil || len(inside) > 0 {
-		select {
-		case conn, ok := <-came:
-			if !ok {
-				came = nil
-			} else if uid, err := s.admit(conn, inside); err != nil {
-				s.refuse(ctx, conn, err)
-			} else {
-				inside[uid]++
-				go func() {
-					defer func() { left <- uid }()
-					converse(ctx, conn, h)
-				}()
-			}
-		case uid := <-left:
-			inside.leave(uid)
-			idle.Reset(s.Idle)
-		case <-idle.C:
-			if len(inside) == 0 {
-				_ = l.Close()
-			}
-		case <-over:
-			over = nil
-			_ = l.Close()
-		}
-	}
-}
-
-// accept passes on all who come, until the listener is closed.
-func accept(l net.Listener, came chan<- net.Conn) {
-	defer close(came)
-	for {
-		conn, err := l.Accept()
+	h, inside := newHardware(s.Readers), make(crowd)
+	helper.Serve(ctx, l, s.Idle, func(conn net.Conn) (func(), func()) {
+		uid, err := s.admit(conn, inside)
 		if err != nil {
-			return
+			s.refuse(ctx, conn, err)
+			return nil, nil
 		}
-		came <- conn
-	}
+		inside[uid]++
+		return func() { converse(ctx, conn, h) }, func() { inside.leave(uid) }
+	})
 }
 
 // crowd is how many connections each user has.
@@ -103,16 +72,16 @@ func (c crowd) leave(uid uint32) {
 
 // admit returns the user who came, if that user may.
 func (s *Server) admit(conn net.Conn, inside crowd) (uint32, error) {
-	p, err := peerOf(conn)
+	p, err := helper.PeerOf(conn)
 	switch {
 	case err != nil:
 		return 0, err
 	case !s.Access.admits(p):
-		return p.uid, fmt.Errorf("%w: %d", errRefused, p.uid)
-	case inside.refuses(p.uid):
-		return p.uid, errCrowded
+		return p.UID, fmt.Errorf("%w: %d", errRefused, p.UID)
+	case inside.refuses(p.UID):
+		return p.UID, errCrowded
 	}
-	return p.uid, nil
+	return p.UID, nil
 }
 
 func (s *Server) refuse(ctx context.Context, conn net.Conn, err error) {

@@ -10,10 +10,10 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"syscall"
 	"time"
 
 	"github.com/joulemux/joulemux/power"
+	"github.com/joulemux/joulemux/power/helper"
 )
 
 const (
@@ -60,58 +60,15 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		defer close(closed)
 		r.run(ctx, asked)
 	}()
-	s.attend(ctx, l, asked)
+	helper.Serve(ctx, l, grace, func(conn net.Conn) (func(), func()) {
+		return func() { s.welcome(ctx, conn, asked) }, func() {}
+	})
 	cancel()
 	select {
 	case <-closed:
 		return nil
 	case <-time.After(grace):
 		return errHung
-	}
-}
-
-// attend converses with all who come until nobody does.
-func (s *Server) attend(ctx context.Context, l net.Listener, asked chan<- inquiry) {
-	came, left := make(chan net.Conn), make(chan struct{})
-	go accept(l, came)
-	open, last, over := 0, time.NewTimer(grace), ctx.Done()
-	defer last.Stop()
-	for came != nil || open > 0 {
-		select {
-		case conn, ok := <-came:
-			if !ok {
-				came = nil
-				break
-			}
-			open++
-			go func() {
-				defer func() { left <- struct{}{} }()
-				s.welcome(ctx, conn, asked)
-			}()
-		case <-left:
-			if open--; open == 0 {
-				last.Reset(grace)
-			}
-		case <-last.C:
-			if open == 0 {
-				_ = l.Close() // Whoever comes now starts the next process.
-			}
-		case <-over:
-			over = nil
-			_ = l.Close()
-		}
-	}
-}
-
-// accept passes on all who come, until the listener is closed.
-func accept(l net.Listener, came chan<- net.Conn) {
-	defer close(came)
-	for {
-		conn, err := l.Accept()
-		if err != nil {
-			return
-		}
-		came <- conn
 	}
 }
 
@@ -127,24 +84,14 @@ func (s *Server) welcome(ctx context.Context, conn net.Conn, asked chan<- inquir
 	converse(ctx, conn, asked)
 }
 
-// admit checks who connected (SO_PEERCRED, unix(7)). The socket's permissions
-// keep everybody else out already, as long as nobody changes them.
+// admit checks who connected. The socket's permissions keep everybody else out
+// already, as long as nobody changes them.
 func admit(conn net.Conn) error {
-	own, ok := conn.(*net.UnixConn)
-	if !ok {
-		return fmt.Errorf("%w: nobody knows who asks", power.ErrUnavailable)
-	}
-	raw, err := own.SyscallConn()
+	p, err := helper.PeerOf(conn)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", power.ErrUnavailable, err)
 	}
-	var caller *syscall.Ucred
-	if e := raw.Control(func(fd uintptr) {
-		caller, err = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
-	}); errors.Join(e, err) != nil {
-		return errors.Join(e, err)
-	}
-	return admitUser(int(caller.Uid))
+	return admitUser(int(p.UID))
 }
 
 func admitUser(uid int) error {
