@@ -42,7 +42,8 @@ func Measure(ctx context.Context, sys fs.FS, open func() (Library, error), devic
 		return Report{}, err
 	}
 	w := watch{Report: Report{Device: device}, library: library}
-	return w.Report, errors.Join(w.run(ctx, duration), library.Close())
+	err = errors.Join(w.run(ctx, duration), library.Close())
+	return w.Report, err
 }
 
 // watch is a report in the making.
