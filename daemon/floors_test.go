@@ -65,7 +65,7 @@ var rooms = map[string][]string{
 	"github.com/ollama/ollama/api":     {"daemon/backend/ollama", "daemon/httpapi", "cmd/...", "packaging/...", "daemon/daemontest"},
 	"github.com/spf13/cobra":           {"cmd/..."},
 	"golang.org/x/sync":                {"daemon", "packaging/..."},
-	"golang.org/x/sys":                 {"cmd/joulemux", "daemon", "power/energyd", "power/helper"},
+	"golang.org/x/sys":                 {"cmd/joulemux", "daemon", "power/helper"},
 }
 
 // house is what the root may hold.

@@ -144,7 +144,7 @@ func (c *client) find(d domain) found {
 	case d.At == last.at:
 		return last
 	}
-	return found{at: d.At, reading: power.Reading{At: fromWire(d.At), Energy: *d.Energy}}
+	return found{at: d.At, reading: power.Reading{At: helper.FromWire(d.At), Energy: *d.Energy}}
 }
 
 // exchange asks, and returns the answer. If it fails there is no connection

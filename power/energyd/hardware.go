@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/joulemux/joulemux/power"
+	"github.com/joulemux/joulemux/power/helper"
 )
 
 // A Reader reads one domain of the hardware.
@@ -78,6 +79,6 @@ func read(ctx context.Context, r Reader) domain {
 		d.Error = err.Error()
 		return d
 	}
-	d.Energy, d.At = &reading.Energy, toWire(reading.At)
+	d.Energy, d.At = &reading.Energy, helper.ToWire(reading.At)
 	return d
 }

@@ -187,23 +187,9 @@ func TestWhitelist(t *testing.T) {
 	}
 }
 
-func TestTimesCrossProcesses(t *testing.T) {
-	at := time.Now().Add(-42 * time.Second)
-	got := fromWire(toWire(at))
-	if off := got.Sub(at).Abs(); off > 50*time.Millisecond {
-		t.Errorf("the time is off by %v", off)
-	}
-	if !strings.Contains(got.String(), "m=") {
-		t.Errorf("%v would move with the wall clock", got)
-	}
-	if ahead := fromWire(toWire(time.Now()) + int64(time.Hour)); ahead.After(time.Now()) {
-		t.Errorf("%v is in the future", ahead)
-	}
-}
-
 func TestNoTimePassesWithinOneLook(t *testing.T) {
 	c := client{}
-	d := domain{Name: "package-0", Energy: new(power.Energy(7)), At: toWire(time.Now().Add(-time.Second))}
+	d := domain{Name: "package-0", Energy: new(power.Energy(7)), At: helper.ToWire(time.Now().Add(-time.Second))}
 	first := c.find(d)
 	c.found = map[string]found{d.Name: first}
 	if again := c.find(d); !again.reading.At.Equal(first.reading.At) {

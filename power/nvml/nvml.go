@@ -47,6 +47,7 @@ type Library interface {
 // A Sample is one look at a GPU.
 type Sample struct {
 	At time.Time
+	at int64 // as on the wire
 	// Energy is what it has counted since its driver was loaded, if Counted.
 	Energy  power.Energy
 	Counted bool

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/joulemux/joulemux/power"
+	"github.com/joulemux/joulemux/power/helper"
 )
 
 // How often a GPU's hardware is read: twice a second, as a mean, so that
@@ -115,6 +116,7 @@ func (k *known) spend(now time.Time) {
 // cannot be read.
 func (k *known) look(l Library, device string) (s Sample, err error) {
 	s.At = time.Now()
+	s.at = helper.ToWire(s.At) // Once, however often it is told: it is a little off.
 	if !k.uncounted {
 		s.Energy, err = l.Energy(device)
 		k.uncounted = errors.Is(err, ErrNotSupported)

@@ -92,8 +92,8 @@ func (s *Sensor) Read(ctx context.Context) (power.Reading, error) {
 	sample, err := s.sample(ctx)
 	switch {
 	case err == nil:
-		if sample.At.Round(0).Equal(s.last.At.Round(0)) {
-			sample.At = s.last.At // The same look, to the nanosecond: no time has passed.
+		if sample.at == s.last.at {
+			sample.At = s.last.At // The same look: no time has passed.
 		}
 		s.last = sample
 	case helper.Late(err):
@@ -132,7 +132,7 @@ func (s *Sensor) sample(ctx context.Context) (Sample, error) {
 	if line, err = s.line.Ask(ctx, line, s.patience); err != nil {
 		return Sample{}, err
 	}
-	return sample(line, time.Now())
+	return sample(line)
 }
 
 // Rest lets go of the GPU: the program ends with its last connection.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/joulemux/joulemux/power"
+	"github.com/joulemux/joulemux/power/helper"
 )
 
 // script plays the program: a test sees each question, and says when and what
@@ -84,7 +85,7 @@ func (s *script) say(t *testing.T, line string) {
 
 // count is an answer of a time.
 func count(at time.Time, millijoules int) string {
-	return fmt.Sprintf(`{"at":%q,"energy_mj":%d}`+"\n", at.Format(time.RFC3339Nano), millijoules)
+	return fmt.Sprintf(`{"at_ns":%d,"energy_mj":%d}`+"\n", helper.ToWire(at), millijoules)
 }
 
 // answering reads the sensor, with the script answering in time.
@@ -263,7 +264,7 @@ func TestConnectionThatWasClosedForItsSilenceIsRenewed(t *testing.T) {
 
 func TestGPUWithoutCounterIsKnownByItsAnswer(t *testing.T) {
 	s, sensor := startScript(t, awakeGPU())
-	r, err := s.answering(t, sensor, fmt.Sprintf(`{"at":%q,"power_mw":30000}`+"\n", time.Now().Format(time.RFC3339Nano)))
+	r, err := s.answering(t, sensor, fmt.Sprintf(`{"at_ns":%d,"power_mw":30000}`+"\n", helper.ToWire(time.Now())))
 	if err != nil || r.Draw != 30*power.Watt || r.Energy != 0 {
 		t.Errorf("got %+v, %v", r, err)
 	}
@@ -349,15 +350,17 @@ func TestLookThatIsLateFromTheStartIsOnlyLate(t *testing.T) {
 }
 
 func TestWhatIsToldAgainIsOfTheSameTime(t *testing.T) {
-	s, sensor := startScript(t, awakeGPU())
-	line := count(time.Now(), 1)
-	first, err := s.answering(t, sensor, line)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for range 20 {
-		if again, err := s.answering(t, sensor, line); err != nil || again != first {
-			t.Errorf("got %+v and then %+v, %v", first, again, err)
+	for rule, ahead := range map[string]time.Duration{"always": 0, "although the other side's clock is ahead": 2 * time.Second} {
+		s, sensor := startScript(t, awakeGPU())
+		line := count(time.Now().Add(ahead), 1)
+		first, err := s.answering(t, sensor, line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 20 {
+			if again, err := s.answering(t, sensor, line); err != nil || again != first {
+				t.Fatalf("%s: got %+v and then %+v, %v", rule, first, again, err)
+			}
 		}
 	}
 }

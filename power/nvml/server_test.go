@@ -104,7 +104,7 @@ func TestServerEndsWithItsLastConnection(t *testing.T) {
 	first, second := dial(t, path), dial(t, path)
 	for _, conn := range []net.Conn{first, second, first} {
 		a := exchange(t, conn, readGPU)
-		if a.EnergyMJ == nil || a.PowerMW == nil || *a.PowerMW != 30_000 || a.At == nil || a.TemperatureC != 61 || len(a.Throttle) != 1 {
+		if a.EnergyMJ == nil || a.PowerMW == nil || *a.PowerMW != 30_000 || a.At <= 0 || a.TemperatureC != 61 || len(a.Throttle) != 1 {
 			t.Errorf("got %+v", a)
 		}
 	}
@@ -120,6 +120,18 @@ func TestServerEndsWithItsLastConnection(t *testing.T) {
 	}
 	if l.opened != 1 || l.closed != 1 {
 		t.Errorf("opened %d times, closed %d times", l.opened, l.closed)
+	}
+}
+
+func TestOneLookIsOfOneTimeHoweverOftenItIsTold(t *testing.T) {
+	path, _ := startServer(t, awakeGPU(), newSteady())
+	conn, times := dial(t, path), make(map[int64]int64) // by the energy
+	for range 50 {
+		a := exchange(t, conn, readGPU)
+		if at, ok := times[*a.EnergyMJ]; ok && at != a.At {
+			t.Fatalf("%d mJ are of %d and of %d", *a.EnergyMJ, at, a.At)
+		}
+		times[*a.EnergyMJ] = a.At
 	}
 }
 

@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"math"
 	"strings"
-	"time"
 
 	"github.com/joulemux/joulemux/power"
+	"github.com/joulemux/joulemux/power/helper"
 )
 
 // The two sides exchange lines of JSON: a question, and its answer. Answers
@@ -23,13 +23,13 @@ type question struct {
 // answer is a sample, or why there is none. A figure that the GPU does not
 // have is left out, since unknown is not zero.
 type answer struct {
-	At           *time.Time `json:"at,omitempty"` // by the wall clock, which both sides have
-	EnergyMJ     *int64     `json:"energy_mj,omitempty"`
-	PowerMW      *int64     `json:"power_mw,omitempty"`
-	TemperatureC int        `json:"temperature_c,omitempty"`
-	Throttle     []string   `json:"throttle,omitempty"`
-	Error        string     `json:"error,omitempty"`
-	Kind         kind       `json:"kind,omitempty"`
+	At           int64    `json:"at_ns,omitempty"` // by the kernel's CLOCK_MONOTONIC
+	EnergyMJ     *int64   `json:"energy_mj,omitempty"`
+	PowerMW      *int64   `json:"power_mw,omitempty"`
+	TemperatureC int      `json:"temperature_c,omitempty"`
+	Throttle     []string `json:"throttle,omitempty"`
+	Error        string   `json:"error,omitempty"`
+	Kind         kind     `json:"kind,omitempty"`
 }
 
 // kind is why there is no sample, for programs.
@@ -54,7 +54,7 @@ func answerOf(s Sample, err error) answer {
 		why := strings.TrimPrefix(err.Error(), power.ErrUnavailable.Error()+": ")
 		return answer{Error: why, Kind: unavailable}
 	}
-	a := answer{At: &s.At, TemperatureC: s.Heat.Celsius, Throttle: s.Heat.Throttle}
+	a := answer{At: s.at, TemperatureC: s.Heat.Celsius, Throttle: s.Heat.Throttle}
 	if s.Counted {
 		a.EnergyMJ = new(int64(s.Energy / milli))
 	}
@@ -64,8 +64,8 @@ func answerOf(s Sample, err error) answer {
 	return a
 }
 
-// sample reads an answer that came at some time.
-func sample(line []byte, now time.Time) (Sample, error) {
+// sample reads an answer.
+func sample(line []byte) (Sample, error) {
 	var a answer
 	err := json.Unmarshal(line, &a)
 	switch {
@@ -75,12 +75,10 @@ func sample(line []byte, now time.Time) (Sample, error) {
 		return Sample{}, fmt.Errorf("%w: joulemux-nvml: %s", power.ErrAsleep, a.Error)
 	case a.Kind != "" || a.Error != "":
 		return Sample{}, fmt.Errorf("%w: joulemux-nvml: %s", power.ErrUnavailable, a.Error)
-	case a.At == nil || a.EnergyMJ == nil && a.PowerMW == nil:
+	case a.At <= 0 || a.EnergyMJ == nil && a.PowerMW == nil:
 		return Sample{}, fmt.Errorf("%w: an answer has no time or no figure", power.ErrUnavailable)
 	}
-	// What came by the wall clock becomes a time that can be subtracted from
-	// others of this process, however the wall clock is set meanwhile.
-	s := Sample{At: now.Add(-max(0, now.Round(0).Sub(*a.At)))}
+	s := Sample{At: helper.FromWire(a.At), at: a.At}
 	s.Heat = Heat{Celsius: a.TemperatureC, Throttle: a.Throttle}
 	if a.EnergyMJ != nil {
 		s.Energy, s.Counted = power.Energy(scale(*a.EnergyMJ)), true
