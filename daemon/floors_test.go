@@ -40,6 +40,8 @@ var floors = []struct {
 	{3, "daemon/dispatch"},
 	{4, "daemon/httpapi daemon/grpcapi dbus"},
 	{5, "daemon daemon/simulate"},
+	// What the programs have in common as such: flags, exit codes, version.
+	{6, "cmd/program"},
 	{6, "cmd/joulemuxd cmd/joulemux cmd/joulemux-nvml cmd/joulemux-energyd"},
 	// Beside the house.
 	{7, "packaging packaging/rig power/powertest"},

@@ -45,3 +45,17 @@ func Listeners() (map[string][]net.Listener, error) {
 	}
 	return nil, errors.Join(errs...)
 }
+
+// Listener returns the one socket that a program was started with to serve, which
+// by itself it cannot.
+func Listener(name, unit string) (net.Listener, error) {
+	inherited, err := Listeners()
+	if err != nil {
+		return nil, err
+	}
+	sockets := inherited[name]
+	if len(sockets) != 1 {
+		return nil, fmt.Errorf("%d sockets called %q were handed on: the service manager starts this, by %s", len(sockets), name, unit)
+	}
+	return sockets[0], nil
+}

@@ -11,45 +11,34 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
-	"os/signal"
 	"os/user"
-	"runtime/debug"
 	"strconv"
-	"syscall"
 	"time"
 
+	"github.com/joulemux/joulemux/cmd/program"
 	"github.com/joulemux/joulemux/power/energyd"
 	"github.com/joulemux/joulemux/power/sysfs"
 	"github.com/joulemux/joulemux/systemd"
-)
-
-const (
-	exitFailure = 1
-	exitUsage   = 2
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 // command is the command line.
 type command struct {
-	sys     string
-	level   slog.LevelVar
-	access  energyd.Access
-	idle    time.Duration
-	version bool
+	sys    string
+	level  slog.LevelVar
+	access energyd.Access
+	idle   time.Duration
 }
 
-// parse says itself what is wrong, as package flag does.
-func parse(args []string, stderr io.Writer) (*command, error) {
+// parse says itself what is wrong.
+func parse(args []string, stdout, stderr io.Writer) (*command, error) {
 	c := new(command)
 	flags := flag.NewFlagSet("joulemux-energyd", flag.ContinueOnError)
-	flags.SetOutput(stderr)
 	flags.StringVar(&c.sys, "sysfs", "/sys", "`folder` to read the machine's hardware from")
 	flags.TextVar(&c.level, "log-level", &c.level, "`level` of the log: debug, info, warn or error")
 	flags.Func("allow-group", "answer members of a `group`, by name or number; can be repeated", func(s string) error {
@@ -63,16 +52,7 @@ func parse(args []string, stderr io.Writer) (*command, error) {
 		return err
 	})
 	flags.DurationVar(&c.idle, "idle", 30*time.Second, "end after a `time` without connections")
-	flags.BoolVar(&c.version, "version", false, "say the version, and end")
-	if err := flags.Parse(args); err != nil {
-		return nil, err
-	}
-	if flags.NArg() > 0 {
-		err := fmt.Errorf("unexpected argument %q", flags.Arg(0))
-		fmt.Fprintln(stderr, "joulemux-energyd:", err)
-		return nil, err
-	}
-	return c, nil
+	return c, program.Parse(flags, args, stdout, stderr)
 }
 
 // group returns the number of a group. A group that is not there is a mistake,
@@ -94,34 +74,18 @@ func number(s string) (uint32, error) {
 }
 
 func run(args []string, stdout, stderr io.Writer) int {
-	c, err := parse(args, stderr)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		return 0
-	case err != nil:
-		return exitUsage
-	case c.version:
-		fmt.Fprintln(stdout, "joulemux-energyd", version())
-		return 0
+	c, err := parse(args, stdout, stderr)
+	if err != nil {
+		return program.ExitCode(err)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
-	if err := serve(ctx, c); err != nil {
-		fmt.Fprintln(stderr, "joulemux-energyd:", err)
-		return exitFailure
-	}
-	return 0
+	return program.Run("joulemux-energyd", stderr, func(ctx context.Context) error { return serve(ctx, c) })
 }
 
 // serve answers on the socket that we were started with.
 func serve(ctx context.Context, c *command) error {
-	inherited, err := systemd.Listeners()
+	socket, err := systemd.Listener(systemd.Energy, "joulemux-energyd.socket")
 	if err != nil {
 		return err
-	}
-	sockets := inherited[systemd.Energy]
-	if len(sockets) != 1 {
-		return fmt.Errorf("%d sockets called %q were handed on: the service manager starts this, by joulemux-energyd.socket", len(sockets), systemd.Energy)
 	}
 	var readers []energyd.Reader
 	for _, s := range sysfs.Sensors(energyd.Whitelist(os.DirFS(c.sys))) {
@@ -130,14 +94,6 @@ func serve(ctx context.Context, c *command) error {
 	log := slog.New(systemd.NewLogHandler(&c.level))
 	log.DebugContext(ctx, "started", "domains", len(readers), "users", c.access.Users, "groups", c.access.Groups)
 	server := energyd.Server{Readers: readers, Access: c.access, Idle: c.idle, Log: log}
-	server.Serve(ctx, sockets[0])
+	server.Serve(ctx, socket)
 	return nil
-}
-
-// version is the module's, as the build recorded it.
-func version() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "(devel)"
 }

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/joulemux/joulemux/cmd/program"
 	"github.com/joulemux/joulemux/power"
 	"github.com/joulemux/joulemux/power/energyd"
 	"github.com/joulemux/joulemux/power/powertest"
@@ -450,7 +451,7 @@ func TestUnitsAndProgramAgree(t *testing.T) {
 	line, _, _ = strings.Cut(line, "\n")
 	// There need not be such a group here.
 	line = strings.ReplaceAll(line, "joulemux-energy", "nogroup")
-	c, err := parse(strings.Fields(line)[1:], t.Output())
+	c, err := parse(strings.Fields(line)[1:], t.Output(), t.Output())
 	if err != nil || c.sys != "/sys" || c.idle != 30*time.Second || len(c.access.Groups) != 1 || len(c.access.Users) != 0 {
 		t.Errorf("%s: %+v, %v", line, c, err)
 	}
@@ -466,13 +467,13 @@ func TestWhatIsNoCommandIsSaid(t *testing.T) {
 		code int
 		want string
 	}{
-		{nil, exitFailure, "joulemux-energyd.socket"},
-		{[]string{"now"}, exitUsage, `unexpected argument "now"`},
-		{[]string{"--allow-uid", "root"}, exitUsage, "invalid value"},
-		{[]string{"--allow-uid", "-1"}, exitUsage, "invalid value"},
-		{[]string{"--allow-uid", "4294967296"}, exitUsage, "invalid value"},
-		{[]string{"--allow-group", "no such group"}, exitUsage, "unknown group"},
-		{[]string{"--log-level", "loud"}, exitUsage, "invalid value"},
+		{nil, program.ExitFailure, "joulemux-energyd.socket"},
+		{[]string{"now"}, program.ExitUsage, `unexpected argument "now"`},
+		{[]string{"--allow-uid", "root"}, program.ExitUsage, "invalid value"},
+		{[]string{"--allow-uid", "-1"}, program.ExitUsage, "invalid value"},
+		{[]string{"--allow-uid", "4294967296"}, program.ExitUsage, "invalid value"},
+		{[]string{"--allow-group", "no such group"}, program.ExitUsage, "unknown group"},
+		{[]string{"--log-level", "loud"}, program.ExitUsage, "invalid value"},
 		{[]string{"--version"}, 0, "joulemux-energyd "},
 		{[]string{"--help"}, 0, "--allow-group"},
 	} {

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/joulemux/joulemux/cmd/program"
 	"github.com/joulemux/joulemux/packaging/rig"
 	"github.com/joulemux/joulemux/power"
 	"github.com/joulemux/joulemux/power/nvml"
@@ -437,10 +438,10 @@ func TestWhatIsNoCommandIsSaid(t *testing.T) {
 		code int
 		want string
 	}{
-		{nil, exitFailure, "joulemux-nvml.socket"},
-		{[]string{"now"}, exitUsage, `unexpected argument "now"`},
-		{[]string{"--measure", "long"}, exitUsage, "invalid value"},
-		{[]string{"--log-level", "loud"}, exitFailure, "--log-level"},
+		{nil, program.ExitFailure, "joulemux-nvml.socket"},
+		{[]string{"now"}, program.ExitUsage, `unexpected argument "now"`},
+		{[]string{"--measure", "long"}, program.ExitUsage, "invalid value"},
+		{[]string{"--log-level", "loud"}, program.ExitFailure, "--log-level"},
 		{[]string{"--version"}, 0, "joulemux-nvml "},
 	} {
 		said, err := l.run(t, tt.args...)

@@ -91,7 +91,7 @@ func TestNothingRunsWithoutTheHold(t *testing.T) {
 
 // startHeld starts a command that runs until its standard input ends, under a hold
 // that the test ends by closing end.
-func startHeld(t *testing.T, last string, flags ...string) (p *program, end chan struct{}, input *os.File) {
+func startHeld(t *testing.T, last string, flags ...string) (p *running, end chan struct{}, input *os.File) {
 	t.Helper()
 	end = make(chan struct{})
 	r := replay(t, answers{"POST hold": func(w http.ResponseWriter, req *http.Request) {

@@ -31,9 +31,10 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"github.com/joulemux/joulemux/cmd/program"
 )
 
 func main() {
@@ -56,7 +57,7 @@ func rootCommand(a *app) *cobra.Command {
 		Use:           "joulemux",
 		Short:         "Ask joulemuxd for text, and see what it decides",
 		Long:          "joulemux is the client of joulemuxd, which sends work for language models to where it\ncosts the fewest joules.",
-		Version:       version(),
+		Version:       program.Version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
@@ -105,18 +106,10 @@ func versionCommand(a *app) *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: runs(func(context.Context, []string) error {
 			if a.json {
-				return a.record(map[string]string{"version": version()})
+				return a.record(map[string]string{"version": program.Version()})
 			}
-			_, err := fmt.Fprintln(a.out, "joulemux", version())
+			_, err := fmt.Fprintln(a.out, "joulemux", program.Version())
 			return err
 		}),
 	}
-}
-
-// version is that of the module which this was built from.
-func version() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "(devel)"
 }

@@ -113,8 +113,8 @@ func (w *written) await(t *testing.T, text string) {
 	}
 }
 
-// program is a joulemux that runs.
-type program struct {
+// running is a joulemux that runs.
+type running struct {
 	*exec.Cmd
 	out, err *written
 	done     chan struct{}
@@ -122,16 +122,16 @@ type program struct {
 
 // start starts joulemux, talking to the daemon on socket, outside of any
 // terminal that the tests may have.
-func start(t *testing.T, socket string, stdin io.Reader, args ...string) *program {
+func start(t *testing.T, socket string, stdin io.Reader, args ...string) *running {
 	t.Helper()
-	p := &program{Cmd: command(socket, args...), out: newWritten(), err: newWritten(), done: make(chan struct{})}
+	p := &running{Cmd: command(socket, args...), out: newWritten(), err: newWritten(), done: make(chan struct{})}
 	p.Stdin, p.Stdout, p.Stderr = stdin, p.out, p.err
 	p.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	p.launch(t)
 	return p
 }
 
-func (p *program) launch(t *testing.T) {
+func (p *running) launch(t *testing.T) {
 	t.Helper()
 	if err := p.Start(); err != nil {
 		t.Fatal(err)
@@ -147,7 +147,7 @@ func (p *program) launch(t *testing.T) {
 }
 
 // exit waits for the program's end, and returns its exit code.
-func (p *program) exit(t *testing.T) int {
+func (p *running) exit(t *testing.T) int {
 	t.Helper()
 	select {
 	case <-p.done:
@@ -160,7 +160,7 @@ func (p *program) exit(t *testing.T) int {
 	return p.ProcessState.ExitCode()
 }
 
-func (p *program) interrupt(t *testing.T) {
+func (p *running) interrupt(t *testing.T) {
 	t.Helper()
 	if err := p.Process.Signal(os.Interrupt); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		t.Fatal(err)

@@ -11,7 +11,7 @@ import (
 
 // terminal is one that a program runs at, and what is on its screen.
 type terminal struct {
-	*program
+	*running
 	keys *os.File
 }
 
@@ -19,7 +19,7 @@ type terminal struct {
 func startAtTerminal(t *testing.T, socket string, args ...string) *terminal {
 	t.Helper()
 	keys, screen := openTerminal(t)
-	term := &terminal{keys: keys, program: &program{
+	term := &terminal{keys: keys, running: &running{
 		Cmd: command(socket, args...), out: newWritten(), err: newWritten(), done: make(chan struct{}),
 	}}
 	term.Stdin, term.Stdout, term.Stderr = screen, screen, screen

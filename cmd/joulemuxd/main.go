@@ -10,7 +10,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -19,62 +18,44 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"syscall"
 
+	"github.com/joulemux/joulemux/cmd/program"
 	"github.com/joulemux/joulemux/daemon"
 	"github.com/joulemux/joulemux/daemon/config"
 	"github.com/joulemux/joulemux/power/energyd"
 	"github.com/joulemux/joulemux/systemd"
 )
 
-const (
-	exitFailure = 1
-	exitUsage   = 2
-	exitConfig  = 78
-)
+const exitConfig = 78
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 // command is the command line.
 type command struct {
 	config, level, sys string
-	check, version     bool
+	check              bool
 }
 
-// parse says itself what is wrong, as package flag does.
-func parse(args []string, stderr io.Writer) (command, error) {
+// parse says itself what is wrong.
+func parse(args []string, stdout, stderr io.Writer) (command, error) {
 	var c command
 	path, _ := config.DefaultPath() // without a home --config can still name one
 	flags := flag.NewFlagSet("joulemuxd", flag.ContinueOnError)
-	flags.SetOutput(stderr)
 	flags.StringVar(&c.config, "config", path, "`file` with the configuration")
 	flags.StringVar(&c.level, "log-level", "", "`level` of the log: debug, info, warn or error; by default the configuration's")
 	flags.StringVar(&c.sys, "sysfs", "/sys", "`folder` to read the machine's hardware from")
 	flags.BoolVar(&c.check, "check", false, "say what is wrong with the configuration, and end")
-	flags.BoolVar(&c.version, "version", false, "say the version, and end")
-	if err := flags.Parse(args); err != nil {
-		return c, err
-	}
-	if flags.NArg() > 0 {
-		err := fmt.Errorf("unexpected argument %q", flags.Arg(0))
-		fmt.Fprintln(stderr, "joulemuxd:", err)
-		return c, err
-	}
-	return c, nil
+	err := program.Parse(flags, args, stdout, stderr)
+	return c, err
 }
 
 func run(args []string, stdout, stderr io.Writer) int {
-	c, err := parse(args, stderr)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		return 0
-	case err != nil:
-		return exitUsage
-	case c.version:
-		fmt.Fprintln(stdout, "joulemuxd", version())
-		return 0
-	case c.check:
+	c, err := parse(args, stdout, stderr)
+	if err != nil {
+		return program.ExitCode(err)
+	}
+	if c.check {
 		return check(c.config, stdout, stderr)
 	}
 	return serve(c, stderr)
@@ -106,28 +87,22 @@ func serve(c command, stderr io.Writer) int {
 	if c.level != "" {
 		if err := level.UnmarshalText([]byte(c.level)); err != nil {
 			fmt.Fprintln(stderr, "joulemuxd: --log-level:", err)
-			return exitUsage
+			return program.ExitUsage
 		}
 	}
-	inherited, err := systemd.Listeners()
-	if err != nil {
-		fmt.Fprintln(stderr, "joulemuxd:", err)
-		return exitFailure
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
 	reload := make(chan os.Signal, 1)
 	signal.Notify(reload, syscall.SIGHUP)
-	err = daemon.Run(ctx, daemon.Options{
-		Config: c.config, State: stateFolder(), Sys: os.DirFS(c.sys), Proc: os.DirFS("/proc"), EnergySocket: energyd.Socket, Version: version(),
-		Log: slog.New(systemd.NewLogHandler(level)), Level: level, FixedLevel: c.level != "",
-		LogTarget: logTarget(), Reload: reload, Inherited: inherited,
+	return program.Run("joulemuxd", stderr, func(ctx context.Context) error {
+		inherited, err := systemd.Listeners()
+		if err != nil {
+			return err
+		}
+		return daemon.Run(ctx, daemon.Options{
+			Config: c.config, State: stateFolder(), Sys: os.DirFS(c.sys), Proc: os.DirFS("/proc"), EnergySocket: energyd.Socket,
+			Version: program.Version(), Log: slog.New(systemd.NewLogHandler(level)), Level: level, FixedLevel: c.level != "",
+			LogTarget: logTarget(), Reload: reload, Inherited: inherited,
+		})
 	})
-	if err != nil {
-		fmt.Fprintln(stderr, "joulemuxd:", err)
-		return exitFailure
-	}
-	return 0
 }
 
 // stateFolder is $XDG_STATE_HOME/joulemux, or "" where there is no home.
@@ -148,12 +123,4 @@ func logTarget() string {
 		return "journal"
 	}
 	return "console"
-}
-
-// version is the module's, as the build recorded it.
-func version() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "(devel)"
 }
