@@ -108,7 +108,7 @@ func (w *weigher) named(c *job.Candidate) bool {
 
 func (w *weigher) discreteAllowed(c *job.Candidate) bool {
 	switch w.rule.DiscreteGPU {
-	case Always:
+	case Always, InTime: // of which more is known when all have been weighed
 		return true
 	case LatencyCritical:
 		return w.job.LatencyCritical || w.named(c)
@@ -126,6 +126,8 @@ func (w *weigher) notAllowed(c *job.Candidate) string {
 		what = "a server whose device is not known (configure its hardware)"
 	}
 	switch w.rule.DiscreteGPU {
+	case InTime:
+		return fmt.Sprintf("%s runs on tier %v only what is in time nowhere else, latency-critical jobs, or when named", what, w.tier)
 	case LatencyCritical:
 		return fmt.Sprintf("%s runs on tier %v only latency-critical jobs, or when named", what, w.tier)
 	case Named:

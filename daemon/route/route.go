@@ -60,6 +60,7 @@ func Decide(rules *Rules, tier power.Tier, j *job.Job, candidates []job.Candidat
 	for i := range candidates {
 		d.Options[i] = w.weigh(&candidates[i])
 	}
+	w.spare(d.Options)
 	slices.SortFunc(d.Options, w.compare)
 	if w.job.Class == job.Background && w.rule.Background == Refuse {
 		return d, job.Errorf(job.PowerPolicy, "background jobs are refused on tier %v", tier)
@@ -106,6 +107,7 @@ type weigher struct {
 	mean    float64
 	due     Due
 	by      preference
+	spared  bool // discrete GPUs are, since others are in time
 }
 
 func newWeigher(rules *Rules, tier power.Tier, j *job.Job) *weigher {
@@ -130,6 +132,24 @@ func (w *weigher) weigh(c *job.Candidate) Option {
 	}
 	o.rank = w.curious(c, o.Cost)
 	return o
+}
+
+// spare has discrete GPUs left alone where the tier lets them run only what is
+// in time nowhere else, and something else is.
+func (w *weigher) spare(options []Option) {
+	if w.rule.DiscreteGPU != InTime || w.job.LatencyCritical {
+		return
+	}
+	for i := range options {
+		if o := &options[i]; o.Fit() && !o.Class.Discrete() && o.short == 0 && o.Suspect == "" {
+			w.spared = true
+		}
+	}
+	for i := range options {
+		if o := &options[i]; w.spared && o.Fit() && o.Class.Discrete() && !w.named(o.Candidate) {
+			o.fault = notAllowed
+		}
+	}
 }
 
 // namedMayMiss is how probable it may be that an answer misses a deadline that

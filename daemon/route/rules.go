@@ -22,6 +22,7 @@ type DiscreteGPU string
 // The rules for discrete GPUs.
 const (
 	Always          DiscreteGPU = "always"
+	InTime          DiscreteGPU = "in-time" // jobs that are in time nowhere else, and the following
 	LatencyCritical DiscreteGPU = "latency-critical" // those jobs, and named
 	Named           DiscreteGPU = "named"            // jobs whose target it is
 	Never           DiscreteGPU = "never"
@@ -139,7 +140,7 @@ func (r *Rules) For(t power.Tier) Rule {
 
 // ParseDiscreteGPU accepts the rules' names.
 func ParseDiscreteGPU(name string) (DiscreteGPU, error) {
-	return oneOf(DiscreteGPU(name), Always, LatencyCritical, Named, Never)
+	return oneOf(DiscreteGPU(name), Always, InTime, LatencyCritical, Named, Never)
 }
 
 // ParseBackground accepts the rules' names.
