@@ -76,7 +76,7 @@ type daemon struct {
 	peers      peer.Table
 	profiles   *profiles.Watcher
 	check      *crossCheck
-	heat       heat
+	heat       *heat
 	npu        *sysfs.Occupancy // nil if there is none that tells
 	dispatcher *dispatch.Dispatcher
 	http       *httpapi.Server
@@ -134,15 +134,17 @@ func assemble(ctx context.Context, o Options) (*daemon, error) {
 	d.supplies = upower.New(d.supplied(sync.OnceFunc(func() { close(d.reported) })))
 	d.profiles = profiles.New(func(ctx context.Context, p power.Profile) { _ = d.tiers.Profile(ctx, p) })
 	d.backends = backend.New(connect, classifier{o.Sys, table}.classify, o.Log)
+	d.heat = &heat{sys: o.Sys}
+	backends := cooled{d.backends, d.heat.verdict}
 	d.npu, _ = sysfs.NPUOccupancy(o.Sys)
 	d.ledger = ledger.New(o.State, ledger.DefaultKeep(), o.Log)
 	d.meter = newMeter(ctx, o, d.backends, table, d.ledger.Tail)
 	d.check = &crossCheck{whole: d.meter.Whole, left: d.supplies.Left, log: o.Log}
 	d.dispatcher = dispatch.New(dispatch.Parts{
-		Tiers: d.tiers, Backends: d.backends, Meter: d.meter, Ledger: d.ledger, Log: o.Log,
+		Tiers: d.tiers, Backends: backends, Meter: d.meter, Ledger: d.ledger, Log: o.Log,
 	}, d.dispatchSettings(c))
 	d.http = httpapi.New(httpapi.Parts{
-		Runner: d.dispatcher, Tiers: d.tiers, Backends: d.backends, Ledger: d.ledger,
+		Runner: d.dispatcher, Tiers: d.tiers, Backends: backends, Ledger: d.ledger,
 		UID: table.UID, Program: table.Program, Machine: d.machine, Version: o.Version, Log: o.Log,
 		FullCharge: func() (power.Energy, bool) { return sysfs.FullCharge(o.Sys) },
 	}, d.httpSettings(c))

@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"math"
 	"strings"
-	"sync"
 
 	"github.com/joulemux/joulemux/daemon/httpapi/wire"
 	"github.com/joulemux/joulemux/power"
@@ -17,7 +16,7 @@ import (
 func (d *daemon) machine(ctx context.Context) wire.Machine {
 	m := wire.Machine{
 		Draws: draws(d.meter.Draws(ctx)), Devices: devices(d.Sys, d.npu), Unreadable: d.unreadable(),
-		Heat: d.heat.look(d.Sys), Degraded: d.profiles.Degraded(), CrossCheck: d.check.result(ctx),
+		Heat: heatOf(d.heat.verdict()), Degraded: d.profiles.Degraded(), CrossCheck: d.check.result(ctx),
 	}
 	if draw, known := d.supplies.Draw(); known {
 		watts := draw.Watts()
@@ -79,19 +78,10 @@ func devices(sys fs.FS, npu *sysfs.Occupancy) []wire.Device {
 	return list
 }
 
-// heat is the verdict on the processor, which depends on the last one.
-type heat struct {
-	mu   sync.Mutex
-	last power.Heat
-}
-
-// look returns what the processor's sensors say, or nil if they say nothing.
-func (h *heat) look(sys fs.FS) *wire.Heat {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.last = power.DefaultHeatPolicy().Next(h.last, sysfs.Thermal(sys))
-	if h.last.Last.Temperature == 0 && h.last.Last.Throttles == 0 {
+// heatOf returns a verdict for whoever looks, or nil if no sensor says anything.
+func heatOf(h power.Heat) *wire.Heat {
+	if h.Last.Temperature == 0 && h.Last.Throttles == 0 {
 		return nil
 	}
-	return &wire.Heat{Celsius: float64(h.last.Last.Temperature), Vetoed: h.last.Vetoed, Reason: string(h.last.Reason)}
+	return &wire.Heat{Celsius: float64(h.Last.Temperature), Vetoed: h.Vetoed, Reason: string(h.Reason)}
 }

@@ -44,6 +44,10 @@ func join(words []DeviceClass) string {
 	return b.String()
 }
 
+// OnPackage reports whether a device is part of the processor's package, and so
+// shares its heat.
+func (c DeviceClass) OnPackage() bool { return c == NPU || c == IntegratedGPU || c == CPU }
+
 // Discrete reports whether the rules for discrete GPUs apply: to those, and to
 // what might be one.
 func (c DeviceClass) Discrete() bool {

@@ -54,6 +54,15 @@ type Heat struct {
 	Throttled time.Time
 }
 
+// Veto says why a processor is given no more work, as in "too hot: 97 °C", or ""
+// if it is.
+func (h Heat) Veto() string {
+	if !h.Vetoed || h.Last.Temperature == 0 {
+		return string(h.Reason)
+	}
+	return fmt.Sprintf("%s: %v", h.Reason, h.Last.Temperature)
+}
+
 // Next returns the verdict on what a new look shows, given the last one.
 //
 // A veto begins at once and ends late, so that work is not sent to and fro with

@@ -53,6 +53,21 @@ func TestHeat(t *testing.T) {
 	}
 }
 
+func TestHeatSaysWhy(t *testing.T) {
+	for _, c := range []struct {
+		heat power.Heat
+		want string
+	}{
+		{power.Heat{Last: look(0, 60, 0)}, ""},
+		{power.Heat{Vetoed: true, Reason: power.ReasonHot, Last: look(0, 97.2, 0)}, "too hot: 97 °C"},
+		{power.Heat{Vetoed: true, Reason: power.ReasonThrottled, Last: look(0, 0, 4)}, "slowed down by heat"},
+	} {
+		if got := c.heat.Veto(); got != c.want {
+			t.Errorf("%+v: %q, want %q", c.heat, got, c.want)
+		}
+	}
+}
+
 func TestHeatLaws(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	policy := power.DefaultHeatPolicy()

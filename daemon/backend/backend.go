@@ -79,6 +79,9 @@ type Backend struct {
 	// RetryAt is when a job may be taken again that is refused now, although
 	// the server answers; zero if none is.
 	RetryAt time.Time
+	// Vetoed says why the device may be given no work now, if it may not. What
+	// is known here says nothing of that; who knows marks a copy.
+	Vetoed string
 	// Checked is when the server was last asked.
 	Checked time.Time
 	Facts   job.Facts
@@ -105,7 +108,7 @@ func (b Backend) Model(name string) *job.Model {
 func (b Backend) Candidate(model string) job.Candidate {
 	c := job.Candidate{
 		ID: b.ID, Class: b.Class, Aliases: b.aliases(),
-		Healthy: b.Healthy, Problem: b.Problem, Suspect: b.Suspect,
+		Healthy: b.Healthy, Problem: b.Problem, Suspect: b.Suspect, Vetoed: b.Vetoed,
 		Priority: b.Priority, Slots: b.slots(), Model: b.Model(model), Profile: b.Profile,
 	}
 	if wait := time.Until(b.RetryAt); !b.RetryAt.IsZero() && wait > 0 {

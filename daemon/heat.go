@@ -1,0 +1,75 @@
+package daemon
+
+import (
+	"context"
+	"io/fs"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/joulemux/joulemux/daemon/backend"
+	"github.com/joulemux/joulemux/power"
+	"github.com/joulemux/joulemux/power/sysfs"
+)
+
+// heat is the verdict on the processor, which depends on the last one.
+//
+// That the power profile is degraded by a "high-operating-temperature" is shown
+// and vetoes nothing: power-profiles-daemon says so whenever intel_pstate's
+// no_turbo is set, which a user may have done for good, to save power.
+type heat struct {
+	sys  fs.FS
+	mu   sync.Mutex
+	last power.Heat
+}
+
+// heatFresh is how old a verdict may be. A look opens some dozens of files, in a
+// third of a millisecond; a processor takes seconds to heat up.
+const heatFresh = time.Second
+
+// verdict looks at the processor, unless somebody has just done so. Nobody looks
+// while nothing is asked.
+func (h *heat) verdict() power.Heat {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if at := h.last.Last.At; at.IsZero() || time.Since(at) >= heatFresh {
+		h.last = power.DefaultHeatPolicy().Next(h.last, sysfs.Thermal(h.sys))
+	}
+	return h.last
+}
+
+// cooled is the backends as jobs see them: on a processor that is too hot, with
+// that said of them.
+type cooled struct {
+	*backend.Set
+	verdict func() power.Heat
+}
+
+// Wanted, Search, Current and Look are those of the set.
+func (c cooled) Wanted(ctx context.Context) backend.Snapshot { return c.veto(c.Set.Wanted(ctx)) }
+
+func (c cooled) Search(ctx context.Context) backend.Snapshot { return c.veto(c.Set.Search(ctx)) }
+
+func (c cooled) Current() backend.Snapshot { return c.veto(c.Set.Current()) }
+
+func (c cooled) Look(ctx context.Context) backend.Snapshot { return c.veto(c.Set.Look(ctx)) }
+
+// veto returns the backends with those on the processor's package vetoed while
+// it is too hot. Where none is on it, nobody looks at it.
+func (c cooled) veto(all backend.Snapshot) backend.Snapshot {
+	onPackage := func(b backend.Backend) bool { return b.Class.OnPackage() }
+	if !slices.ContainsFunc(all, onPackage) {
+		return all
+	}
+	heat := c.verdict()
+	if !heat.Vetoed {
+		return all
+	}
+	all = slices.Clone(all) // others see the same snapshot
+	for i := range all {
+		if onPackage(all[i]) {
+			all[i].Vetoed = heat.Veto()
+		}
+	}
+	return all
+}
