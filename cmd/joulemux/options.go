@@ -25,6 +25,7 @@ func (o options) flags(cmd *cobra.Command) {
 	o.add(cmd, "background", "class", always("background"), "the same as --class background")
 	o.add(cmd, "latency-critical", "latency_critical", yesOrNo, "take the fastest backend, whatever it draws")
 	o.add(cmd, "power-efficient", "prefer_power_efficiency", yesOrNo, "take the backend that spends the fewest joules")
+	o.add(cmd, "preference", "preference", name, "a word of another system, such as low-power or PREFER_NPU")
 	o.add(cmd, "max-latency", "max_latency_ms", duration, "how long the first token may take, as in 800ms")
 	o.add(cmd, "max-power", "max_power_watts", watts, "what the backend may draw, as in 15W")
 	o.add(cmd, "deadline", "deadline_ms", duration, "how long the whole answer may take, as in 30s")

@@ -63,7 +63,8 @@ var requestHeaders = []struct {
 	{"X-Max-Latency-Ms", "max_latency_ms", asNumber},
 	{"X-Max-Power-Watts", "max_power_watts", asNumber},
 	{"X-Cache-Enabled", "cache_enabled", asFlag},
-	{"X-Priority", "class", asClass},
+	{"X-Priority", "class", asText},
+	{"X-Power-Preference", "preference", asText},
 	{"X-Deadline-Ms", "deadline_ms", asNumber},
 }
 
@@ -87,8 +88,6 @@ func asNumber(s string) (any, error) {
 	}
 	return n, nil
 }
-
-func asClass(s string) (any, error) { return strings.ToLower(s), nil }
 
 // validID accepts what can stand in a header and in a log.
 func validID(id string) error {

@@ -33,7 +33,8 @@ func (j *Job) Set(key string, value any) error {
 // setters returns what is wrong with a value, or "".
 var setters = map[string]func(j *Job, v any) string{
 	"model":                   func(j *Job, v any) string { return text(v, &j.Model) },
-	"target":                  func(j *Job, v any) string { return text(v, &j.Target) },
+	"target":                  func(j *Job, v any) string { return target(v, &j.Annotations) },
+	"preference":              func(j *Job, v any) string { return preference(v, &j.Annotations) },
 	"class":                   func(j *Job, v any) string { return class(v, &j.Class) },
 	"latency_critical":        func(j *Job, v any) string { return flag(v, &j.LatencyCritical) },
 	"prefer_power_efficiency": func(j *Job, v any) string { return flag(v, &j.PreferPowerEfficiency) },
@@ -54,7 +55,7 @@ var setters = map[string]func(j *Job, v any) string{
 // annotations are the keys that go with a request in somebody else's dialect,
 // which has words of its own for the rest.
 var annotations = []string{
-	"target", "class", "latency_critical", "prefer_power_efficiency", "cache_enabled",
+	"target", "preference", "class", "latency_critical", "prefer_power_efficiency", "cache_enabled",
 	"max_latency_ms", "deadline_ms", "max_power_watts", "custom",
 }
 
@@ -108,14 +109,15 @@ func flag(v any, to *bool) string {
 }
 
 func class(v any, to *Class) string {
-	c, ok := v.(string)
+	var word string
+	if detail := text(v, &word); detail != "" {
+		return detail
+	}
+	c, ok := classes[spelling(word)]
 	if !ok {
-		return wrong("a string", v)
+		return fmt.Sprintf("%q is neither interactive nor background", short(word))
 	}
-	if Class(c) != Interactive && Class(c) != Background {
-		return fmt.Sprintf("%q is neither interactive nor background", short(c))
-	}
-	*to = Class(c)
+	*to = c
 	return ""
 }
 

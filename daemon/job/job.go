@@ -86,7 +86,10 @@ type Job struct {
 // value asks for nothing in particular.
 type Annotations struct {
 	// Target is a backend's id or a device class; "" and "auto" leave it open.
-	Target                string
+	Target string
+	// Preferred are the device classes that the client would rather have, and
+	// does without where they do not fit.
+	Preferred             []power.DeviceClass
 	Class                 Class
 	LatencyCritical       bool
 	PreferPowerEfficiency bool
