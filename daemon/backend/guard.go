@@ -16,6 +16,18 @@ type guarded struct {
 	entry *entry
 }
 
+// guard returns a server that can do what the one behind it can.
+func guard(server Server, s *Set, e *entry) Server {
+	g := guarded{server, s, e}
+	if u, able := server.(Unloader); able {
+		return struct {
+			guarded
+			Unloader
+		}{g, u}
+	}
+	return g
+}
+
 // Stream runs a job, or returns a *job.Error with the code Busy if none may be
 // sent now.
 func (g guarded) Stream(ctx context.Context, j job.Job, begin func(job.Head) error, emit func(job.Chunk) error) error {
@@ -34,14 +46,6 @@ func (g guarded) Stream(ctx context.Context, j job.Job, begin func(job.Head) err
 		return begin(h)
 	}, emit)
 	return err
-}
-
-// Unload has the server let go of a model, if it can be asked to.
-func (g guarded) Unload(ctx context.Context, model string) error {
-	if u, able := g.Server.(Unloader); able {
-		return u.Unload(ctx, model)
-	}
-	return nil
 }
 
 // admit reports whether a job is the trial of a backend whose circuit is

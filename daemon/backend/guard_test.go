@@ -3,6 +3,7 @@ package backend_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -215,6 +216,36 @@ func TestATrialWithoutAVerdictIsNone(t *testing.T) {
 				t.Errorf("after a trial %s, and another: %v, %+v", what, err, r.state(t))
 			}
 		})
+	}
+}
+
+// unloading is a server that lets go of models.
+type unloading struct {
+	*server
+	model string
+}
+
+func (u *unloading) Unload(_ context.Context, model string) error {
+	u.model = model
+	return nil
+}
+
+func TestAServerKeepsWhatElseItCanDo(t *testing.T) {
+	able, unable := &unloading{server: new(server)}, new(server)
+	set := backend.New(func(s backend.Spec) backend.Server {
+		if s.ID == "able" {
+			return able
+		}
+		return unable
+	}, nil, slog.New(slog.DiscardHandler))
+	t.Cleanup(set.Close)
+	set.Configure([]backend.Spec{spec("1", configured("able", power.CPU)), spec("2", configured("unable", power.NPU))})
+	u, ok := set.Current()[0].Server().(backend.Unloader)
+	if !ok || u.Unload(t.Context(), "tiny") != nil || able.model != "tiny" {
+		t.Error("a server that can let go of models is not asked to")
+	}
+	if _, ok := set.Current()[1].Server().(backend.Unloader); ok {
+		t.Error("a server that cannot is asked to")
 	}
 }
 

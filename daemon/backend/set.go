@@ -74,7 +74,7 @@ func (s *Set) Configure(specs []Spec) {
 		e := s.find(spec, kept)
 		if e == nil {
 			e = &entry{Backend: Backend{Spec: spec, Class: spec.Class}}
-			e.server = guarded{s.connect(spec), s, e}
+			e.server = guard(s.connect(spec), s, e)
 		}
 		kept[e] = true
 		entries = append(entries, e)
