@@ -29,6 +29,9 @@ func (w *weigher) reason(options []Option) string {
 	if best.Miss >= 0.01 {
 		why += fmt.Sprintf(", %s to be late", percent(best.Miss))
 	}
+	if w.job.Prefers(best.Class) {
+		why = fmt.Sprintf("%s preferred; %s", best.Class, why)
+	}
 	if w.job.Target != "" && w.job.Target != "auto" {
 		why = "target " + w.job.Target + "; " + why
 	}
@@ -66,6 +69,8 @@ func (d Decision) Verdict(o *Option) string {
 		return "failed lately: " + o.Suspect
 	case o.short > best.short:
 		return fmt.Sprintf("%s to be late", percent(o.Miss))
+	case w.job.Prefers(best.Class) && !w.job.Prefers(o.Class):
+		return fmt.Sprintf("%s is preferred", best.Class)
 	case w.preset(*best):
 		return "not the default backend"
 	case w.by == byTime:

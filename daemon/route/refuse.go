@@ -161,8 +161,22 @@ func (w *weigher) refusal(options []Option) error {
 		e.Code = job.PowerPolicy
 	case closest == tooHot:
 		e.Code, e.RetryAfter = job.Busy, hotFor
+	case closest == away:
+		e.RetryAfter = soonest(options)
 	}
 	return e
+}
+
+// soonest returns when the first of the backends that have the model, and are
+// given a rest, is tried again; zero if none is.
+func soonest(options []Option) (least time.Duration) {
+	for i := range options {
+		o := &options[i]
+		if o.fault == away && o.RetryAfter > 0 && (least == 0 || o.RetryAfter < least) {
+			least = o.RetryAfter
+		}
+	}
+	return least
 }
 
 // hotFor is after which time a processor that is too hot is worth another try:

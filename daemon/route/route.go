@@ -204,13 +204,15 @@ func (w *weigher) curious(c *job.Candidate, cost power.Energy) power.Energy {
 }
 
 // compare orders options from the best: those that the job may not run on, that
-// failed lately and that would be late come behind all others, then the cost
-// decides, and among equals the user.
+// failed lately and that would be late come behind all others, then those on a
+// device that the client would rather have go first, then the cost decides, and
+// among equals the user.
 func (w *weigher) compare(a, b Option) int {
 	return cmp.Or(
 		first(a.fault == none, b.fault == none),
 		first(a.Suspect == "", b.Suspect == ""),
 		cmp.Compare(a.short, b.short),
+		first(w.job.Prefers(a.Class), w.job.Prefers(b.Class)),
 		first(w.preset(a), w.preset(b)),
 		w.byCost(&a, &b),
 		cmp.Compare(b.Priority, a.Priority),

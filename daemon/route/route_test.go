@@ -166,6 +166,48 @@ func TestSuspectsAreTheLastResort(t *testing.T) {
 	}
 }
 
+func TestAPreferredDeviceGoesFirstWhereItFits(t *testing.T) {
+	prefer := func(word string) func(*job.Job) {
+		return func(j *job.Job) {
+			if err := j.Set("preference", word); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, c := range []struct {
+		word, want string
+		tier       power.Tier
+	}{
+		{"PREFER_NPU", "ollama-npu", power.Mains},
+		{"PREFER_CPU", "ollama-cpu", power.Battery},
+		{"PREFER_GPU", "ollama-igpu", power.Battery}, // a preference names no discrete one
+	} {
+		j := chat(prefer(c.word))
+		j.Deadline = time.Hour
+		d, err := decide(c.tier, j, laptop())
+		if err != nil || d.Backend != c.want || !strings.Contains(d.Reason(), " preferred; ") {
+			t.Errorf("%s: got %s (%s), %v; want %s", c.word, d.Backend, d.Reason(), err, c.want)
+		}
+	}
+	hot := laptop()
+	hot[0].Vetoed = "too hot: 97 °C"
+	if d, err := decide(power.Battery, chat(prefer("PREFER_NPU")), hot); err != nil || d.Backend != "ollama-igpu" {
+		t.Errorf("of an NPU that is too hot: got %s, %v", d.Backend, err)
+	}
+}
+
+func TestARefusalTellsWhenToAskAgain(t *testing.T) {
+	all := laptop()
+	for i := range all {
+		all[i].Healthy, all[i].RetryAfter = false, time.Duration(i)*time.Second
+	}
+	_, err := decide(power.Mains, chat(nil), all)
+	var e *job.Error
+	if !errors.As(err, &e) || e.Code != job.NoBackend || e.RetryAfter != time.Second {
+		t.Errorf("got %+v", err)
+	}
+}
+
 func TestAmongEqualsTheUserDecides(t *testing.T) {
 	candidates := laptop()[:2]
 	candidates[0].ID, candidates[1].ID = "a", "b"
