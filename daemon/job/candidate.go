@@ -1,6 +1,7 @@
 package job
 
 import (
+	"math"
 	"time"
 
 	"github.com/joulemux/joulemux/power"
@@ -110,6 +111,12 @@ const LongestTokens = 1000
 // give or take a third.
 const bytesPerToken = 4
 
+// tokensIn returns to how many tokens so many bytes of text probably come.
+func tokensIn(bytes int) float64 { return float64(max(0, bytes)) / bytesPerToken }
+
+// PromptTokens returns to how many tokens the prompt probably comes.
+func (j Job) PromptTokens() int { return int(math.Ceil(tokensIn(j.PromptBytes))) }
+
 // Estimate predicts what j needs on c if tokens tokens are generated.
 func (c *Candidate) Estimate(j *Job, tokens float64) Estimate {
 	p := &c.Profile
@@ -121,7 +128,7 @@ func (c *Candidate) Estimate(j *Job, tokens float64) Estimate {
 	if j.Kind == Embed {
 		tokens = 0
 	}
-	read := float64(max(0, j.PromptBytes-c.Held)) / bytesPerToken
+	read := tokensIn(j.PromptBytes - c.Held)
 	prefill, decode := p.FirstToken+per(read, p.Prefill), per(tokens, p.Decode)
 	e.FirstToken = e.Wait + e.Load + prefill
 	e.Total = e.FirstToken + decode
@@ -137,6 +144,10 @@ func (p *Profile) energy(n float64, each power.Energy, d time.Duration) power.En
 	}
 	return power.Joules(n * each.Joules())
 }
+
+// PerToken returns what a token of the answer takes by itself: what was learned,
+// or what the draw comes to at the rate. It is zero if the rate is not known.
+func (p *Profile) PerToken() power.Energy { return p.energy(1, p.TokenEnergy, per(1, p.Decode)) }
 
 // LoadTime predicts how long it takes to make the model resident, if it is not.
 func (c *Candidate) LoadTime() time.Duration {

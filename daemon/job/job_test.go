@@ -99,6 +99,23 @@ func TestEstimateCountsWhatIsKnownOfTheMoment(t *testing.T) {
 	}
 }
 
+func TestATokenByItself(t *testing.T) {
+	for want, p := range map[power.Energy]job.Profile{
+		500 * power.Joule / 1000: {Draw: 10 * power.Watt, Decode: 20},
+		300 * power.Joule / 1000: {Draw: 10 * power.Watt, Decode: 20, TokenEnergy: 300 * power.Joule / 1000},
+		0:                        {Draw: 10 * power.Watt},
+	} {
+		if got := p.PerToken(); got != want {
+			t.Errorf("%+v: got %v, want %v", p, got, want)
+		}
+	}
+	for bytes, want := range map[int]int{-1: 0, 0: 0, 1: 1, 8: 2, 9: 3} {
+		if got := (job.Job{PromptBytes: bytes}).PromptTokens(); got != want {
+			t.Errorf("a prompt of %d bytes has %d tokens, want %d", bytes, got, want)
+		}
+	}
+}
+
 func TestMostTokens(t *testing.T) {
 	for limit, want := range map[int]int{0: job.LongestTokens, 16: 16, 4096: 4096} {
 		if got := (job.Job{MaxTokens: limit}).MostTokens(); got != want {

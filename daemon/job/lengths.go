@@ -50,6 +50,9 @@ func (l Lengths) Mean() float64 {
 	return sum / float64(len(l)-1)
 }
 
+// Median returns the length that half of the answers do not exceed.
+func (l Lengths) Median() int { return int(l[len(l)/2]) }
+
 // Share returns which part of the answers has at most n tokens.
 func (l Lengths) Share(n float64) float64 {
 	last := len(l) - 1

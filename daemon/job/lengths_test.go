@@ -14,8 +14,8 @@ func TestLengths(t *testing.T) {
 	if l[0] != 10 || l[10] != 20 || l[20] != 30 || l[5] != 15 {
 		t.Errorf("quantiles are %v", l)
 	}
-	if m := l.Mean(); m != 20 {
-		t.Errorf("the mean is %v", m)
+	if m := l.Mean(); m != 20 || l.Median() != 20 {
+		t.Errorf("the mean is %v, the median %v", m, l.Median())
 	}
 	for _, c := range []struct{ n, share float64 }{{9, 0}, {10, 0}, {15, 0.25}, {20, 0.5}, {29, 0.95}, {30, 1}, {1e9, 1}} {
 		if got := l.Share(c.n); math.Abs(got-c.share) > 0.01 {

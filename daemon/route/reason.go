@@ -11,7 +11,7 @@ import (
 // Reason says in one line of ASCII why the backend was chosen, as headers need
 // it.
 func (d Decision) Reason() string {
-	if len(d.Options) == 0 || !d.Options[0].Fit() {
+	if d.Backend == "" || len(d.Options) == 0 {
 		return ""
 	}
 	return d.weigher.reason(d.Options)
@@ -63,6 +63,8 @@ func (d Decision) Verdict(o *Option) string {
 	switch {
 	case !o.Fit():
 		return w.why(o)
+	case w.refused():
+		return w.whyRefused()
 	case o.ID == best.ID:
 		return w.reason(d.Options)
 	case o.Suspect != "" && best.Suspect == "":

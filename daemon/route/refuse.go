@@ -137,6 +137,15 @@ func (w *weigher) notAllowed(c *job.Candidate) string {
 	}
 }
 
+// refused reports whether the job is, wherever it would run.
+func (w *weigher) refused() bool {
+	return w.job.Class == job.Background && w.rule.Background == Refuse
+}
+
+func (w *weigher) whyRefused() string {
+	return fmt.Sprintf("background jobs are refused on tier %v", w.tier)
+}
+
 // refusal returns the error for a job that no candidate fits. Its code is that
 // of the fault of those that came closest.
 func (w *weigher) refusal(options []Option) error {

@@ -62,8 +62,8 @@ func Decide(rules *Rules, tier power.Tier, j *job.Job, candidates []job.Candidat
 	}
 	w.spare(d.Options)
 	slices.SortFunc(d.Options, w.compare)
-	if w.job.Class == job.Background && w.rule.Background == Refuse {
-		return d, job.Errorf(job.PowerPolicy, "background jobs are refused on tier %v", tier)
+	if w.refused() {
+		return d, job.Errorf(job.PowerPolicy, "%s", w.whyRefused())
 	}
 	if len(d.Options) == 0 || !d.Options[0].Fit() {
 		return d, w.refusal(d.Options)
