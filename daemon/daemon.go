@@ -144,7 +144,7 @@ func assemble(ctx context.Context, o Options) (*daemon, error) {
 		Tiers: d.tiers, Backends: backends, Meter: d.meter, Ledger: d.ledger, Log: o.Log,
 	}, d.dispatchSettings(c))
 	d.http = httpapi.New(httpapi.Parts{
-		Runner: d.dispatcher, Tiers: d.tiers, Backends: backends, Ledger: d.ledger,
+		Runner: d.dispatcher, Explainer: d.dispatcher, Tiers: d.tiers, Backends: backends, Ledger: d.ledger,
 		UID: table.UID, Program: table.Program, Machine: d.machine, Version: o.Version, Log: o.Log,
 		FullCharge: func() (power.Energy, bool) { return sysfs.FullCharge(o.Sys) },
 	}, d.httpSettings(c))

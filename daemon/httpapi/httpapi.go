@@ -37,6 +37,12 @@ type Runner interface {
 	Running() int
 }
 
+// Explainer tells what would become of a job now, or on a tier unless it is nil.
+// *dispatch.Dispatcher does.
+type Explainer interface {
+	Explain(ctx context.Context, j job.Job, tier *power.Tier) (route.Decision, error)
+}
+
 // Tiers tells the tier in force, and takes wishes about it. *tracker.Tracker does.
 type Tiers interface {
 	Look(ctx context.Context) tracker.Snapshot
@@ -62,10 +68,11 @@ type Ledger interface {
 
 // Parts is what the front-end stands on.
 type Parts struct {
-	Runner   Runner
-	Tiers    Tiers
-	Backends Backends
-	Ledger   Ledger
+	Runner    Runner
+	Explainer Explainer
+	Tiers     Tiers
+	Backends  Backends
+	Ledger    Ledger
 	// UID tells the user behind a loopback connection.
 	UID func(local, remote netip.AddrPort) (uid int, known bool)
 	// Program names what a process runs, or returns "".
@@ -131,6 +138,7 @@ func New(p Parts, settings Settings) *Server {
 		"GET /joulemux/v1/models":    s.models,
 		"POST /joulemux/v1/generate": s.nativeGenerate,
 		"POST /joulemux/v1/chat":     s.nativeChat,
+		"POST /joulemux/v1/explain":  s.explain,
 		"POST /joulemux/v1/hold":     s.hold,
 		"GET /joulemux/v1/policy":    s.policy,
 		"PUT /joulemux/v1/policy":    s.setPolicy,

@@ -54,11 +54,13 @@ func (s *Server) nativeGenerate(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if q.Prompt == "" {
-		fail(w, job.InvalidField("prompt", "it is empty"))
+		fail(w, errNoPrompt())
 		return
 	}
 	s.native(w, r, job.Job{Kind: job.Generate, Content: job.Content{Prompt: q.Prompt}}, q.Options)
 }
+
+func errNoPrompt() error { return job.InvalidField("prompt", "it is empty") }
 
 func (s *Server) nativeChat(w http.ResponseWriter, r *http.Request) {
 	var q wire.Chat
@@ -78,21 +80,10 @@ func (s *Server) nativeChat(w http.ResponseWriter, r *http.Request) {
 
 // native runs a job that came in no backend's dialect.
 func (s *Server) native(w http.ResponseWriter, r *http.Request, j job.Job, options map[string]any) {
-	for _, key := range slices.Sorted(maps.Keys(options)) {
-		if err := j.Set(key, options[key]); err != nil {
-			fail(w, within("options", err))
-			return
-		}
-	}
-	if err := annotate(&j, r.Header); err != nil {
+	if err := finish(&j, r, options); err != nil {
 		fail(w, err)
 		return
 	}
-	if j.ID == "" {
-		j.ID = rand.Text()
-	}
-	j.Stream, j.PromptBytes = true, j.Content.Bytes()
-	j.Arrived, j.Client = time.Now(), clientOf(r)
 	out := &events{lines: s.lines(w), id: j.ID}
 	err := s.Runner.Run(r.Context(), j, out)
 	switch {
@@ -105,6 +96,24 @@ func (s *Server) native(w http.ResponseWriter, r *http.Request, j job.Job, optio
 		defer cancel()
 		_ = out.put(ctx, wire.Event{Error: describe(err)}) // a client that is gone needs no words
 	}
+}
+
+// finish sets what is to be said of such a job beside its text.
+func finish(j *job.Job, r *http.Request, options map[string]any) error {
+	for _, key := range slices.Sorted(maps.Keys(options)) {
+		if err := j.Set(key, options[key]); err != nil {
+			return within("options", err)
+		}
+	}
+	if err := annotate(j, r.Header); err != nil {
+		return err
+	}
+	if j.ID == "" {
+		j.ID = rand.Text()
+	}
+	j.Stream, j.PromptBytes, j.Prompt = true, j.Content.Bytes(), j.Content.Fingerprint()
+	j.Arrived, j.Client = time.Now(), clientOf(r)
+	return nil
 }
 
 // ourWords leaves out a backend's own answer: this API has one form of error.

@@ -150,7 +150,7 @@ func newRig(t *testing.T, servers ...http.Handler) *rig {
 		t.Fatal(err)
 	}
 	r.Server = httpapi.New(httpapi.Parts{
-		Runner: r.dispatch, Tiers: r.tiers, Backends: r.backends, Ledger: r.ledger, UID: table.UID, Program: table.Program,
+		Runner: r.dispatch, Explainer: r.dispatch, Tiers: r.tiers, Backends: r.backends, Ledger: r.ledger, UID: table.UID, Program: table.Program,
 		FullCharge: func() (power.Energy, bool) { return 50 * 3600 * power.Joule, true },
 		Machine: func(context.Context) wire.Machine {
 			watts := 9.0
