@@ -265,7 +265,7 @@ func (d *daemon) serveBus(ctx context.Context, ready func()) {
 		return
 	}
 	front := dbus.New(dbus.Parts{
-		Tiers: d.tiers, Runner: d.dispatcher, Backends: d.backends, Draw: d.supplies.Draw,
+		Tiers: d.tiers, Runner: d.dispatcher, Explainer: d.dispatcher, Backends: d.backends, Draw: d.supplies.Draw,
 		Program: d.peers.Program, Level: d.Level, LogTarget: d.LogTarget, Version: d.Version, Log: d.Log,
 	})
 	if err := front.Run(ctx, address, ready); err != nil && ctx.Err() == nil {

@@ -47,6 +47,12 @@ type Runner interface {
 	Prospect(tier power.Tier, backends backend.Snapshot) (route.Decision, error)
 }
 
+// Explainer tells what would become of a job now, or on a tier unless it is nil.
+// *dispatch.Dispatcher does.
+type Explainer interface {
+	Explain(ctx context.Context, j job.Job, tier *power.Tier) (route.Decision, error)
+}
+
 // Backends tells which backends there are. *backend.Set does.
 type Backends interface {
 	Look(ctx context.Context) backend.Snapshot
@@ -56,9 +62,10 @@ type Backends interface {
 
 // Parts is what the front-end makes visible.
 type Parts struct {
-	Tiers    Tiers
-	Runner   Runner
-	Backends Backends
+	Tiers     Tiers
+	Runner    Runner
+	Explainer Explainer
+	Backends  Backends
 	// Draw tells what the machine takes from its battery, if it is known. It
 	// is asked only when somebody reads DrawWatts.
 	Draw func() (power.Power, bool)

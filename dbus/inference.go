@@ -40,7 +40,7 @@ func newInference(f *FrontEnd) (*inference, error) {
 	var err error
 	i.iface, err = implement(InferenceName+".xml", bus.Code{
 		Methods: map[string]any{
-			"Generate": i.generate, "GenerateTo": i.generateTo, "Embed": i.embed, "ListModels": i.listModels,
+			"Generate": i.generate, "GenerateTo": i.generateTo, "Embed": i.embed, "Explain": i.explain, "ListModels": i.listModels,
 		},
 		State: bus.StateOf(func(ctx context.Context, _ godbus.ObjectPath) (inferenceState, bool) {
 			return f.view(f.Tiers.Look(ctx), f.Backends.Look(ctx)).inference, true
@@ -64,7 +64,7 @@ const requestsPath = inferencePath + "/request"
 // generate is Inference1.Generate.
 func (i *inference) generate(ctx context.Context, c bus.Call, prompt string, options map[string]godbus.Variant) (string, map[string]godbus.Variant, error) {
 	if prompt == "" {
-		return "", nil, job.InvalidField("prompt", "is empty")
+		return "", nil, errNoPrompt()
 	}
 	j, err := i.newJob(ctx, c, job.Generate, job.Content{Prompt: prompt}, options)
 	if err != nil {
@@ -76,6 +76,8 @@ func (i *inference) generate(ctx context.Context, c bus.Call, prompt string, opt
 	}
 	return bus.Text(a.text.String()), variants(a.fields()), nil
 }
+
+func errNoPrompt() error { return job.InvalidField("prompt", "is empty") }
 
 // embed is Inference1.Embed.
 func (i *inference) embed(ctx context.Context, c bus.Call, input []string, options map[string]godbus.Variant) ([][]float64, map[string]godbus.Variant, error) {

@@ -24,7 +24,7 @@ func (f *FrontEnd) newJob(ctx context.Context, c bus.Call, kind job.Kind, conten
 			return j, err
 		}
 	}
-	j.PromptBytes = j.Content.Bytes()
+	j.PromptBytes, j.Prompt = j.Content.Bytes(), j.Content.Fingerprint()
 	return j, nil
 }
 
