@@ -154,6 +154,8 @@ line, and none of what it else says for people.
                      {"routed":{...}}, again if another backend takes over;
                      {"text":"..."} for each piece of the answer;
                      {"end":{...}} with what it took
+    explain          {"tier":"...","backend":"...","backends":[...],...}; with
+                     --all-tiers a line for each tier
     status           the daemon's status, with the members text, alt, class,
                      tooltip and percentage for status bars; with --follow
                      a line for each change

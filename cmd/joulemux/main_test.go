@@ -187,6 +187,8 @@ func TestHelpNeedsNoDaemon(t *testing.T) {
 		{"completion bash", "__start_joulemux"},
 		{"__complete policy s", "saver"},
 		{"__complete generate --class b", "background"},
+		{"__complete explain --tier s", "saver"},
+		{"explain --help", "Nothing is generated"},
 		{"", "Available Commands"},
 	} {
 		out, err, code := run(t, "/nowhere", nil, strings.Fields(c.args)...)

@@ -200,28 +200,40 @@ func decimals(largest float64, least int) int {
 func fixed(f float64, decimals int) string { return fmt.Sprintf("%.*f", decimals, f) }
 
 // writeColumns writes a table whose first column is of words, and the others
-// of figures, which end where the others end.
+// of figures.
 func writeColumns(w io.Writer, columns []column, rows []spent) error {
-	lines := make([]strings.Builder, len(rows)+1)
-	for i, c := range columns {
-		cells := []string{c.title}
-		for _, r := range rows {
-			cells = append(cells, c.cell(r))
-		}
-		width := 0
-		for _, cell := range cells {
-			width = max(width, utf8.RuneCountInString(cell))
-		}
-		for j, cell := range cells {
-			if i == 0 {
-				fmt.Fprintf(&lines[j], "%-*s", width, cell)
-			} else {
-				fmt.Fprintf(&lines[j], "  %*s", width, cell)
-			}
+	lines := make([][]string, len(rows)+1)
+	for _, c := range columns {
+		lines[0] = append(lines[0], c.title)
+		for i, r := range rows {
+			lines[i+1] = append(lines[i+1], c.cell(r))
 		}
 	}
-	for i := range lines {
-		if _, err := fmt.Fprintln(w, strings.TrimRight(lines[i].String(), " ")); err != nil {
+	return writeFigures(w, lines, len(columns)-1)
+}
+
+// writeFigures writes lines of cells. After the first column there are so many
+// of figures, which end where the others of their column do; all else is words.
+func writeFigures(w io.Writer, lines [][]string, figures int) error {
+	widths := make([]int, len(lines[0]))
+	for _, cells := range lines {
+		for i, cell := range cells {
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+		}
+	}
+	for _, cells := range lines {
+		var line strings.Builder
+		for i, cell := range cells {
+			if i > 0 {
+				line.WriteString("  ")
+			}
+			if i == 0 || i > figures {
+				fmt.Fprintf(&line, "%-*s", widths[i], cell)
+			} else {
+				fmt.Fprintf(&line, "%*s", widths[i], cell)
+			}
+		}
+		if _, err := fmt.Fprintln(w, strings.TrimRight(line.String(), " ")); err != nil {
 			return err
 		}
 	}

@@ -65,6 +65,7 @@ costs are estimates: watts assumed x time. In another terminal:
 
     joulemux status --follow
     joulemux generate --background "Why is the sky blue?"
+    joulemux explain --all-tiers "Why is the sky blue?"
     joulemux energy
     ollama list
     ollama run %[1]s "Why is the sky blue?"
