@@ -1,6 +1,7 @@
 package route_test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -65,8 +66,8 @@ func TestAllTooHotIsBusy(t *testing.T) {
 		all[i].Vetoed = "too hot: 99 °C"
 	}
 	_, err := decide(power.Mains, chat(nil), all)
-	e, ok := err.(*job.Error)
-	if !ok || e.Code != job.Busy || e.RetryAfter == 0 || !strings.Contains(e.Error(), "99 °C") {
+	var e *job.Error
+	if !errors.As(err, &e) || e.Code != job.Busy || e.RetryAfter == 0 || !strings.Contains(e.Error(), "99 °C") {
 		t.Errorf("%v", err)
 	}
 }
