@@ -7,18 +7,17 @@ import (
 	"github.com/joulemux/joulemux/power"
 )
 
-// state is what Run owns. base is the tier that the supplies call for; tier is
-// what the wishes make of it.
+// state is what Run owns. ladder is what the supplies call for; tier is what
+// the wishes make of it.
 type state struct {
 	policy power.Policy
 	read   func() power.Supply
 	readAt time.Time
 
-	supply     power.Supply
-	reported   bool
-	base       power.Tier
-	baseReason power.Reason
-	pending    pending
+	supply   power.Supply
+	reported bool
+	ladder   power.Ladder
+	timer    *time.Timer // until the ladder's climb is due, or nil
 
 	// wishes.Holds is replaced, never written into: snapshots share it.
 	wishes     power.Wishes
@@ -29,80 +28,49 @@ type state struct {
 	since  time.Time
 }
 
-// pending is a climb that waits for its time. The zero pending is none.
-type pending struct {
-	step  power.Step
-	timer *time.Timer
-}
-
-// due returns the channel on which the pending climb falls due, or nil, which
-// blocks for ever, if there is none.
+// due returns the channel on which the climb falls due that waits, or nil,
+// which blocks for ever, if there is none.
 func (s *state) due() <-chan time.Time {
-	if s.pending.timer == nil {
+	if s.timer == nil {
 		return nil
 	}
-	return s.pending.timer.C
+	return s.timer.C
 }
 
-// observe takes in a supply: it falls at once, and climbs after a wait during
-// which every observation must call for the same tier.
+// observe takes in a supply.
 func (s *state) observe(supply power.Supply) {
 	s.supply = supply
-	step := s.policy.Next(s.base, supply)
-	if step.Wait > 0 {
-		s.await(step)
-	} else {
-		s.take(step)
+	now, was := time.Now(), s.ladder.Due
+	s.ladder = s.ladder.Observe(s.policy, supply, now)
+	if !s.ladder.Due.Equal(was) {
+		s.wind(now)
 	}
 	s.settle()
 }
 
-// await keeps the base tier until the step's wait is over. A step to the same
-// tier goes on with the wait that has begun, for its own reason.
-func (s *state) await(step power.Step) {
-	if s.pending.timer != nil && s.pending.step.Tier == step.Tier {
-		s.pending.step = step
-		return
+// wind sets the timer for when the climb is due, if there is one.
+func (s *state) wind(now time.Time) {
+	if s.timer != nil {
+		s.timer.Stop()
+		s.timer = nil
 	}
-	s.drop()
-	s.pending = pending{step: step, timer: time.NewTimer(step.Wait)}
-}
-
-// take makes step the base tier.
-func (s *state) take(step power.Step) {
-	s.drop()
-	s.base, s.baseReason = step.Tier, step.Reason
-}
-
-// drop forgets the pending climb.
-func (s *state) drop() {
-	if s.pending.timer != nil {
-		s.pending.timer.Stop()
+	if due := s.ladder.Due; !due.IsZero() {
+		s.timer = time.NewTimer(due.Sub(now))
 	}
-	s.pending = pending{}
 }
 
-// elapsed takes the pending climb. Where nobody reports the supply it is read
-// once more first, since nothing has been heard of it during the wait.
+// elapsed takes the climb that is due. Where nobody reports the supply it is
+// read once more first, since nothing has been heard of it during the wait.
 func (s *state) elapsed() {
-	step := s.pending.step
 	if !s.reported {
 		s.supply = s.read()
-		now := s.policy.Next(s.base, s.supply)
-		if now.Tier != step.Tier {
-			s.drop()
-			s.observe(s.supply)
-			return
-		}
-		step = now
 	}
-	s.take(step)
-	s.settle()
+	s.observe(s.supply)
 }
 
-// settle applies the wishes to the base tier.
+// settle applies the wishes to the tier that the supplies call for.
 func (s *state) settle() {
-	tier, reason := s.wishes.Apply(s.base, s.baseReason)
+	tier, reason := s.wishes.Apply(s.ladder.Tier, s.ladder.Reason)
 	if tier != s.tier || s.since.IsZero() {
 		s.since = time.Now()
 	}
