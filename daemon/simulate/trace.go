@@ -49,12 +49,17 @@ type Switch struct {
 // Due returns when the last token of a request is due, after its arrival, by
 // the deadlines of rules.
 func (r *Request) Due(rules *route.Rules) time.Duration {
-	due := rules.Chat
-	switch r.Class {
-	case Completion:
-		due = rules.Completion
-	case Background:
-		due = rules.Background
-	}
+	due := r.Class.due(rules)
 	return due.After + time.Duration(r.Output)*due.PerToken
+}
+
+func (c Class) due(rules *route.Rules) route.Due {
+	switch c {
+	case Completion:
+		return rules.Completion
+	case Background:
+		return rules.Background
+	default:
+		return rules.Chat
+	}
 }
