@@ -1,0 +1,116 @@
+package simulate_test
+
+import (
+	"context"
+	"errors"
+	"math"
+	"reflect"
+	"runtime"
+	"testing"
+
+	"github.com/joulemux/joulemux/daemon/simulate"
+)
+
+// study is the published comparison, of the baselines.
+func study(t *testing.T, seeds int) simulate.Study {
+	t.Helper()
+	m, err := simulate.Named("hybrid")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return simulate.Study{
+		Machine: m, Traces: simulate.Seeds(seeds, simulate.DefaultWorkload()), Options: simulate.DefaultOptions(),
+		Policies: simulate.Baselines(), Reference: policy(t, simulate.Reference),
+	}
+}
+
+func summaries(t *testing.T, s simulate.Study) map[string]simulate.Summary {
+	t.Helper()
+	list, err := s.Run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := make(map[string]simulate.Summary)
+	for _, one := range list {
+		named[one.Policy] = one
+	}
+	return named
+}
+
+// TestBaselinesAreAsThePrototypeHadThem compares with 40 runs of an earlier
+// simulation of the same machine, whose traces had another generator's random
+// numbers and whose GPU may have slept at once.
+func TestBaselinesAreAsThePrototypeHadThem(t *testing.T) {
+	got := summaries(t, study(t, 40))
+	for name, want := range map[string]struct{ ratio, missed, hold float64 }{
+		"ollama":     {9.6, 0, 0.78},
+		"break-even": {3.65, 0.004, 0.26},
+		"watts":      {0.28, 0.458, 0},
+		"fixed":      {1.43, 0.148, 0},
+	} {
+		s := got[name]
+		if math.Abs(math.Log(s.Ratio.Median/want.ratio)) > math.Log(1.25) {
+			t.Errorf("%s: %.2f times the bound, want about %.2f", name, s.Ratio.Median, want.ratio)
+		}
+		if math.Abs(s.Missed-want.missed) > 0.06 || math.Abs(s.HoldShare-want.hold) > 0.1 {
+			t.Errorf("%s: %.3f missed and %.2f held, want about %.3f and %.2f", name, s.Missed, s.HoldShare, want.missed, want.hold)
+		}
+	}
+	if s := got[simulate.Reference]; s.Against.P10 != 1 || s.Against.P95 != 1 || s.Emptied != 0 || s.Infeasible != 0 {
+		t.Errorf("the reference is %+v", s)
+	}
+}
+
+func TestStudyIsTheSameOnAnyNumberOfProcessors(t *testing.T) {
+	s := study(t, 6)
+	many := summaries(t, s)
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	if one := summaries(t, s); !reflect.DeepEqual(one, many) {
+		t.Error("they differ")
+	}
+}
+
+func TestStudyEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	s := study(t, 2)
+	if _, err := s.Run(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestVariationsLeaveTheStudyAsItIs(t *testing.T) {
+	s := study(t, 1)
+	was := study(t, 1)
+	var ratios []float64
+	for _, v := range simulate.Variations(&s.Machine) {
+		varied := v.Of(s)
+		ratios = append(ratios, summaries(t, varied)["break-even"].Ratio.Median)
+	}
+	s.Policies, was.Policies = nil, nil // functions are never equal
+	s.Reference, was.Reference = simulate.Policy{}, simulate.Policy{}
+	if !reflect.DeepEqual(s, was) {
+		t.Error("a variation has changed it")
+	}
+	// As it is; held at 4, 8 and 14 W; loading for 2, 5 and 15 s; and so on.
+	if ratios[0] != ratios[2] || ratios[1] >= ratios[2] || ratios[2] >= ratios[3] || ratios[4] >= ratios[5] || ratios[5] >= ratios[6] {
+		t.Errorf("ratios are %v", ratios)
+	}
+}
+
+func TestFiguresAreLearnedFromJobs(t *testing.T) {
+	s := study(t, 10)
+	s.Options.Figures, s.Options.Noise = simulate.FiguresLearned, 0.05
+	for i := range s.Traces {
+		r, err := simulate.Run(&s.Machine, &s.Traces[i], policy(t, "break-even"), &s.Options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if fit := r.Fit(); fit < 0.96 {
+			t.Errorf("trace %d: R² of predicted against measured joules is %.3f", i, fit)
+		}
+		if r.Jobs[0].Predicted == r.Jobs[0].Energy || r.Jobs[0].Measured == r.Jobs[0].Energy {
+			t.Errorf("trace %d: the first job is %+v", i, r.Jobs[0])
+		}
+	}
+}
