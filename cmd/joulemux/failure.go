@@ -164,6 +164,8 @@ line, and none of what it else says for people.
     energy           {"by":"backend","totals":[...],...}, or of one job
                      {"id":"...","attempts":[...]}
     policy           {"policy":"..."}
+    simulate         a line for each machine and policy, of each variation
+                     with --sensitivity
     capture          {"capture":"..."}
     version          {"version":"..."}
     hold             {"cookie":1,"tier":"...",...} when the hold is taken, and
