@@ -12,7 +12,7 @@ import (
 )
 
 // Policies are all that can be simulated.
-func Policies() []Policy { return Baselines() }
+func Policies() []Policy { return append([]Policy{Joulemux()}, Baselines()...) }
 
 // Reference is the policy that people have who do nothing.
 const Reference = "ollama"
