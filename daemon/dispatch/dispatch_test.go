@@ -204,13 +204,23 @@ func newRig(t *testing.T, change func(*rig)) *rig {
 	r.supply(t, 80)
 	r.Dispatcher = dispatch.New(dispatch.Parts{
 		Tiers: r.tiers, Backends: r.backends, Meter: meter.New(meter.Options{}), Ledger: r, Log: log,
-	}, dispatch.DefaultSettings())
+	}, gpuAsleep())
 	driven := make(chan struct{})
 	desk, leave := context.WithCancel(ctx)
 	go func() { defer close(driven); _ = r.Drive(desk) }()
 	r.stop = func() { leave(); <-driven }
 	t.Cleanup(r.stop)
 	return r
+}
+
+// gpuAsleep are the default settings, but that on battery the discrete GPU is
+// left asleep even if nothing else is in time.
+func gpuAsleep() dispatch.Settings {
+	s := dispatch.DefaultSettings()
+	rule := s.Rules.Tiers[power.Battery]
+	rule.DiscreteGPU = route.LatencyCritical
+	s.Rules.Tiers[power.Battery] = rule
+	return s
 }
 
 func (r *rig) supply(t *testing.T, charge power.Charge) {

@@ -3,7 +3,9 @@ package plan
 import "github.com/joulemux/joulemux/daemon/job"
 
 // lengths is how long answers were, by who asked for what. Who has asked too
-// little is judged by the others who ask of the same model.
+// little is judged by all who ask the same of that model. A distribution of few
+// answers has no tails, and deadlines are about tails: so the prior counts as
+// some answers more, the fewer the more there are.
 type lengths map[asker]*history
 
 // asker is whose answers are alike: a client's to a model. An empty client is
@@ -16,10 +18,14 @@ type asker struct {
 }
 
 const (
-	// leastLengths is how many answers tell more than a prior.
+	// leastLengths is how many answers tell more of a client than those of all
+	// clients do.
 	leastLengths = 8
 	// mostLengths is how many are remembered of one asker.
 	mostLengths = 64
+	// priorLengths is how many answers the prior is worth before there are any:
+	// one for each stretch between two of its quantiles.
+	priorLengths = len(job.Lengths{}) - 1
 	// mostAskers bounds of how many; then all are forgotten, which costs a
 	// worse prediction for a while.
 	mostAskers = 512
@@ -42,12 +48,19 @@ func askerOf(j *job.Job) asker {
 // too few are known.
 func (l lengths) of(j *job.Job) job.Lengths {
 	a := askerOf(j)
-	for _, a := range []asker{a, {model: a.model, kind: a.kind, class: a.class, completion: a.completion}} {
-		if h := l[a]; h != nil && len(h.ring) >= leastLengths {
-			return h.lengths
-		}
+	if h := l[a]; h != nil && len(h.ring) >= leastLengths {
+		return h.lengths
+	}
+	if h := l[a.anyone()]; h != nil {
+		return h.lengths
 	}
 	return job.Lengths{}
+}
+
+// anyone is all who ask the same.
+func (a asker) anyone() asker {
+	a.client = ""
+	return a
 }
 
 // learn remembers the length of an answer. One that was cut off at the limit
@@ -59,20 +72,25 @@ func (l lengths) learn(j *job.Job, tokens int) {
 	if len(l) >= mostAskers {
 		clear(l)
 	}
-	a := askerOf(j)
-	l.add(a, tokens)
+	a, prior := askerOf(j), j.PriorLengths()
+	l.history(a).add(tokens, prior)
 	if a.client != "" {
-		a.client = ""
-		l.add(a, tokens)
+		l.history(a.anyone()).add(tokens, prior)
 	}
 }
 
-func (l lengths) add(a asker, tokens int) {
+// history returns that of an asker, who may be new.
+func (l lengths) history(a asker) *history {
 	h := l[a]
 	if h == nil {
 		h = new(history)
 		l[a] = h
 	}
+	return h
+}
+
+// add remembers one more answer.
+func (h *history) add(tokens int, prior job.Lengths) {
 	n := int32(min(tokens, 1<<30))
 	if len(h.ring) < mostLengths {
 		h.ring = append(h.ring, n)
@@ -80,7 +98,13 @@ func (l lengths) add(a asker, tokens int) {
 		h.ring[h.next] = n
 		h.next = (h.next + 1) % mostLengths
 	}
-	h.lengths = job.LengthsOf(append([]int32(nil), h.ring...))
+	all := append(make([]int32, 0, mostLengths+priorLengths), h.ring...)
+	worth := priorLengths * (mostLengths - len(h.ring)) / mostLengths
+	for i := range worth {
+		at := (2*i + 1) * priorLengths / (2 * worth)
+		all = append(all, (prior[at]+prior[at+1])/2)
+	}
+	h.lengths = job.LengthsOf(all)
 }
 
 // learn takes in what an attempt that answered tells of others like it.

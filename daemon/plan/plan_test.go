@@ -214,24 +214,30 @@ func TestAGPUIsHeldOnMainsUntilTheBreakEven(t *testing.T) {
 	}
 }
 
-func TestWhatCostsNothingToHoldIsTheServersAffair(t *testing.T) {
+func TestWhatCostsNothingToHoldStays(t *testing.T) {
 	r := newRig(t, power.Mains)
 	p := r.place(0, "a", on("igpu"))
-	if got := kinds(r.Ended(at(1), "a", plan.Outcome{})); p.KeepAlive != nil || len(got) != 0 || r.Watching() || !r.Next().IsZero() {
+	if got := kinds(r.Ended(at(1), "a", plan.Outcome{})); *p.KeepAlive != time.Hour || len(got) != 0 || r.Watching() || !r.Next().IsZero() {
 		t.Errorf("it is to be kept for %v, and then %q", p.KeepAlive, got)
+	}
+	five := 5 * time.Minute
+	p = r.place(2, "b", func(j *job.Job) { j.Target, j.KeepAsked = "igpu", &five })
+	if p.KeepAlive != nil {
+		t.Errorf("of who asks for five minutes it is kept for %v", *p.KeepAlive)
 	}
 }
 
 func TestLengthsAreLearnedByWhoAsks(t *testing.T) {
 	r := newRig(t, power.Low)
-	said := func(client string, tokens int) {
-		for range 10 {
+	said := func(client string, times, tokens int) {
+		for range times {
 			r.place(0, client, func(j *job.Job) { j.Client, j.Lengths = client, job.Lengths{} })
 			r.Ended(at(1), client, plan.Outcome{Usage: job.Usage{Tokens: tokens}})
 		}
 	}
-	said("terse", 5)
-	said("verbose", 800)
+	said("terse", 64, 5)
+	said("verbose", 64, 800)
+	said("new", 10, 5)
 	predict := func(client string) time.Duration {
 		d, err := r.Weigh(at(2), r.ask("x", at(2), func(j *job.Job) { j.Client, j.Lengths, j.Target = client, job.Lengths{}, "npu" }))
 		if err != nil {
@@ -239,8 +245,12 @@ func TestLengthsAreLearnedByWhoAsks(t *testing.T) {
 		}
 		return d.Estimate.Total
 	}
-	if terse, verbose, other := predict("terse"), predict("verbose"), predict("other"); terse != 500*time.Millisecond || verbose != 80*time.Second || other <= terse || other >= verbose {
-		t.Errorf("who is terse takes %v, who is verbose %v, and who is new %v", terse, verbose, other)
+	if terse, verbose := predict("terse"), predict("verbose"); terse != 500*time.Millisecond || verbose != 80*time.Second {
+		t.Errorf("who is terse takes %v, who is verbose %v", terse, verbose)
+	}
+	// Of few answers nobody knows the tails, and of none what others got.
+	if some, none := predict("new"), predict("unheard of"); some < 5*time.Second || some > 15*time.Second || none <= some || none >= 80*time.Second {
+		t.Errorf("who is new takes %v, who is unheard of %v", some, none)
 	}
 	off := settings()
 	off.Predict = false

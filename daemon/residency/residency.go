@@ -33,6 +33,7 @@ type Rule struct {
 type Prior struct {
 	HoldDraw   power.Power
 	LoadEnergy power.Energy
+	SleepAfter time.Duration
 }
 
 // Rules are the user's choices about what stays in memory.
@@ -52,26 +53,30 @@ const ServerDefault = 5 * time.Minute
 
 // DefaultRules returns the rules in force without configuration.
 //
-// A machine that runs out of power may hibernate, and what is in memory then has
-// to be written: so on the last tiers models go that cost nothing to hold, too.
+// What costs nothing to hold stays longer than servers keep it by themselves:
+// to load it again takes joules, and the seconds that send the next job to a
+// faster device, which takes more of them. A machine that runs out of power may
+// hibernate, and what is in memory then has to be written: so on the last tiers
+// it goes sooner.
 //
 // The hold draw of a discrete GPU is what one user has found: a laptop with an
 // RTX 4070 draws 14 W at rest while Ollama holds it, and 6 W without
 // (github.com/ollama/ollama/issues/8591). Others report 5 to 8 W. To load a
-// model is assumed to take 5 s at 30 W there, and 4 s at 6 W elsewhere.
+// model is assumed to take 5 s at 30 W there, and 4 s at 6 W elsewhere; and a
+// GPU to stay awake for 10 s more, of which drivers have 6 to 15 s.
 func DefaultRules() Rules {
 	return Rules{
 		Tiers: map[power.Tier]Rule{
-			power.TierUnknown: {ServerDefault, ServerDefault},
-			power.Mains:       {ServerDefault, ServerDefault},
-			power.Battery:     {ServerDefault, 2 * time.Minute},
-			power.Saver:       {ServerDefault, time.Minute},
-			power.Low:         {2 * time.Minute, 30 * time.Second},
+			power.TierUnknown: {time.Hour, ServerDefault},
+			power.Mains:       {time.Hour, ServerDefault},
+			power.Battery:     {time.Hour, 2 * time.Minute},
+			power.Saver:       {time.Hour, time.Minute},
+			power.Low:         {10 * time.Minute, 30 * time.Second},
 			power.Critical:    {time.Minute, 10 * time.Second},
 		},
 		Samples:  8,
-		Discrete: Prior{8 * power.Watt, 150 * power.Joule},
-		Other:    Prior{0, 24 * power.Joule},
+		Discrete: Prior{8 * power.Watt, 150 * power.Joule, 10 * time.Second},
+		Other:    Prior{0, 24 * power.Joule, 0},
 	}
 }
 
@@ -83,7 +88,7 @@ type Holding struct {
 	HoldDraw   power.Power
 	LoadEnergy power.Energy
 	// SleepAfter is how long the device stays awake, drawing as much, once it
-	// holds nothing.
+	// holds nothing; zero is not known.
 	SleepAfter time.Duration
 	// Waiting is how many jobs wait for the model there.
 	Waiting int
@@ -117,6 +122,8 @@ type Keep struct {
 	// Stop tells that the server is to stop then, and not only to let go of the
 	// model: a GPU stays awake for as long as a process has it open.
 	Stop bool
+
+	sleepAfter time.Duration
 }
 
 // Keep decides for how long a model stays. More careful tiers keep it no
@@ -146,13 +153,16 @@ func (r *Rules) Keep(tier power.Tier, onBattery bool, h Holding) Keep {
 
 // weigh returns a verdict with what is known and what has to be assumed.
 func (r *Rules) weigh(h Holding) Keep {
-	k := Keep{HoldDraw: h.HoldDraw, LoadEnergy: h.LoadEnergy}
+	k := Keep{HoldDraw: h.HoldDraw, LoadEnergy: h.LoadEnergy, sleepAfter: h.SleepAfter}
 	prior := r.Other
 	if h.Class.Discrete() {
 		prior, k.Stop = r.Discrete, true
 	}
 	if k.HoldDraw <= 0 {
 		k.HoldDraw, k.Assumed = prior.HoldDraw, true
+	}
+	if k.sleepAfter <= 0 {
+		k.sleepAfter = prior.SleepAfter
 	}
 	if k.LoadEnergy <= 0 {
 		k.LoadEnergy, k.Assumed = prior.LoadEnergy, true
@@ -191,7 +201,7 @@ const trust = 0.5
 // better, the break-even included.
 func (h *Holding) best(k Keep, bound time.Duration) time.Duration {
 	gaps := h.Gaps.curve()
-	load, hold, sleep := k.LoadEnergy.Joules(), k.HoldDraw.Watts(), h.SleepAfter.Seconds()
+	load, hold, sleep := k.LoadEnergy.Joules(), k.HoldDraw.Watts(), k.sleepAfter.Seconds()
 	joules := func(t float64) float64 {
 		longer, _ := gaps.at(t)
 		_, awake := gaps.at(t + sleep)
@@ -223,7 +233,7 @@ func (r *Rules) Tail(h Holding, keep time.Duration) power.Energy {
 	if k.HoldDraw == 0 || h.Waiting > 0 {
 		return 0
 	}
-	awake := min(max(0, keep), longest) + h.SleepAfter
+	awake := min(max(0, keep), longest) + k.sleepAfter
 	if h.Gaps.Count() >= r.Samples {
 		awake = h.Gaps.Until(awake)
 	}
@@ -242,10 +252,10 @@ func (k Keep) Within(asked *time.Duration) time.Duration {
 
 // Edit returns the time to set in the client's request, or nil if that can
 // stay as it is: where it asks for no more than it may have, and where it asks
-// for nothing, and servers by themselves keep nothing longer.
+// for nothing, and servers by themselves keep it as long.
 func (k Keep) Edit(asked *time.Duration) *time.Duration {
 	switch {
-	case asked == nil && k.HoldDraw == 0 && k.For >= ServerDefault:
+	case asked == nil && k.HoldDraw == 0 && k.For == ServerDefault:
 		return nil
 	case asked != nil && *asked >= 0 && *asked <= k.For:
 		return nil

@@ -53,8 +53,8 @@ func TestKeep(t *testing.T) {
 		{"who comes back after 26 s is awaited for 30 s", mains, false, chatty, 30 * time.Second, residency.ReasonLearned},
 		{"who comes back after 20 minutes is not, after 20 times", mains, false, rare, 1875 * time.Millisecond, residency.ReasonLearned},
 		{"an NPU that draws to hold has its break-even", battery, true, npu, 24 * time.Second, residency.ReasonBreakEven},
-		{"what takes nothing stays", battery, true, cpu, 5 * time.Minute, residency.ReasonFree},
-		{"but not while the battery runs out", power.Low, true, cpu, 2 * time.Minute, residency.ReasonFree},
+		{"what takes nothing stays", battery, true, cpu, time.Hour, residency.ReasonFree},
+		{"but not while the battery runs out", power.Low, true, cpu, 10 * time.Minute, residency.ReasonFree},
 	} {
 		rules := residency.DefaultRules()
 		k := rules.Keep(c.tier, c.onBattery, c.holding)
@@ -83,7 +83,7 @@ func TestKeepSaysWhyInNumbers(t *testing.T) {
 	}{
 		{dgpu, "stays 18.8s: holding it longer takes more than loading it (8.0 W held, 150 J to load)"},
 		{residency.Holding{Class: power.NVIDIA, HoldDraw: 10 * power.Watt}, "stays 15s: holding it longer takes more than loading it (10.0 W held, 150 J to load, assumed)"},
-		{residency.Holding{Class: power.CPU}, "stays 5m0s: holding it takes nothing here"},
+		{residency.Holding{Class: power.CPU}, "stays 1h0m0s: holding it takes nothing here"},
 	} {
 		if got := rules.Keep(mains, false, c.holding).String(); got != c.want {
 			t.Errorf("got %q, want %q", got, c.want)
@@ -94,6 +94,8 @@ func TestKeepSaysWhyInNumbers(t *testing.T) {
 func TestClientsGetNoMoreThanTheVerdict(t *testing.T) {
 	rules := residency.DefaultRules()
 	gpu, cpu := rules.Keep(mains, false, dgpu), rules.Keep(mains, false, residency.Holding{Class: power.CPU})
+	five := cpu
+	five.For = residency.ServerDefault
 	dying := rules.Keep(power.Critical, true, residency.Holding{Class: power.CPU})
 	for _, c := range []struct {
 		name  string
@@ -107,8 +109,9 @@ func TestClientsGetNoMoreThanTheVerdict(t *testing.T) {
 		{"longer", gpu, "10m", gpu.For, true},
 		{"shorter", gpu, "2s", 2 * time.Second, false},
 		{"not at all", gpu, "0s", 0, false},
-		{"nothing asked of what is free", cpu, "", 5 * time.Minute, false},
-		{"for ever of what is free", cpu, "-1s", 5 * time.Minute, true},
+		{"nothing asked of what is free", cpu, "", time.Hour, true},
+		{"nothing asked of what servers keep as long", five, "", 5 * time.Minute, false},
+		{"for ever of what is free", cpu, "-1s", time.Hour, true},
 		{"nothing asked while the battery runs out", dying, "", time.Minute, true},
 	} {
 		var asked *time.Duration
@@ -147,7 +150,7 @@ func TestTail(t *testing.T) {
 		{"until the next job, where that comes", known, 20 * time.Second, 8 * (11.0/2 + 30.0/2)},
 		{"where jobs wait it is theirs", wanted, 20 * time.Second, 0},
 		{"nothing where nothing draws", residency.Holding{Class: power.CPU, SleepAfter: time.Second}, time.Hour, 0},
-		{"a GPU of which nothing is known", residency.Holding{Class: power.DiscreteGPU}, 10 * time.Second, 80},
+		{"a GPU of which nothing is known", residency.Holding{Class: power.DiscreteGPU}, 10 * time.Second, 160},
 	} {
 		if got := rules.Tail(c.holding, c.keep).Joules(); math.Abs(got-c.joules) > 2 {
 			t.Errorf("%s: %v J, want %v", c.name, got, c.joules)

@@ -107,7 +107,6 @@ type weigher struct {
 	mean    float64
 	due     Due
 	by      preference
-	spared  bool // discrete GPUs are, since others are in time
 }
 
 func newWeigher(rules *Rules, tier power.Tier, j *job.Job) *weigher {
@@ -135,18 +134,22 @@ func (w *weigher) weigh(c *job.Candidate) Option {
 }
 
 // spare has discrete GPUs left alone where the tier lets them run only what is
-// in time nowhere else, and something else is.
+// in time nowhere else: where something else is in time, and where they would
+// not be either.
 func (w *weigher) spare(options []Option) {
 	if w.rule.DiscreteGPU != InTime || w.job.LatencyCritical {
 		return
 	}
+	other, inTime := false, false
 	for i := range options {
-		if o := &options[i]; o.Fit() && !o.Class.Discrete() && o.short == 0 && o.Suspect == "" {
-			w.spared = true
+		if o := &options[i]; o.Fit() && !o.Class.Discrete() {
+			other = true
+			inTime = inTime || o.short == 0 && o.Suspect == ""
 		}
 	}
 	for i := range options {
-		if o := &options[i]; w.spared && o.Fit() && o.Class.Discrete() && !w.named(o.Candidate) {
+		o := &options[i]
+		if o.Fit() && o.Class.Discrete() && !w.named(o.Candidate) && (inTime || other && o.short > 0) {
 			o.fault = notAllowed
 		}
 	}

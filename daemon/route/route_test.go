@@ -68,6 +68,8 @@ func TestDecide(t *testing.T) {
 		{"on mains seconds are worth a discrete GPU", power.Mains, chat(nil), "ollama-nvidia"},
 		{"an unknown tier is as mains", power.TierUnknown, chat(nil), "ollama-nvidia"},
 		{"on battery it sleeps", power.Battery, chat(nil), "ollama-igpu"},
+		{"unless nothing else is in time", power.Battery, chat(func(j *job.Job) { j.Deadline = 10 * time.Second }), "ollama-nvidia"},
+		{"and neither is it", power.Battery, chat(func(j *job.Job) { j.Deadline = time.Second }), "ollama-igpu"},
 		{"unless somebody is in a hurry", power.Battery, chat(critical), "ollama-nvidia"},
 		{"or asks for it", power.Battery, chat(nvidia), "ollama-nvidia"},
 		{"below half charge a hurry is not enough", power.Saver, chat(critical), "ollama-igpu"},
@@ -129,7 +131,7 @@ func TestDecisionTellsOfTheOthers(t *testing.T) {
 		t.Fatalf("alternatives are %v, %v", d.Alternatives(), err)
 	}
 	want := map[string]string{
-		"ollama-nvidia": "a discrete GPU runs on tier battery only latency-critical jobs, or when named",
+		"ollama-nvidia": "a discrete GPU runs on tier battery only what is in time nowhere else, latency-critical jobs, or when named",
 		"ollama-cpu":    "not healthy: connection refused",
 	}
 	if !reflect.DeepEqual(d.Refused(), want) {
@@ -284,8 +286,8 @@ func TestRefusals(t *testing.T) {
 		{"an unknown target", power.Mains, chat(target("tpu")), laptop(), job.BackendNotFound, "there are ollama-cpu, ollama-igpu"},
 		{"a target that this machine lacks", power.Mains, chat(target("npu")), laptop()[1:], job.BackendNotFound, `"npu"`},
 		{"the GPU on a critical battery", power.Critical, chat(nvidia), laptop(), job.PowerPolicy, "does not run on tier critical"},
-		{"only the GPU on battery", power.Battery, chat(nil), laptop()[2:3], job.PowerPolicy, "only latency-critical jobs"},
-		{"a server of unknown device on battery", power.Battery, chat(nil), unclassified, job.PowerPolicy, "configure its hardware"},
+		{"only the GPU on a low battery", power.Low, chat(nil), laptop()[2:3], job.PowerPolicy, "only when named"},
+		{"a server of unknown device on a low battery", power.Low, chat(nil), unclassified, job.PowerPolicy, "configure its hardware"},
 		{"a background job on a critical battery", power.Critical, chat(background), laptop(), job.PowerPolicy, "background jobs are refused"},
 		{"a cap that nothing meets", power.Mains, chat(func(j *job.Job) { j.MaxPower = power.Watt }), laptop(), job.NoBackend, "max_power_watts"},
 		{"a latency that nothing meets any more", power.Mains, chat(func(j *job.Job) { j.MaxLatency, j.Waited = time.Second, 950*time.Millisecond }), laptop(), job.NoBackend, "ollama-igpu: first token predicted after 350 ms more, 950 ms after arrival, later than max_latency_ms allows (1000)"},
