@@ -146,7 +146,7 @@ func TestWithoutBackendsOrConfigurationThereIsNothingToExplain(t *testing.T) {
 
 func TestTheLengthsOfAnswersAreLearned(t *testing.T) {
 	r := newRig(t, with(says(ndjson, `{"response":"x","done":true,"eval_count":50,"eval_duration":1000000000}`+"\n")))
-	for range 10 {
+	for range 64 {
 		if got := r.ask("POST", "/joulemux/v1/generate", `{"prompt":"p"}`); got.status != 200 {
 			t.Fatalf("got %+v", got)
 		}

@@ -215,7 +215,7 @@ func TestAGPUIsHeldOnMainsUntilTheBreakEven(t *testing.T) {
 }
 
 func TestWhatCostsNothingToHoldStays(t *testing.T) {
-	r := newRig(t, power.Mains)
+	r := newRig(t, power.Battery)
 	p := r.place(0, "a", on("igpu"))
 	if got := kinds(r.Ended(at(1), "a", plan.Outcome{})); *p.KeepAlive != time.Hour || len(got) != 0 || r.Watching() || !r.Next().IsZero() {
 		t.Errorf("it is to be kept for %v, and then %q", p.KeepAlive, got)
@@ -224,6 +224,10 @@ func TestWhatCostsNothingToHoldStays(t *testing.T) {
 	p = r.place(2, "b", func(j *job.Job) { j.Target, j.KeepAsked = "igpu", &five })
 	if p.KeepAlive != nil {
 		t.Errorf("of who asks for five minutes it is kept for %v", *p.KeepAlive)
+	}
+	r = newRig(t, power.Mains)
+	if p := r.place(0, "a", on("igpu")); p.KeepAlive != nil {
+		t.Errorf("on line power it is the server's affair, but is kept for %v", *p.KeepAlive)
 	}
 }
 

@@ -124,12 +124,14 @@ type Keep struct {
 	Stop bool
 
 	sleepAfter time.Duration
+	onBattery  bool
 }
 
 // Keep decides for how long a model stays. More careful tiers keep it no
 // longer, and none keeps it longer than its bound.
 func (r *Rules) Keep(tier power.Tier, onBattery bool, h Holding) Keep {
 	k := r.weigh(h)
+	k.onBattery = onBattery
 	rule := r.Tiers[tier]
 	even := min(rule.Costly, BreakEven(k.LoadEnergy, k.HoldDraw))
 	switch {
@@ -252,10 +254,11 @@ func (k Keep) Within(asked *time.Duration) time.Duration {
 
 // Edit returns the time to set in the client's request, or nil if that can
 // stay as it is: where it asks for no more than it may have, and where it asks
-// for nothing, and servers by themselves keep it as long.
+// for nothing and holding takes nothing. Only on battery a server is then told
+// to keep the model for longer than it does by itself.
 func (k Keep) Edit(asked *time.Duration) *time.Duration {
 	switch {
-	case asked == nil && k.HoldDraw == 0 && k.For == ServerDefault:
+	case asked == nil && k.HoldDraw == 0 && (k.For == ServerDefault || k.For > ServerDefault && !k.onBattery):
 		return nil
 	case asked != nil && *asked >= 0 && *asked <= k.For:
 		return nil

@@ -94,8 +94,7 @@ func TestKeepSaysWhyInNumbers(t *testing.T) {
 func TestClientsGetNoMoreThanTheVerdict(t *testing.T) {
 	rules := residency.DefaultRules()
 	gpu, cpu := rules.Keep(mains, false, dgpu), rules.Keep(mains, false, residency.Holding{Class: power.CPU})
-	five := cpu
-	five.For = residency.ServerDefault
+	away := rules.Keep(battery, true, residency.Holding{Class: power.CPU})
 	dying := rules.Keep(power.Critical, true, residency.Holding{Class: power.CPU})
 	for _, c := range []struct {
 		name  string
@@ -109,8 +108,8 @@ func TestClientsGetNoMoreThanTheVerdict(t *testing.T) {
 		{"longer", gpu, "10m", gpu.For, true},
 		{"shorter", gpu, "2s", 2 * time.Second, false},
 		{"not at all", gpu, "0s", 0, false},
-		{"nothing asked of what is free", cpu, "", time.Hour, true},
-		{"nothing asked of what servers keep as long", five, "", 5 * time.Minute, false},
+		{"nothing asked of what is free", cpu, "", time.Hour, false},
+		{"nothing asked of what is free, on battery", away, "", time.Hour, true},
 		{"for ever of what is free", cpu, "-1s", time.Hour, true},
 		{"nothing asked while the battery runs out", dying, "", time.Minute, true},
 	} {
