@@ -34,6 +34,7 @@ func (m *Meter) Draws(ctx context.Context) []Draw {
 	if list := m.toldLately(); list != nil {
 		return list
 	}
+	defer m.letGo()
 	if age := time.Since(looked); age < leastWindow || age > together {
 		before = m.look(ctx, sensors)
 		if !wait(ctx, leastWindow) {
@@ -57,9 +58,7 @@ func (m *Meter) Draws(ctx context.Context) []Draw {
 	if adopted == m.adopted {
 		m.glance, m.glanced, m.told = now, time.Now(), list
 	}
-	idle := m.idle()
 	m.mu.Unlock()
-	rest(idle)
 	return slices.Clone(list)
 }
 

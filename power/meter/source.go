@@ -50,6 +50,14 @@ func (m *Meter) idle() (list []*source) {
 	return list
 }
 
+// letGo has those sensors rest that nobody needs.
+func (m *Meter) letGo() {
+	m.mu.Lock()
+	idle := m.idle()
+	m.mu.Unlock()
+	rest(idle)
+}
+
 // rest lets go of what those sensors hold. It may take a moment, so nothing else
 // must wait for it than who wants to read them again.
 func rest(list []*source) {

@@ -139,3 +139,18 @@ func TestNobodyWaitsForASensorToBeLetGoOf(t *testing.T) {
 		pass(time.Hour)
 	})
 }
+
+func TestWhoLeavesWhileHeLooksHoldsNoSensor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(pkg)
+		held := &resting{rail: m.rails["package-0"]}
+		meter := New(Options{Sensors: []Sensor{held}})
+		defer meter.Close()
+		ctx, leave := context.WithTimeout(context.Background(), leastWindow/2)
+		defer leave()
+		meter.Draws(ctx)
+		if rested := held.rested.Load(); rested != 1 {
+			t.Errorf("it was let go of %d times", rested)
+		}
+	})
+}
