@@ -34,11 +34,11 @@ func (m *Meter) replace(sensors []Sensor) {
 	})
 	m.sensors, m.accounts = sources, accountsOf(sources)
 	for _, a := range m.accounts {
-		a.idle.conditions(m.condition)
 		if i := slices.IndexFunc(before, a.follows); i >= 0 {
 			a.inherit(before[i])
 			before = slices.Delete(before, i, i+1)
 		}
+		a.idle.conditions(m.condition) // They may have changed while it was gone.
 	}
 	for _, a := range before {
 		a.known = false // If it comes back, nobody knows what its counter did meanwhile.

@@ -97,3 +97,24 @@ func TestSensorThatIsReplacedLetsGo(t *testing.T) {
 		}
 	})
 }
+
+func TestSensorThatComesBackCountsUnderTheConditionsThatHoldThen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(pkg)
+		meter := New(m.options())
+		defer meter.Close()
+		meter.Conditions("battery")
+		m.draws("package-0", 4*power.Watt)
+		learn(meter)
+		meter.Adopt(context.Background(), nil)
+		meter.Conditions("line")
+		meter.Adopt(context.Background(), m.options().Sensors)
+		if b := meter.Balances()[0]; b.IdleDraw != 0 {
+			t.Errorf("on line power it is taken to draw %v", b.IdleDraw)
+		}
+		meter.Conditions("battery")
+		if b := meter.Balances()[0]; !near(power.Energy(b.IdleDraw), power.Energy(4*power.Watt)) {
+			t.Errorf("on battery it is taken to draw %v", b.IdleDraw)
+		}
+	})
+}
