@@ -118,3 +118,27 @@ func TestSensorThatComesBackCountsUnderTheConditionsThatHoldThen(t *testing.T) {
 		}
 	})
 }
+
+func TestSensorThatIsNotReadyWhenOthersComeStillTellsOfThePause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(pkg)
+		meter := New(m.options())
+		defer meter.Close()
+		m.draws("package-0", 4*power.Watt)
+		meter.Start(context.Background())
+		pass(lull - time.Second)
+		m.fail(true)
+		m.rails["npu"] = newMachine(npu).rails["npu"]
+		meter.Adopt(context.Background(), m.options().Sensors)
+		s := meter.Begin(context.Background(), work(power.CPU))
+		pass(tick / 2)
+		m.fail(false)
+		pass(tick)
+		if draw, calm, _ := meter.accounts[1].idleDraw(); !near(power.Energy(draw), power.Energy(4*power.Watt)) || !calm {
+			t.Errorf("it is taken to draw %v, calm %v", draw, calm)
+		}
+		if c := s.End(context.Background(), 0); c.Coverage < 0.99 {
+			t.Errorf("the job is told %+v", c)
+		}
+	})
+}
