@@ -142,3 +142,20 @@ func TestSensorThatIsNotReadyWhenOthersComeStillTellsOfThePause(t *testing.T) {
 		}
 	})
 }
+
+func TestReadingThatComesWhenItsSensorHasGoneIsNone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(pkg)
+		slow := &sluggish{resting: resting{rail: m.rails["package-0"]}, reads: 50 * time.Millisecond}
+		meter := New(Options{Sensors: []Sensor{slow}})
+		defer meter.Close()
+		m.draws("package-0", 4*power.Watt)
+		time.AfterFunc(10*time.Millisecond, func() { meter.Whole(context.Background()) })
+		meter.Adopt(context.Background(), nil)
+		pass(time.Minute)
+		meter.Adopt(context.Background(), []Sensor{slow})
+		if sum, _ := meter.Whole(context.Background()); sum > power.Joule {
+			t.Errorf("while it was gone it is told to have counted %v", sum)
+		}
+	})
+}

@@ -313,7 +313,9 @@ func (m *Meter) update(ctx context.Context, due []*account, then func(now time.T
 		m.slept = m.slept.or(before)
 		after := m.suspended()
 		for _, l := range looks {
-			l.account.take(l, m.slept, after, m.now)
+			if slices.Contains(m.accounts, l.account) { // else others were adopted meanwhile
+				l.account.take(l, m.slept, after, m.now)
+			}
 		}
 	}
 	then(time.Now())
