@@ -28,11 +28,8 @@ func (m *Meter) replace(sensors []Sensor) {
 	m.sum, m.gaps = m.counted()
 	m.gaps++
 	before := slices.Concat(m.accounts, m.gone)
-	sources := m.sources(sensors)
-	m.leaving = slices.DeleteFunc(slices.Concat(m.leaving, m.sensors), func(s *source) bool {
-		return s.rester == nil || s.rests() || slices.Contains(sources, s)
-	})
-	m.sensors, m.accounts = sources, accountsOf(sources)
+	m.sensors = m.sources(sensors)
+	m.accounts = accountsOf(m.sensors)
 	for _, a := range m.accounts {
 		if i := slices.IndexFunc(before, a.follows); i >= 0 {
 			a.inherit(before[i])

@@ -159,3 +159,21 @@ func TestReadingThatComesWhenItsSensorHasGoneIsNone(t *testing.T) {
 		}
 	})
 }
+
+func TestLookAtSensorsThatAreReplacedMeanwhileLetsGoOfThem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(pkg, core)
+		held := &resting{rail: m.rails["core-0"]}
+		meter := New(Options{Sensors: []Sensor{m.rails["package-0"], held}})
+		defer meter.Close()
+		looked := make(chan []Draw)
+		go func() { looked <- meter.Draws(context.Background()) }()
+		pass(leastWindow / 2)
+		meter.Whole(context.Background()) // lets go of what it is not to read
+		meter.Adopt(context.Background(), m.options().Sensors[1:])
+		<-looked
+		if held.reads != 2 || held.rested.Load() != 2 {
+			t.Errorf("it was looked at %d times, and let go of %d times", held.reads, held.rested.Load())
+		}
+	})
+}

@@ -34,7 +34,7 @@ func (m *Meter) Draws(ctx context.Context) []Draw {
 	if list := m.toldLately(); list != nil {
 		return list
 	}
-	defer m.letGo()
+	defer m.letGo(sensors)
 	if age := time.Since(looked); age < leastWindow || age > together {
 		before = m.look(ctx, sensors)
 		if !wait(ctx, leastWindow) {

@@ -174,7 +174,8 @@ var (
 		Name: "gpu", Scope: power.ScopeDiscreteGPU, Source: "nvml", Device: "0000:01:00.0", Cumulative: true,
 		Most: 200 * power.Watt, Period: 100 * time.Millisecond,
 	}
-	apu = power.Domain{Name: "apu", Scope: power.ScopePackage, Source: "amdgpu"}
+	apu  = power.Domain{Name: "apu", Scope: power.ScopePackage, Source: "amdgpu"}
+	core = power.Domain{Name: "core-0", Scope: power.ScopeCore, Source: "rapl", Within: "package-0", Cumulative: true}
 )
 
 // classes are those of jobs, with what their backends are assumed to draw.

@@ -93,10 +93,9 @@ type Meter struct {
 	sensors  []*source  // all, to look at
 	accounts []*account
 	// How often other sensors were adopted, the accounts of those that are gone,
-	// those that may still have to let go, and what was counted until then.
+	// and what was counted until then.
 	adopted int
 	gone    []*account
-	leaving []*source
 	sum     power.Energy
 	gaps    int
 	jobs    []*Span // under way
@@ -303,10 +302,10 @@ func (m *Meter) update(ctx context.Context, due []*account, then func(now time.T
 	if len(due) > 0 {
 		before = slept{m.suspended(), time.Now()}
 	}
-	looks := make([]look, 0, 4)
+	looks, read := make([]look, 0, 4), make([]*source, 0, 4)
 	for _, a := range due {
 		a.sensor.hold()
-		looks = append(looks, a.read(ctx))
+		looks, read = append(looks, a.read(ctx)), append(read, a.sensor)
 	}
 	m.mu.Lock()
 	if len(looks) > 0 {
@@ -318,11 +317,12 @@ func (m *Meter) update(ctx context.Context, due []*account, then func(now time.T
 			}
 		}
 	}
+	sensors := m.sensors // they may be replaced now
 	then(time.Now())
-	for _, a := range due { // a job that begins is among the jobs now
-		a.sensor.release()
+	for _, s := range read { // a job that begins is among the jobs now
+		s.release()
 	}
-	tails, idle := m.tails(), m.idle()
+	tails, idle := m.tails(), m.idle(sensors, read)
 	m.mu.Unlock()
 	rest(idle)
 	for id, tail := range tails {

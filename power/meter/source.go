@@ -33,11 +33,11 @@ func (s *source) release() { s.hand.RUnlock() }
 // rests reports whether the sensor has let go of what it needs to be read.
 func (s *source) rests() bool { return s.rester != nil && !s.holds.Load() }
 
-// idle takes in hand the sensors that hold something and will not be read for a
-// while, for rest. Of those that somebody reads just now he lets go himself, or
-// else has a job that needs them.
-func (m *Meter) idle() (list []*source) {
-	for _, sources := range [...][]*source{m.sensors, m.leaving} {
+// idle takes in hand those sensors that hold something and will not be read for a
+// while, for rest. Of one that somebody reads just now he lets go himself, even if
+// it was replaced meanwhile, or else has a job that needs it.
+func (m *Meter) idle(lists ...[]*source) (list []*source) {
+	for _, sources := range lists {
 		for _, s := range sources {
 			reads := func(a *account) bool { return a.sensor == s && (a.wanted(m.jobs) || a.trails(m.now)) }
 			if s.rester == nil || s.rests() || slices.ContainsFunc(m.accounts, reads) || !s.hand.TryLock() {
@@ -51,9 +51,9 @@ func (m *Meter) idle() (list []*source) {
 }
 
 // letGo has those sensors rest that nobody needs.
-func (m *Meter) letGo() {
+func (m *Meter) letGo(sensors []*source) {
 	m.mu.Lock()
-	idle := m.idle()
+	idle := m.idle(sensors)
 	m.mu.Unlock()
 	rest(idle)
 }

@@ -48,8 +48,6 @@ func TestNothingIsReadWhileNothingRuns(t *testing.T) {
 
 func TestASensorThatIsOnlyLookedAtRestsAfterwards(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		core := pkg
-		core.Name, core.Scope, core.Within = "core-0", power.ScopeCore, "package-0"
 		m := newMachine(pkg, core)
 		o := m.options()
 		helped := []*resting{{rail: m.rails["package-0"]}, {rail: m.rails["core-0"]}}
