@@ -92,7 +92,7 @@ func TestExplain(t *testing.T) {
 	}{
 		{"ollama-igpu", "least cost", true},
 		{"ollama-npu", "costs ", true},
-		{"ollama-nvidia", "a discrete GPU runs on tier battery only latency-critical jobs, or when named", false},
+		{"ollama-nvidia", "a discrete GPU runs on tier battery only what is in time nowhere else, latency-critical jobs, or when named", false},
 	} {
 		b := backends[i]
 		number := func(name string) float64 { f, _ := b[name].Value().(float64); return f }

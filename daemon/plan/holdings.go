@@ -171,10 +171,10 @@ func (p *Plan) tail(now time.Time, ask *Ask, c *job.Candidate) power.Energy {
 	rules := &p.settings.Residency
 	tail := rules.Tail(h, rules.Keep(ask.Tier, ask.OnBattery, h).For)
 	switch {
-	case tail == 0 || known == nil || c.Model == nil || !c.Model.Resident:
+	case tail == 0 || c.Model == nil || !c.Model.Resident:
 		return tail
-	case known.running > 0:
-		return 0 // it is that of the jobs which run there
+	case known == nil || known.running > 0:
+		return 0 // it is that of whoever had the model loaded
 	default:
 		return max(0, tail-rules.Tail(h, known.left(now)))
 	}

@@ -231,6 +231,34 @@ func TestWhatCostsNothingToHoldStays(t *testing.T) {
 	}
 }
 
+func TestWhoFindsAGPUAwakePaysOnlyForWhatHeAdds(t *testing.T) {
+	r := newRig(t, power.Mains)
+	tail := func(now float64) power.Energy {
+		t.Helper()
+		d, err := r.Weigh(at(now), r.ask("x", at(now), on("nvidia")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d.Estimate.Tail
+	}
+	if got := tail(0); got != 0 {
+		t.Errorf("of a model that somebody else holds: %v", got)
+	}
+	r.place(0, "a", on("nvidia"))
+	if got := tail(1); got != 0 {
+		t.Errorf("while a job runs there: %v", got)
+	}
+	r.Ended(at(2), "a", plan.Outcome{})
+	// It is held for 12.5 s, at 8 W.
+	if soon, later := tail(4), tail(12); soon != 16*power.Joule || later != 80*power.Joule {
+		t.Errorf("2 s after the last: %v, 10 s after: %v", soon, later)
+	}
+	r.change = func(c []job.Candidate) { c[2].Model.Resident = false }
+	if got := tail(4); got != 180*power.Joule {
+		t.Errorf("of a model that is not there: %v", got)
+	}
+}
+
 func TestLengthsAreLearnedByWhoAsks(t *testing.T) {
 	r := newRig(t, power.Low)
 	said := func(client string, times, tokens int) {
