@@ -27,6 +27,7 @@ type crowd struct {
 }
 
 func newCrowd(t *testing.T, seed uint64) *crowd {
+	t.Helper()
 	return &crowd{
 		rig: newRig(t, power.Mains), rand: rand.New(rand.NewPCG(seed, 5)), now: at(0), arrived: make(map[string]time.Time),
 		waits: make(map[string]func(*job.Job)), runs: make(map[string]plan.Placement), ends: make(map[string]int),

@@ -49,6 +49,7 @@ type rig struct {
 }
 
 func newRig(t *testing.T, tier power.Tier) *rig {
+	t.Helper()
 	return &rig{T: t, Plan: plan.New(settings()), tier: tier, onBattery: tier.MoreCarefulThan(power.Mains)}
 }
 
