@@ -101,6 +101,11 @@ func Variations(m *Machine) []Variation {
 			}})
 		}
 	}
+	if m.discrete() {
+		list = append(list, Variation{"GPU awake 10s more", func(s *Study) {
+			s.devices(func(d *Device) { d.SleepAfter = 10 * time.Second })
+		}})
+	}
 	for _, load := range []time.Duration{2 * time.Second, 5 * time.Second, 15 * time.Second} {
 		list = append(list, Variation{fmt.Sprintf("load %v", load), func(s *Study) {
 			s.devices(func(d *Device) { d.Load = load })

@@ -82,19 +82,26 @@ func TestStudyEndsWithItsContext(t *testing.T) {
 func TestVariationsLeaveTheStudyAsItIs(t *testing.T) {
 	s := study(t, 1)
 	was := study(t, 1)
-	var ratios []float64
+	ratio := make(map[string]float64)
 	for _, v := range simulate.Variations(&s.Machine) {
-		varied := v.Of(s)
-		ratios = append(ratios, summaries(t, varied)["break-even"].Ratio.Median)
+		ratio[v.Name] = summaries(t, v.Of(s))["break-even"].Ratio.Median
 	}
 	s.Policies, was.Policies = nil, nil // functions are never equal
 	s.Reference, was.Reference = simulate.Policy{}, simulate.Policy{}
 	if !reflect.DeepEqual(s, was) {
 		t.Error("a variation has changed it")
 	}
-	// As it is; held at 4, 8 and 14 W; loading for 2, 5 and 15 s; and so on.
-	if ratios[0] != ratios[2] || ratios[1] >= ratios[2] || ratios[2] >= ratios[3] || ratios[4] >= ratios[5] || ratios[5] >= ratios[6] {
-		t.Errorf("ratios are %v", ratios)
+	if ratio["as it is"] != ratio["hold 8 W"] || ratio["as it is"] != ratio["load 5s"] {
+		t.Errorf("what changes nothing changes something: %v", ratio)
+	}
+	rising := []string{"hold 4 W", "hold 8 W", "hold 14 W"}
+	for i, of := range append(rising, "load 2s", "load 5s", "load 15s")[1:] {
+		if before := append(rising, "load 2s", "load 5s", "load 15s")[i]; of != "load 2s" && ratio[before] >= ratio[of] {
+			t.Errorf("%s takes no more than %s: %v", of, before, ratio)
+		}
+	}
+	if ratio["GPU awake 10s more"] <= ratio["as it is"] {
+		t.Errorf("to stay awake takes nothing: %v", ratio)
 	}
 }
 
