@@ -16,17 +16,18 @@ type stop struct {
 	change func(*rig.Machine) error
 	charge int
 	tier   string // What the daemon is to make of it.
-	// background is what a job for which nobody waits is to come to.
-	background outcome
+	// background is what a job for which nobody waits is to come to, and gpu
+	// one for which the NVIDIA GPU is asked by name.
+	background, gpu outcome
 }
 
 var stops = []stop{
-	{"Plugged in at 80 %", (*rig.Machine).Plug, 80, "mains", answered},
-	{"Unplugged at 80 %", (*rig.Machine).Unplug, 80, "battery", answered},
-	{"Down to 45 %", to(45), 45, "saver", answered},
-	{"Down to 19 %", to(19), 19, "low", waits},
-	{"Down to 3 %", to(3), 3, "critical", refused},
-	{"Plugged in again at 3 %", (*rig.Machine).Plug, 3, "mains", answered},
+	{"Plugged in at 80 %", (*rig.Machine).Plug, 80, "mains", answered, answered},
+	{"Unplugged at 80 %", (*rig.Machine).Unplug, 80, "battery", answered, answered},
+	{"Down to 45 %", to(45), 45, "saver", answered, answered},
+	{"Down to 19 %", to(19), 19, "low", waits, answered},
+	{"Down to 3 %", to(3), 3, "critical", refused, refused},
+	{"Plugged in again at 3 %", (*rig.Machine).Plug, 3, "mains", answered, answered},
 }
 
 func to(charge int) func(*rig.Machine) error {
@@ -54,6 +55,7 @@ func (s stop) questions(l *laptop) []question {
 	}
 	return append(ordinary,
 		question{"latency-critical", l.generate, []string{"--latency-critical"}, answered},
+		question{"on the GPU", l.generate, []string{"--target=nvidia"}, s.gpu},
 		question{"background", l.generate, background, s.background})
 }
 

@@ -37,7 +37,7 @@ func TestADay(t *testing.T) {
 			t.Errorf("a row does not say that CPU stands in: %s", found[0])
 		}
 	}
-	for tier, want := range map[string]int{"mains": 6, "battery": 4, "saver": 3, "low": 3, "critical": 3} {
+	for tier, want := range map[string]int{"mains": 8, "battery": 5, "saver": 4, "low": 4, "critical": 4} {
 		if tiers[tier] != want {
 			t.Errorf("%d rows of tier %s, want %d", tiers[tier], tier, want)
 		}
