@@ -121,7 +121,7 @@ func specs(c config.Config) []backend.Spec {
 	for _, b := range c.Backends {
 		list = append(list, backend.Spec{
 			ID: b.ID, Name: b.Name, Type: b.Type, Class: b.Hardware, Endpoint: b.Endpoint, Priority: b.Priority, Slots: b.Slots,
-			Profile: job.Profile{Draw: b.Power, FirstToken: b.Latency, Decode: b.TokensPerSec},
+			Profile: job.Profile{Draw: b.Power, FirstToken: b.Latency, Decode: b.TokensPerSec, HoldDraw: b.Hold},
 		})
 	}
 	for _, port := range c.Ports {
@@ -146,7 +146,7 @@ func configured(c config.Config, port int) bool {
 
 func (d *daemon) dispatchSettings(c config.Config) dispatch.Settings {
 	return dispatch.Settings{
-		Rules: rules(c), Residency: residency.DefaultRules(), Learn: c.Routing.Learn, Models: c.Models, MaxPrompt: c.Limits.Prompt, LoadLimit: c.Limits.Load, Refusal: d.refusal,
+		Rules: rules(c), Residency: kept(c), Learn: c.Routing.Learn, Models: c.Models, MaxPrompt: c.Limits.Prompt, LoadLimit: c.Limits.Load, Refusal: d.refusal,
 	}
 }
 
@@ -156,11 +156,20 @@ func rules(c config.Config) route.Rules {
 	r.Tiers = maps.Clone(r.Tiers)
 	r.PowerAware, r.OptimizeLatency = c.Routing.PowerAware, c.Routing.AutoOptimizeLatency
 	r.DefaultBackend = c.Routing.DefaultBackend
+	for due, chosen := range map[*route.Due]config.Due{
+		&r.Chat: c.Routing.Chat, &r.Completion: c.Routing.Completion, &r.Background: c.Routing.Background,
+	} {
+		choose(&due.After, chosen.After)
+		choose(&due.PerToken, chosen.PerToken)
+	}
+	choose(&r.MayMiss, c.Routing.MayMiss)
+	choose(&r.InTime, c.Routing.InTime)
+	if !c.Routing.Curious {
+		r.Curiosity = 0
+	}
 	for tier, chosen := range c.Tiers {
 		rule := r.Tiers[tier]
-		if chosen.SecondWorth != nil {
-			rule.Worth = *chosen.SecondWorth
-		}
+		choose(&rule.Worth, chosen.SecondWorth)
 		if chosen.DiscreteGPU != "" {
 			rule.DiscreteGPU = route.DiscreteGPU(chosen.DiscreteGPU)
 		}
@@ -170,6 +179,25 @@ func rules(c config.Config) route.Rules {
 		r.Tiers[tier] = rule
 	}
 	return r
+}
+
+// kept are the rules for what stays in memory, likewise.
+func kept(c config.Config) residency.Rules {
+	r := residency.DefaultRules()
+	for tier, chosen := range c.Tiers {
+		rule := r.Tiers[tier]
+		choose(&rule.Costly, chosen.KeepAlive)
+		choose(&rule.Free, chosen.KeepAliveFree)
+		r.Tiers[tier] = rule
+	}
+	return r
+}
+
+// choose puts what was chosen, if anything was, in the place of a default.
+func choose[T any](to, chosen *T) {
+	if chosen != nil {
+		*to = *chosen
+	}
 }
 
 func (d *daemon) httpSettings(c config.Config) httpapi.Settings {

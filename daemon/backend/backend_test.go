@@ -164,10 +164,10 @@ func TestConfiguredFiguresStandOverPriors(t *testing.T) {
 		r := newRig(t)
 		r.Configure([]backend.Spec{spec("1", func(s *backend.Spec) {
 			configured("a", power.NVIDIA)(s)
-			s.Profile = job.Profile{Draw: 80 * power.Watt, Decode: 100}
+			s.Profile = job.Profile{Draw: 80 * power.Watt, Decode: 100, HoldDraw: 6 * power.Watt}
 		})})
 		p := r.Current()[0].Profile
-		if p.Draw != 80*power.Watt || p.Decode != 100 || p.Prefill != 1000 || p.FirstToken != 150*time.Millisecond {
+		if p.Draw != 80*power.Watt || p.Decode != 100 || p.Prefill != 1000 || p.FirstToken != 150*time.Millisecond || p.HoldDraw != 6*power.Watt {
 			t.Errorf("profile is %+v", p)
 		}
 	})

@@ -44,5 +44,6 @@ func profile(known job.Profile, class power.DeviceClass) job.Profile {
 	if known.Decode > 0 {
 		p.Decode, p.Prefill = known.Decode, 10*known.Decode
 	}
+	p.HoldDraw = known.HoldDraw
 	return p
 }

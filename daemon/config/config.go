@@ -62,7 +62,9 @@ type Backend struct {
 	Power        power.Power
 	Latency      time.Duration
 	TokensPerSec float64
-	Priority     int
+	// Hold is what its device draws for as long as a model is loaded.
+	Hold     power.Power
+	Priority int
 }
 
 // Routing holds the user's choices about routing.
@@ -72,13 +74,31 @@ type Routing struct {
 	AutoOptimizeLatency bool
 	// Learn replaces what is assumed of backends by what jobs have taken.
 	Learn bool
+	// Curious has backends tried of which little is known, where that is cheap.
+	Curious bool
+	// Chat, Completion and Background are when answers are due whose clients
+	// name no deadline.
+	Chat, Completion, Background Due
+	// MayMiss is how probable it may be that an answer comes too late, and
+	// InTime what it is worth that it does not; nil is as by default.
+	MayMiss *float64
+	InTime  *power.Energy
 }
+
+// Due is how long after a job's arrival its last token is due, and how much
+// later for each token of it. Nil fields are as by default, and where both are
+// zero it never is.
+type Due struct{ After, PerToken *time.Duration }
 
 // Tier holds what may be chosen of a tier; empty fields are as by default.
 type Tier struct {
 	SecondWorth *power.Power
 	DiscreteGPU string
 	Background  string
+	// KeepAlive is for how long a model stays loaded at most, whatever its
+	// client asks, on a device that draws more for it, and KeepAliveFree on one
+	// that does not.
+	KeepAlive, KeepAliveFree *time.Duration
 }
 
 // Limits bound what clients and backends may ask of the daemon.
@@ -99,7 +119,7 @@ func Default() Config {
 	return Config{
 		Server:   Server{Host: "127.0.0.1", HTTPPort: 8080},
 		Ports:    []int{11434, 11435, 11436, 11437},
-		Routing:  Routing{DefaultBackend: "ollama-igpu", PowerAware: true, AutoOptimizeLatency: true, Learn: true},
+		Routing:  Routing{DefaultBackend: "ollama-igpu", PowerAware: true, AutoOptimizeLatency: true, Learn: true, Curious: true},
 		Models:   map[power.Tier]string{},
 		Policy:   power.DefaultPolicy(),
 		Tiers:    map[power.Tier]Tier{},

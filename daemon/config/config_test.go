@@ -80,7 +80,7 @@ func TestEarlierVocabularyIsUnderstood(t *testing.T) {
 		},
 	}
 	want.Ports = nil // who says which servers there are gets no others
-	want.Routing = config.Routing{DefaultBackend: "ollama-npu"}
+	want.Routing = config.Routing{DefaultBackend: "ollama-npu", Curious: true}
 	want.LogLevel = "debug"
 	want.Notes = []string{
 		"line 3: server.grpc_port: understood, but this version does not serve gRPC",
@@ -95,24 +95,41 @@ func TestEverythingElse(t *testing.T) {
 	c, err := config.Parse([]byte(`
 server: {socket: /tmp/s, host: "::1", origins: ["https://a.example"], allow_admin: true}
 discover: {ports: [1234]}
+backends: [{id: a, endpoint: "http://a:1", hardware: dgpu, characteristics: {hold_watts: 8.5}}]
 models:
   default: {battery: small, other: large}
 thresholds: {saver_percent: 60, low_percent: 30.5, critical_percent: 10, recovery_percent: 5, steady_line_seconds: 1.5, steady_charge_seconds: 60}
 tiers:
-  saver: {second_worth_watts: 0, dgpu: never, background: wait}
+  saver: {second_worth_watts: 0, dgpu: never, background: wait, keep_alive_seconds: 20}
+  battery: {dgpu: in-time, keep_alive_free_seconds: 0}
+routing:
+  deadlines: {chat: {after_seconds: 20}, completion: {per_token_seconds: 0.05}, background: {after_seconds: 0, per_token_seconds: 0}}
+  may_miss: 0
+  in_time_joules: 50
+  curiosity: false
 limits: {body_mib: 1, prompt_mib: 0.5, load_seconds: 60}
 energy: {price_per_kwh: 0.32, currency: EUR}
 `))
 	if err != nil {
 		t.Fatal(err)
 	}
-	zero, price := power.Power(0), 0.32
+	zero, price, never, joules := power.Power(0), 0.32, 0.0, 50*power.Joule
+	after := func(d time.Duration) *time.Duration { return &d }
 	want := config.Default()
 	want.Server = config.Server{Socket: "/tmp/s", Host: "::1", HTTPPort: 8080, Origins: []string{"https://a.example"}, AllowAdmin: true}
 	want.Ports = []int{1234}
 	want.Models = map[power.Tier]string{power.Battery: "small", power.TierUnknown: "large"}
 	want.Policy = power.Policy{Saver: 60, Low: 30.5, Critical: 10, Recovery: 5, SteadyLine: 1500 * time.Millisecond, SteadyCharge: time.Minute}
-	want.Tiers = map[power.Tier]config.Tier{power.Saver: {SecondWorth: &zero, DiscreteGPU: "never", Background: "wait"}}
+	want.Tiers = map[power.Tier]config.Tier{
+		power.Saver:   {SecondWorth: &zero, DiscreteGPU: "never", Background: "wait", KeepAlive: after(20 * time.Second)},
+		power.Battery: {DiscreteGPU: "in-time", KeepAliveFree: after(0)},
+	}
+	want.Backends = []config.Backend{{
+		ID: "a", Type: "ollama", Hardware: power.DiscreteGPU, Endpoint: url.URL{Scheme: "http", Host: "a:1"}, Hold: power.Watts(8.5),
+	}}
+	want.Routing.Chat.After, want.Routing.Completion.PerToken = after(20*time.Second), after(50*time.Millisecond)
+	want.Routing.Background = config.Due{After: after(0), PerToken: after(0)}
+	want.Routing.MayMiss, want.Routing.InTime, want.Routing.Curious = &never, &joules, false
 	want.Limits = config.Limits{Body: 1 << 20, Prompt: 1 << 19, Load: time.Minute}
 	want.Energy = config.Energy{PricePerKWh: &price, Currency: "EUR"}
 	if !reflect.DeepEqual(c, want) {
@@ -158,13 +175,21 @@ func TestFaults(t *testing.T) {
 		{"backends: [{id: a, endpoint: \"http://a:1\", type: openai}]", `line 1: backends[0].type: this version speaks only "ollama"; set enabled to false to keep the entry`},
 		{"backends: [{id: a, endpoint: \"http://a:1\"}]\nrouting: {default_backend: b}", `line 2: routing.default_backend: no backend "b" is configured; did you mean "a"?`},
 		{"thresholds: {low_percent: 60}", `line 1: thresholds: want critical_percent <= low_percent <= saver_percent, got 5, 60 and 50`},
-		{"tiers: {battery: {dgpu: sometimes}}", `line 1: tiers.battery.dgpu: want one of always, latency-critical, named, never, got "sometimes"`},
+		{"tiers: {battery: {dgpu: sometimes}}", `line 1: tiers.battery.dgpu: want one of always, in-time, latency-critical, named, never, got "sometimes"`},
 		{"energy: {price_per_kwh: -0.1}", `line 1: energy.price_per_kwh: want a number from 0 to 100000, got -0.1`},
 		{"energy: {price_per_kwh: .inf}", `line 1: energy.price_per_kwh: want a number, got ".inf"`},
 		{"energy: {price_per_kwh: .nan}", `line 1: energy.price_per_kwh: want a number, got ".nan"`},
 		{"energy: {price_per_kwh: cheap}", `line 1: energy.price_per_kwh: want a number, got "cheap"`},
 		{"energy: {currency: doubloons}", `line 1: energy.currency: want at most 8 printable characters, such as EUR, got "doubloons"`},
 		{`energy: {currency: "\e[2J"}`, `line 1: energy.currency: want at most 8 printable characters, such as EUR, got "\x1b[2J"`},
+		{"tiers: {battery: {keep_alive_seconds: -1}}", `line 1: tiers.battery.keep_alive_seconds: want a number from 0 to 604800, got -1`},
+		{"tiers: {battery: {keep_alive: 5m}}", `line 1: tiers.battery.keep_alive: no such key; there are background, dgpu, keep_alive_free_seconds, keep_alive_seconds, second_worth_watts`},
+		{"routing: {may_miss: 2}", `line 1: routing.may_miss: want a number from 0 to 1, got 2`},
+		{"routing: {in_time_joules: -1}", `line 1: routing.in_time_joules: want a number from 0 to 100000, got -1`},
+		{"routing: {deadlines: {chat: 8}}", `line 1: routing.deadlines.chat: want keys and values, got "8"`},
+		{"routing: {deadlines: {chats: {}}}", `line 1: routing.deadlines.chats: no such key; did you mean "chat"?`},
+		{"routing: {deadlines: {chat: {after_seconds: 1e9}}}", `line 1: routing.deadlines.chat.after_seconds: want a number from 0 to 604800, got 1e9`},
+		{"backends: [{id: a, endpoint: \"http://a:1\", characteristics: {hold_watts: 0}}]", `line 1: backends[0].characteristics.hold_watts: want a number from 0.1 to 1000, got 0`},
 		{"discover: {ports: [1, 1]}", `line 1: discover.ports[1]: port 1 is there twice`},
 		{"monitoring: {log_level: loud}", `line 1: monitoring.log_level: want one of debug, info, warn, error, got "loud"`},
 		{"[]", `line 1: want keys and values, got a list`},

@@ -223,16 +223,21 @@ func parseEndpoint(s section, to *url.URL) {
 }
 
 func characteristics(s section, b *Backend) {
-	var watts, milliseconds float64
+	var watts, milliseconds, hold float64
 	s.mapping(fields{
 		"power_watts":           func(s section) { s.number(&watts, 0, 10_000) },
 		"avg_latency_ms":        func(s section) { s.number(&milliseconds, 0, 1e7) },
 		"max_tokens_per_second": func(s section) { s.number(&b.TokensPerSec, 0, 1e6) },
+		"hold_watts":            func(s section) { s.number(&hold, leastHold, 1000) },
 		"priority":              func(s section) { s.integer(&b.Priority, -1_000_000, 1_000_000) },
 	})
 	b.Power = power.Watts(watts)
 	b.Latency = time.Duration(milliseconds * float64(time.Millisecond))
+	b.Hold = power.Watts(hold)
 }
+
+// leastHold is in watts. Zero would say that it is not known.
+const leastHold = 0.1
 
 func (p *parser) discover(s section) {
 	s.mapping(fields{
@@ -256,6 +261,38 @@ func (p *parser) routing(s section) {
 		"power_aware":           func(s section) { s.flag(&p.Routing.PowerAware) },
 		"learn":                 func(s section) { s.flag(&p.Routing.Learn) },
 		"auto_optimize_latency": func(s section) { s.flag(&p.Routing.AutoOptimizeLatency) },
+		"curiosity":             func(s section) { s.flag(&p.Routing.Curious) },
+		"deadlines":             p.deadlines,
+		"may_miss": func(s section) {
+			p.Routing.MayMiss = new(float64)
+			s.number(p.Routing.MayMiss, 0, 1)
+		},
+		"in_time_joules": func(s section) {
+			var joules float64
+			s.number(&joules, 0, 100_000)
+			worth := power.Joules(joules)
+			p.Routing.InTime = &worth
+		},
+	})
+}
+
+// aWeek is in seconds, and longer than anybody waits for an answer, or for the
+// next question.
+const aWeek = 7 * 24 * 3600
+
+func (p *parser) deadlines(s section) {
+	due := func(to *Due) func(section) {
+		return func(s section) {
+			s.mapping(fields{
+				"after_seconds":     func(s section) { to.After = someSeconds(s, aWeek) },
+				"per_token_seconds": func(s section) { to.PerToken = someSeconds(s, 3600) },
+			})
+		}
+	}
+	s.mapping(fields{
+		"chat":       due(&p.Routing.Chat),
+		"completion": due(&p.Routing.Completion),
+		"background": due(&p.Routing.Background),
 	})
 }
 
@@ -304,6 +341,13 @@ func readSeconds(s section, to *time.Duration, least, most float64) {
 	*to = time.Duration(n * float64(time.Second))
 }
 
+// someSeconds reads a time that has no default here.
+func someSeconds(s section, most float64) *time.Duration {
+	var d time.Duration
+	readSeconds(s, &d, 0, most)
+	return &d
+}
+
 func (p *parser) tiers(s section) {
 	byTier := make(fields)
 	for _, t := range power.Tiers() {
@@ -316,8 +360,10 @@ func (p *parser) tiers(s section) {
 					worth := power.Watts(watts)
 					tier.SecondWorth = &worth
 				},
-				"dgpu":       func(s section) { s.oneOf(&tier.DiscreteGPU, "always", "latency-critical", "named", "never") },
-				"background": func(s section) { s.oneOf(&tier.Background, "run", "wait", "refuse") },
+				"dgpu":                    func(s section) { s.oneOf(&tier.DiscreteGPU, "always", "in-time", "latency-critical", "named", "never") },
+				"background":              func(s section) { s.oneOf(&tier.Background, "run", "wait", "refuse") },
+				"keep_alive_seconds":      func(s section) { tier.KeepAlive = someSeconds(s, aWeek) },
+				"keep_alive_free_seconds": func(s section) { tier.KeepAliveFree = someSeconds(s, aWeek) },
 			})
 			p.Tiers[t] = tier
 		}

@@ -8,7 +8,6 @@
 package route
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/joulemux/joulemux/daemon/job"
@@ -137,23 +136,4 @@ func (r *Rules) For(t power.Tier) Rule {
 		t = power.Mains
 	}
 	return r.Tiers[t]
-}
-
-// ParseDiscreteGPU accepts the rules' names.
-func ParseDiscreteGPU(name string) (DiscreteGPU, error) {
-	return oneOf(DiscreteGPU(name), Always, InTime, LatencyCritical, Named, Never)
-}
-
-// ParseBackground accepts the rules' names.
-func ParseBackground(name string) (Background, error) {
-	return oneOf(Background(name), Run, Wait, Refuse)
-}
-
-func oneOf[T ~string](name T, all ...T) (T, error) {
-	for _, t := range all {
-		if t == name {
-			return t, nil
-		}
-	}
-	return "", fmt.Errorf("%q is none of %v", name, all)
 }
