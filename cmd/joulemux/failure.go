@@ -83,14 +83,17 @@ func (a *app) complain(f *failure) {
 	}
 }
 
-// headline is the text without the refusals. The daemon lists them there too,
-// for clients that read nothing else.
+// headline is the text without the refusals, which the daemon lists there too
+// for clients that read nothing else, and with when to try again.
 func (f *failure) headline() string {
 	text := f.record.Text
 	for id, why := range f.record.Refused {
 		for _, separator := range []string{": ", "; "} {
 			text = strings.ReplaceAll(text, separator+id+": "+why, "")
 		}
+	}
+	if after := f.record.RetryAfterSeconds; after > 0 {
+		text += fmt.Sprintf("; try again in %d s", after)
 	}
 	return plain(text)
 }

@@ -51,6 +51,15 @@ func TestRefusalsHaveALineEach(t *testing.T) {
 	}
 }
 
+func TestARefusalSaysWhenToTryAgain(t *testing.T) {
+	refusal := wire.Error{Text: "power policy: background jobs are refused", Code: wire.CodePowerPolicy, RetryAfterSeconds: 300}
+	r := replay(t, answers{"POST generate": refuses(409, refusal)})
+	_, err, code := run(t, r.socket, nil, "generate", "--background", "x")
+	if want := "joulemux: power policy: background jobs are refused; try again in 300 s\n"; err != want || code != 5 {
+		t.Errorf("it says %q, want %q, and exits with %d", err, want, code)
+	}
+}
+
 func TestJSONTellsFailuresOnce(t *testing.T) {
 	const line = `{"error":{"error":"no","code":"power_policy","refused":{"ollama-nvidia":"tier low"}}}` + "\n"
 	r := replay(t, answers{

@@ -65,7 +65,7 @@ func asJobError(err error) *job.Error {
 func describe(err error) *wire.Error {
 	e := asJobError(err)
 	_, code := statusOf(e.Code)
-	return &wire.Error{Text: e.Error(), Code: code, Field: e.Field, Refused: e.Refused}
+	return &wire.Error{Text: e.Error(), Code: code, Field: e.Field, Refused: e.Refused, RetryAfterSeconds: job.WholeSeconds(e.RetryAfter)}
 }
 
 // fail answers with an error; in the backend's own words, if those are what

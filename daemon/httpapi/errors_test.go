@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -27,6 +28,14 @@ func TestRetryAfterIsInWholeSeconds(t *testing.T) {
 		fail(w, &job.Error{Code: c.code, RetryAfter: c.after})
 		if got := w.Header().Get("Retry-After"); got != c.want {
 			t.Errorf("%s: Retry-After is %q, want %q", c.rule, got, c.want)
+		}
+		// In a stream there is no header any more.
+		want := c.want
+		if c.after == 0 {
+			want = ""
+		}
+		if _, told, _ := strings.Cut(w.Body.String(), `"retry_after_seconds":`); strings.TrimSuffix(told, "}\n") != want {
+			t.Errorf("%s: the body is %q", c.rule, w.Body)
 		}
 	}
 }

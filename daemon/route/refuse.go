@@ -142,6 +142,11 @@ func (w *weigher) refused() bool {
 	return w.job.Class == job.Background && w.rule.Background == Refuse
 }
 
+// refusedFor is after which time a background job that a tier refuses is worth
+// another try. Who was warned of a critical battery plugs in soon or not for
+// long, and a job that nobody waits for is not to wake the machine meanwhile.
+const refusedFor = 5 * time.Minute
+
 func (w *weigher) whyRefused() string {
 	return fmt.Sprintf("background jobs are refused on tier %v", w.tier)
 }

@@ -63,7 +63,7 @@ func Decide(rules *Rules, tier power.Tier, j *job.Job, candidates []job.Candidat
 	w.spare(d.Options)
 	slices.SortFunc(d.Options, w.compare)
 	if w.refused() {
-		return d, job.Errorf(job.PowerPolicy, "%s", w.whyRefused())
+		return d, &job.Error{Code: job.PowerPolicy, Detail: w.whyRefused(), RetryAfter: refusedFor}
 	}
 	if len(d.Options) == 0 || !d.Options[0].Fit() {
 		return d, w.refusal(d.Options)

@@ -210,6 +210,14 @@ func TestARefusalTellsWhenToAskAgain(t *testing.T) {
 	}
 }
 
+func TestARefusedBackgroundJobIsToldWhenToAskAgain(t *testing.T) {
+	_, err := decide(power.Critical, chat(background), laptop())
+	var e *job.Error
+	if !errors.As(err, &e) || e.Code != job.PowerPolicy || e.RetryAfter != 5*time.Minute {
+		t.Errorf("got %+v", err)
+	}
+}
+
 func TestAmongEqualsTheUserDecides(t *testing.T) {
 	candidates := laptop()[:2]
 	candidates[0].ID, candidates[1].ID = "a", "b"

@@ -451,6 +451,8 @@ type Error struct {
 	Field string `json:"field,omitempty"`
 	// Refused says of each backend why it was not taken.
 	Refused map[string]string `json:"refused,omitempty"`
+	// RetryAfterSeconds is when the same may do better; zero if nobody knows.
+	RetryAfterSeconds int `json:"retry_after_seconds,omitempty"`
 }
 
 // The codes.
