@@ -3,10 +3,12 @@ package dispatch
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/joulemux/joulemux/daemon/backend"
 	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/daemon/ledger"
 	"github.com/joulemux/joulemux/daemon/plan"
 	"github.com/joulemux/joulemux/daemon/route"
 	"github.com/joulemux/joulemux/power/tracker"
@@ -24,6 +26,8 @@ type desk struct {
 	watch *watch // nil while the tier makes no difference
 	// reported tells that somebody reports how the machine is powered.
 	reported bool
+	// recalled tells that the plan was given earlier answers, or will be.
+	recalled bool
 }
 
 func newDesk(s *Settings) *desk {
@@ -46,6 +50,7 @@ func (d *Dispatcher) Drive(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case request := <-k.requests:
+			d.recall(ctx, time.Now())
 			request(ctx, time.Now())
 		case <-k.timer.C:
 			if k.watch != nil && !k.reported {
@@ -57,6 +62,28 @@ func (d *Dispatcher) Drive(ctx context.Context) error {
 		}
 		k.settle(ctx, d.Tiers)
 	}
+}
+
+// mostRecalled is how many answers of earlier days the plan learns from: enough
+// for all that one asker is judged by, of some askers.
+const mostRecalled = 500
+
+// recall has the plan learn, once, from answers that the ledger has. Whoever
+// asks first does not wait for it, as the file has yet to be opened. Answers
+// since then are learned from when they end.
+func (d *Dispatcher) recall(ctx context.Context, now time.Time) {
+	if d.desk.recalled || !d.settings.Current().Learn {
+		return
+	}
+	d.desk.recalled = true
+	d.errands.Go(func() {
+		answers, err := d.Ledger.Answers(ctx, mostRecalled)
+		if err != nil {
+			return // the daemon ends
+		}
+		earlier := slices.DeleteFunc(answers, func(e ledger.Entry) bool { return !e.Ended.Before(now) })
+		_ = d.desk.do(func(context.Context, time.Time) { d.desk.plan.Recall(earlier) }) // fails then, too
+	})
 }
 
 // look tells the plan the tier.

@@ -55,6 +55,7 @@ type Meter interface {
 type Ledger interface {
 	Record(ledger.Entry)
 	Learned(backend, model string, onBattery bool) (ledger.Learned, bool)
+	Answers(ctx context.Context, n int) ([]ledger.Entry, error)
 }
 
 // Parts is what dispatch stands on.

@@ -160,12 +160,22 @@ type rig struct {
 	mu      sync.Mutex
 	entries []ledger.Entry
 	learned map[string]ledger.Learned // by backend
+	earlier []ledger.Entry            // of other days, the latest first
 }
 
 // Learned implements dispatch.Ledger, for the model m on battery.
 func (r *rig) Learned(backend, model string, onBattery bool) (ledger.Learned, bool) {
 	l, known := r.learned[backend]
 	return l, known && onBattery && model == "m:latest"
+}
+
+// Answers implements dispatch.Ledger.
+func (r *rig) Answers(context.Context, int) ([]ledger.Entry, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := slices.Clone(r.entries)
+	slices.Reverse(all)
+	return append(all, r.earlier...), nil
 }
 
 // Record implements dispatch.Ledger.

@@ -78,6 +78,60 @@ func TestWhatJobsTookStandsForWhatWasAssumed(t *testing.T) {
 	}
 }
 
+// told are answers of so many tokens each that a program got yesterday.
+func told(n, tokens int) (list []ledger.Entry) {
+	for range n {
+		list = append(list, ledger.Entry{
+			Ended: time.Now().Add(-24 * time.Hour), Model: "m:latest", Kind: job.Chat, Class: job.Interactive, Client: "editor", Tokens: tokens,
+		})
+	}
+	return list
+}
+
+func TestAnswersOfOtherDaysTellHowLongTheNextIs(t *testing.T) {
+	expected := func(t *testing.T, r *rig) int {
+		j := chat()
+		j.Client = "editor"
+		d, err := r.Explain(t.Context(), j, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait() // what was asked of the ledger is there
+		return d.Job().Expected().Median()
+	}
+	scenario(t, nil, func(t *testing.T, r *rig) {
+		r.earlier = told(100, 12)
+		first := expected(t, r)
+		if prior := chat().Expected().Median(); first != prior {
+			t.Errorf("whoever asks first waited for the ledger: %d tokens are expected of him, and not %d", first, prior)
+		}
+		if got := expected(t, r); got != 12 {
+			t.Errorf("%d tokens are expected", got)
+		}
+	})
+	scenario(t, nil, func(t *testing.T, r *rig) {
+		s := dispatch.DefaultSettings()
+		s.Learn = false
+		r.Configure(s)
+		r.earlier = told(100, 12)
+		expected(t, r)
+		if got := expected(t, r); got == 12 {
+			t.Error("it is learned from what was not to be")
+		}
+	})
+}
+
+func TestWhatAJobWasIsRecorded(t *testing.T) {
+	scenario(t, nil, func(t *testing.T, r *rig) {
+		j := chat()
+		j.Completion, j.MaxTokens = true, 50
+		expect(t, r, j, "ollama-igpu")
+		if e := r.entries[0]; e.Kind != job.Chat || !e.Completion || e.MaxTokens != 50 {
+			t.Errorf("recorded is %+v", e)
+		}
+	})
+}
+
 func TestACostThatNoSensorTellsIsByTheDrawThatWasLearned(t *testing.T) {
 	scenario(t, nil, func(t *testing.T, r *rig) {
 		r.learned = map[string]ledger.Learned{"ollama-igpu": taught(3, power.Joule/2, 20)}

@@ -57,8 +57,9 @@ func (r *run) entry(t *taken, err error) ledger.Entry {
 	e := ledger.Entry{
 		ID: t.id, Arrived: r.job.Arrived, Ended: t.ended,
 		Backend: t.backend.ID, Model: job.CanonicalModel(r.job.Model), Hardware: t.backend.Class,
-		Client: r.job.Client, Class: r.job.Class, Tier: r.now.Tier, OnBattery: r.now.Supply.Discharging,
-		PromptTokens: t.usage.PromptTokens, Tokens: t.usage.Tokens,
+		Kind: r.job.Kind, Client: r.job.Client, Class: r.job.Class, Completion: r.job.Completion,
+		Tier: r.now.Tier, OnBattery: r.now.Supply.Discharging,
+		PromptTokens: t.usage.PromptTokens, Tokens: t.usage.Tokens, MaxTokens: r.job.MaxTokens,
 		Load: t.usage.Load, Prefill: t.usage.Prefill, Decode: t.usage.Decode,
 		Total: t.ended.Sub(t.start), Cost: t.cost, Failed: failure(t, err),
 	}

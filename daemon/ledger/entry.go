@@ -17,13 +17,18 @@ type Entry struct {
 	Arrived, Ended time.Time
 	Backend, Model string
 	Hardware       power.DeviceClass
+	// Kind is "" of what an earlier joulemux has recorded, which did not keep it,
+	// nor the completion and the limit.
+	Kind job.Kind
 	// Client is a short name of the program that asked.
-	Client    string
-	Class     job.Class
-	Tier      power.Tier
-	OnBattery bool
-	// PromptTokens and Tokens are the backend's counts.
-	PromptTokens, Tokens int
+	Client     string
+	Class      job.Class
+	Completion bool
+	Tier       power.Tier
+	OnBattery  bool
+	// PromptTokens and Tokens are the backend's counts, and MaxTokens is the limit
+	// that the client set for the latter; zero is none.
+	PromptTokens, Tokens, MaxTokens int
 	// Load, Prefill and Decode are the backend's own account of its time, or
 	// what was observed where it gives none. Zero is not known.
 	Load, Prefill, Decode time.Duration
@@ -33,6 +38,11 @@ type Entry struct {
 	Cost              power.Cost
 	// Failed is why there was no whole answer, or "".
 	Failed job.Code
+}
+
+// answered reports whether e wrote a whole answer to something that is known.
+func (e Entry) answered() bool {
+	return e.Failed == "" && e.Tokens > 0 && (e.Kind == job.Generate || e.Kind == job.Chat)
 }
 
 // What an entry may hold. Whoever sends a whole prompt as the name of its
@@ -59,11 +69,13 @@ func (e Entry) normal(now time.Time) Entry {
 	e.Arrived, e.Ended = e.Arrived.Round(0).Local(), e.Ended.Round(0).Local()
 	for _, s := range []*string{
 		&e.ID, &e.Backend, &e.Model, &e.Client, &e.Cost.Scope,
-		(*string)(&e.Hardware), (*string)(&e.Class), (*string)(&e.Failed),
+		(*string)(&e.Hardware), (*string)(&e.Kind), (*string)(&e.Class), (*string)(&e.Failed),
 	} {
 		*s = clip(*s, maxWord)
 	}
-	e.PromptTokens, e.Tokens = clamp(e.PromptTokens, maxTokens), clamp(e.Tokens, maxTokens)
+	for _, n := range []*int{&e.PromptTokens, &e.Tokens, &e.MaxTokens} {
+		*n = clamp(*n, maxTokens)
+	}
 	for _, d := range []*time.Duration{&e.Load, &e.Prefill, &e.Decode, &e.FirstToken, &e.Total} {
 		*d = clamp(*d, maxDuration)
 	}

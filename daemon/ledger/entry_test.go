@@ -16,7 +16,7 @@ func TestAnEntryHasNoPlaceForText(t *testing.T) {
 	// Every string that an entry has is a name or an account of sensors. A new
 	// one has to be added here, by somebody who has thought about it.
 	names := map[string]bool{
-		"ID": true, "Backend": true, "Model": true, "Hardware": true, "Client": true, "Class": true, "Failed": true,
+		"ID": true, "Backend": true, "Model": true, "Hardware": true, "Client": true, "Kind": true, "Class": true, "Failed": true,
 		"Cost.Quality": true, "Cost.Scope": true, "Cost.Source": true,
 	}
 	for _, path := range stringsOf(reflect.TypeFor[Entry](), "") {
@@ -52,7 +52,7 @@ func TestEveryStringOfAnEntryIsShort(t *testing.T) {
 	prompt := strings.Repeat("Tell nobody: ä\x00\xff\n", 1000)
 	e := Entry{
 		ID: prompt, Backend: prompt, Model: prompt, Hardware: power.DeviceClass(prompt), Client: prompt,
-		Class: job.Class(prompt), Failed: job.Code(prompt),
+		Kind: job.Kind(prompt), Class: job.Class(prompt), Failed: job.Code(prompt),
 		Cost: power.Cost{Quality: power.Quality(prompt), Scope: prompt, Source: prompt},
 	}.normal(noon)
 	v := reflect.ValueOf(e)

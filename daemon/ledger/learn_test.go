@@ -19,8 +19,8 @@ func answer() Entry {
 	return Entry{
 		ID: "a", Arrived: noon.Add(-8 * time.Second), Ended: noon,
 		Backend: "ollama-igpu", Model: "qwen2.5:0.5b", Hardware: power.IntegratedGPU, Client: "editor",
-		Class: job.Interactive, Tier: power.Battery, OnBattery: true,
-		PromptTokens: 50, Tokens: 100,
+		Kind: job.Generate, Class: job.Interactive, Completion: true, Tier: power.Battery, OnBattery: true,
+		PromptTokens: 50, Tokens: 100, MaxTokens: 200,
 		Load: 2 * time.Second, Prefill: 500 * time.Millisecond, Decode: 4 * time.Second,
 		FirstToken: 2600 * time.Millisecond, Total: 6600 * time.Millisecond,
 		Cost: power.Cost{

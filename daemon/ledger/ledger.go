@@ -198,7 +198,15 @@ func (l *Ledger) Job(ctx context.Context, id string) (Entry, error) {
 	return found[0], nil
 }
 
-// MostRecent is how many entries Recent returns at most.
+// Answers returns the last n jobs that wrote a whole answer, the latest first,
+// without those of which is not known what they asked for.
+func (l *Ledger) Answers(ctx context.Context, n int) (latest []Entry, err error) {
+	n = min(max(n, 0), MostRecent)
+	err = l.do(ctx, func(s *state) { latest = s.jobs(n, Entry.answered, answered) })
+	return latest, err
+}
+
+// MostRecent is how many entries Recent and Answers return at most.
 const MostRecent = 1000
 
 // Recent returns the last n jobs that were recorded, the latest first.

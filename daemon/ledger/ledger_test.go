@@ -148,6 +148,34 @@ func TestRecentHasTheLatestFirst(t *testing.T) {
 	}
 }
 
+func TestAnswersAreOfWhoWroteOne(t *testing.T) {
+	l := run(t, t.TempDir(), forever())
+	for id, change := range []func(*Entry){
+		func(*Entry) {},
+		func(e *Entry) { e.Kind = job.Chat },
+		func(e *Entry) { e.Kind = job.Embed },
+		func(e *Entry) { e.Failed = job.Cancelled },
+		func(e *Entry) { e.Tokens = 0 },
+		func(e *Entry) { e.Kind = "" },
+		func(*Entry) {},
+	} {
+		l.Record(but(func(e *Entry) { e.ID = fmt.Sprint(id); change(e) }))
+		if id == 3 {
+			l.flush(t) // the others are only pending
+		}
+	}
+	for n, want := range map[int]string{2: "6 1", 500: "6 1 0"} {
+		all, err := l.Answers(t.Context(), n)
+		var ids []string
+		for _, e := range all {
+			ids = append(ids, e.ID)
+		}
+		if got := strings.Join(ids, " "); err != nil || got != want {
+			t.Errorf("the last %d are %s, %v; want %s", n, got, err, want)
+		}
+	}
+}
+
 func TestTotalsKeepQualitiesApart(t *testing.T) {
 	l := run(t, t.TempDir(), forever())
 	for _, q := range []power.Quality{power.Measured, power.Measured, power.Derived, power.Estimated, power.Unknown, power.None} {
@@ -524,6 +552,30 @@ func TestAFileOfAnEarlierVersionIsBroughtForward(t *testing.T) {
 	if got := query(t, db, "SELECT count(*) FROM sqlite_schema WHERE name = 'half'"); got != "0" {
 		t.Error("half a step was left behind")
 	}
+}
+
+func TestAFileOfTheFirstVersionKeepsItsJobs(t *testing.T) {
+	folder := t.TempDir()
+	db := openRaw(t, folder)
+	if err := migrate(db, migrations()[:1]); err != nil {
+		t.Fatal(err)
+	}
+	columns, _, _ := strings.Cut(jobColumns, ", failed")
+	if err := db.Exec("INSERT INTO job (" + columns + `, failed) VALUES
+		('a', '2025-06-01', 1, 2, 'ollama-igpu', 'm:latest', 'igpu', 'editor', 'interactive', 'battery', 1,
+		50, 100, 0, 0, 0, 0, 0, 190000000, 0, 0, 0, 'measured', 'package', 'rapl', 0, 1, 1, '')`); err != nil {
+		t.Fatal(err)
+	}
+	db.Close()
+	l := run(t, folder, forever())
+	e, err := l.Job(t.Context(), "a")
+	if err != nil || e.Tokens != 100 || e.Cost.Energy != 190*power.Joule || e.Kind != "" || e.Completion || e.MaxTokens != 0 {
+		t.Errorf("got %+v, %v", e, err)
+	}
+	if all, err := l.Answers(t.Context(), 10); err != nil || len(all) != 0 {
+		t.Errorf("of what it asked for is known %+v, %v", all, err)
+	}
+	l.mustHaveSaid(t, 0, 0)
 }
 
 func TestAFileOfALaterVersionIsLeftAlone(t *testing.T) {

@@ -56,7 +56,8 @@ func (r *row) length() time.Duration { return time.Duration(r.int()) }
 // jobColumns are those that jobValues and readJob are about, in their order.
 const jobColumns = `id, day, arrived, ended, backend, model, hardware, client, class, tier, on_battery,
 	prompt_tokens, tokens, load_time, prefill_time, decode_time, first_token, total_time,
-	energy, gross, load, tail, quality, scope, source, uncertainty, coverage, shared, failed`
+	energy, gross, load, tail, quality, scope, source, uncertainty, coverage, shared, failed,
+	kind, completion, max_tokens`
 
 func jobValues(e Entry) []any {
 	c := e.Cost
@@ -66,6 +67,7 @@ func jobValues(e Entry) []any {
 		e.PromptTokens, e.Tokens, int64(e.Load), int64(e.Prefill), int64(e.Decode), int64(e.FirstToken), int64(e.Total),
 		int64(c.Energy), int64(c.Gross), int64(c.Load), int64(c.Tail), string(c.Quality), c.Scope, c.Source,
 		c.Uncertainty, c.Coverage, c.Shared, string(e.Failed),
+		string(e.Kind), e.Completion, e.MaxTokens,
 	}
 }
 
@@ -87,6 +89,7 @@ func readJob(s *sqlite3.Stmt) Entry {
 		Uncertainty: r.real(), Coverage: r.real(), Shared: int(r.int()),
 	}
 	e.Failed = job.Code(r.text())
+	e.Kind, e.Completion, e.MaxTokens = job.Kind(r.text()), r.int() != 0, int(r.int())
 	return e
 }
 
@@ -138,6 +141,8 @@ func sumAccounts(by Grouping) string {
 }
 
 const (
+	answered = "WHERE failed = '' AND tokens > 0 AND kind IN ('generate', 'chat')"
+
 	findTail = "SELECT n, day, backend, model, client, quality, tail FROM job WHERE id = ? ORDER BY n DESC LIMIT 1"
 	setTail  = "UPDATE job SET tail = ? WHERE n = ?"
 

@@ -75,6 +75,11 @@ func migrations() []string {
 			seen       INTEGER NOT NULL,
 			PRIMARY KEY (backend, model, on_battery, figure)
 		) STRICT, WITHOUT ROWID;`,
+
+		// What tells apart those whose answers are of different lengths.
+		`ALTER TABLE job ADD COLUMN kind       TEXT    NOT NULL DEFAULT '';
+		ALTER TABLE job ADD COLUMN completion INTEGER NOT NULL DEFAULT 0;
+		ALTER TABLE job ADD COLUMN max_tokens INTEGER NOT NULL DEFAULT 0;`,
 	}
 }
 

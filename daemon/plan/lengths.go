@@ -1,6 +1,11 @@
 package plan
 
-import "github.com/joulemux/joulemux/daemon/job"
+import (
+	"slices"
+
+	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/daemon/ledger"
+)
 
 // lengths is how long answers were, by who asked for what. Who has asked too
 // little is judged by all who ask the same of that model. A distribution of few
@@ -105,6 +110,16 @@ func (h *history) add(tokens int, prior job.Lengths) {
 		all = append(all, (prior[at]+prior[at+1])/2)
 	}
 	h.lengths = job.LengthsOf(all)
+}
+
+// Recall takes in answers that were given before there was a plan, the latest
+// first.
+func (p *Plan) Recall(answers []ledger.Entry) {
+	for _, e := range slices.Backward(answers) {
+		j := job.Job{Kind: e.Kind, Model: e.Model, Client: e.Client, Completion: e.Completion, MaxTokens: e.MaxTokens}
+		j.Class = e.Class
+		p.lengths.learn(&j, e.Tokens)
+	}
 }
 
 // learn takes in what an attempt that answered tells of others like it.

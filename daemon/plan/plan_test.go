@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/daemon/ledger"
 	"github.com/joulemux/joulemux/daemon/plan"
 	"github.com/joulemux/joulemux/daemon/residency"
 	"github.com/joulemux/joulemux/daemon/route"
@@ -257,6 +258,22 @@ func TestWhoFindsAGPUAwakePaysOnlyForWhatHeAdds(t *testing.T) {
 	r.change = func(c []job.Candidate) { c[2].Model.Resident = false }
 	if got := tail(4); got != 180*power.Joule {
 		t.Errorf("of a model that is not there: %v", got)
+	}
+}
+
+func TestEarlierAnswersAreRecalled(t *testing.T) {
+	answer := func(tokens, most int) ledger.Entry {
+		return ledger.Entry{Kind: job.Chat, Model: "m:latest", Client: "editor", Class: job.Interactive, Tokens: tokens, MaxTokens: most}
+	}
+	var latest []ledger.Entry
+	for range 64 {
+		latest = append(latest, answer(20, 0), answer(900, 900))
+	}
+	r := newRig(t, power.Low)
+	r.Recall(append(latest, answer(500, 0))) // which is older than what is remembered
+	d, err := r.Weigh(at(0), r.ask("x", at(0), func(j *job.Job) { j.Client, j.Lengths = "editor", job.Lengths{} }))
+	if got := d.Job().Lengths; err != nil || got != job.LengthsOf([]int32{20}) {
+		t.Errorf("answers are expected to be %v, %v", got, err)
 	}
 }
 
