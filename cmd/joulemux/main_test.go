@@ -188,6 +188,10 @@ func TestHelpNeedsNoDaemon(t *testing.T) {
 		{"__complete policy s", "saver"},
 		{"__complete generate --class b", "background"},
 		{"__complete explain --tier s", "saver"},
+		{"__complete simulate --line f", "flips"},
+		{"__complete simulate --policy b", "break-even"},
+		{"__complete simulate --machine hy", "thinkpad\n:0"}, // or a file
+		{"__complete simulate --trace d", "csv\n:8"},         // a file of that kind
 		{"explain --help", "Nothing is generated"},
 		{"", "Available Commands"},
 	} {

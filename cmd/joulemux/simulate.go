@@ -89,13 +89,20 @@ func (s *simulation) flags(cmd *cobra.Command) {
 	f.StringVar(&s.plot, "plot", "", "draw the first run of the first policy into a `FILE` of SVG")
 	f.BoolVar(&s.sensitivity, "sensitivity", false, "change one assumption after the other")
 	f.BoolVar(&s.show, "show", false, "write the files of the shipped machines named, and run nothing")
-	for flag, words := range map[string][]string{
-		"line":   {string(simulate.NeverOnLine), string(simulate.FlipsLine), string(simulate.AlwaysOnLine)},
-		"policy": slices.Clone(s.policies),
-	} {
+	s.completions(cmd)
+}
+
+// completions are what a shell offers for the flags.
+func (s *simulation) completions(cmd *cobra.Command) {
+	words := func(flag string, directive cobra.ShellCompDirective, words ...string) {
 		_ = cmd.RegisterFlagCompletionFunc(flag, // It fails only for a flag that is not there.
-			cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
+			cobra.FixedCompletions(words, directive))
 	}
+	words("line", cobra.ShellCompDirectiveNoFileComp, string(simulate.NeverOnLine), string(simulate.FlipsLine), string(simulate.AlwaysOnLine))
+	words("policy", cobra.ShellCompDirectiveNoFileComp, slices.Clone(s.policies)...)
+	words("machine", cobra.ShellCompDirectiveDefault, simulate.Shipped()...)
+	words("trace", cobra.ShellCompDirectiveFilterFileExt, "csv")
+	words("plot", cobra.ShellCompDirectiveFilterFileExt, "svg")
 }
 
 // simulate does what is asked, machine by machine.
