@@ -5,6 +5,7 @@
 // plus w times predicted seconds, among those that meet every constraint. What
 // a second is worth, w, is the tier's. Because candidates are weighed one by
 // one and never against each other, removing a loser never changes the choice.
+// How costs are predicted, and what the outcome hangs on, is in design.md.
 package route
 
 import (
