@@ -159,6 +159,19 @@ func (p *Plan) holding() bool {
 	return false
 }
 
+// atWork notes that a model is resident which a job is at work with: whoever
+// comes next finds it there, even if it is being loaded yet, of which servers
+// and drivers hear at different times.
+func (p *Plan) atWork(c *job.Candidate, j *job.Job) {
+	h := p.holdings[resident{c.ID, name(j)}]
+	if h == nil || h.running == 0 || c.Model == nil || c.Model.Resident {
+		return
+	}
+	m := *c.Model // which others share
+	m.Resident = true
+	c.Model = &m
+}
+
 // tail returns what keeping the model ready after the job is expected to take,
 // beside what it is kept for already.
 func (p *Plan) tail(now time.Time, ask *Ask, c *job.Candidate) power.Energy {

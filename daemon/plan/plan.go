@@ -133,6 +133,7 @@ func (p *Plan) Weigh(now time.Time, ask *Ask) (route.Decision, error) {
 	due := rules.DueAt(&ask.Job)
 	for i := range ask.Candidates {
 		c := &ask.Candidates[i]
+		p.atWork(c, &ask.Job)
 		c.Wait = p.wait(now, c, &ask.Job, due)
 		c.Held = p.held(c, &ask.Job)
 		c.Tail = p.tail(now, ask, c)

@@ -183,6 +183,24 @@ func TestBackgroundJobsWaitForABetterTier(t *testing.T) {
 	}
 }
 
+func TestAModelThatIsAtWorkIsThereForTheNext(t *testing.T) {
+	r := newRig(t, power.Low)
+	r.change = func(c []job.Candidate) { c[0].Model.Resident = false }
+	if p := r.place(0, "a", on("npu")); p.Decision.Estimate.Load == 0 {
+		t.Error("the first need not load it")
+	}
+	// As far as the backend has told it is not there yet.
+	p := r.place(1, "b", on("npu"))
+	if p.Decision.Estimate.Load != 0 {
+		t.Errorf("the second has to load it again: %+v", p.Decision.Estimate)
+	}
+	r.Ended(at(20), "a", plan.Outcome{})
+	r.Ended(at(30), "b", plan.Outcome{})
+	if p := r.place(3600, "c", on("npu")); p.Decision.Estimate.Load == 0 {
+		t.Error("it is there for ever")
+	}
+}
+
 func TestAGPUIsLetGo(t *testing.T) {
 	r := newRig(t, power.Battery)
 	p := r.place(0, "a", on("nvidia"))
