@@ -10,6 +10,7 @@
 package plan
 
 import (
+	"slices"
 	"time"
 
 	"github.com/joulemux/joulemux/daemon/job"
@@ -143,9 +144,17 @@ func (p *Plan) Weigh(now time.Time, ask *Ask) (route.Decision, error) {
 
 // Place decides where a job runs. It has a slot at once or waits, until an
 // effect tells otherwise; a job that waits is placed again when an effect asks
-// for it. A job that cannot run is not kept: the error says why.
+// for it. A job that cannot run is not kept: the error says why. If the tier is
+// another than that which was told last, the effects are Tier's as well.
 func (p *Plan) Place(now time.Time, ask *Ask) (Placement, error) {
-	p.tier, p.onBattery = ask.Tier, ask.OnBattery
+	told := p.Tier(now, ask.Tier, ask.OnBattery)
+	told = slices.DeleteFunc(told, func(e Effect) bool { return e.ID == ask.Job.ID }) // which is being placed
+	placed, err := p.place(now, ask)
+	placed.Effects = append(told, placed.Effects...)
+	return placed, err
+}
+
+func (p *Plan) place(now time.Time, ask *Ask) (Placement, error) {
 	was := p.jobs[ask.Job.ID]
 	if was != nil && was.started {
 		return Placement{Decision: was.decision, Started: true, KeepAlive: p.keepAlive(was)}, nil

@@ -183,6 +183,27 @@ func TestBackgroundJobsWaitForABetterTier(t *testing.T) {
 	}
 }
 
+func TestAJobTellsTheTierAsWell(t *testing.T) {
+	r := newRig(t, power.Mains)
+	r.place(0, "a", on("nvidia"))
+	r.Ended(at(1), "a", plan.Outcome{})
+	r.place(2, "b", on("npu"))
+	r.place(2, "c", on("npu"))
+	r.tier, r.onBattery = power.Battery, true
+	p := r.place(3, "d", on("igpu"))
+	if got := kinds(p.Effects); !p.Started || !slices.Equal(got, []string{"unload nvidia", "reconsider c"}) {
+		t.Errorf("with the first job on battery: %q", got)
+	}
+	r.tier, r.onBattery = power.Mains, false
+	p = r.place(4, "c", on("npu"))
+	if got := kinds(p.Effects); p.Started || len(got) != 0 {
+		t.Errorf("with one that waits on line power: %q", got)
+	}
+	if got := kinds(r.Ended(at(9), "b", plan.Outcome{})); !slices.Equal(got, []string{"start cnpu"}) {
+		t.Errorf("which stands in its line: %q", got)
+	}
+}
+
 func TestAModelThatIsAtWorkIsThereForTheNext(t *testing.T) {
 	r := newRig(t, power.Low)
 	r.change = func(c []job.Candidate) { c[0].Model.Resident = false }
