@@ -157,7 +157,15 @@ func (p *Plan) Place(now time.Time, ask *Ask) (Placement, error) {
 func (p *Plan) place(now time.Time, ask *Ask) (Placement, error) {
 	was := p.jobs[ask.Job.ID]
 	if was != nil && was.started {
-		return Placement{Decision: was.decision, Started: true, KeepAlive: p.keepAlive(was)}, nil
+		if !ask.vetoes(was.at.backend) && !was.tooLate(now) {
+			return Placement{Decision: was.decision, Started: true, KeepAlive: p.keepAlive(was)}, nil
+		}
+		// While it stood in line the device got too hot, or the time passed by
+		// when it had to begin: the slot is the next one's.
+		next := append(p.forget(now, ask.Job.ID), p.end(now, was)...)
+		placed, err := p.place(now, ask)
+		placed.Effects = append(next, placed.Effects...)
+		return placed, err
 	}
 	if p.mustWait(&ask.Job) {
 		return p.park(now, ask, was)
@@ -193,6 +201,18 @@ func (p *Plan) enter(now time.Time, j, was *placed) (Placement, error) {
 	}
 	p.begin(now, j)
 	return Placement{Decision: j.decision, Started: true, KeepAlive: p.keepAlive(j), Effects: more}, nil
+}
+
+// vetoes reports whether a backend may be given no work now.
+func (a *Ask) vetoes(backend string) bool {
+	return slices.ContainsFunc(a.Candidates, func(c job.Candidate) bool { return c.ID == backend && c.Vetoed != "" })
+}
+
+// tooLate reports whether the first token would come later than the client
+// allows if the job began now.
+func (j *placed) tooLate(now time.Time) bool {
+	first := j.decision.Estimate.FirstToken - j.decision.Estimate.Wait
+	return j.job.MaxLatency > 0 && now.Sub(j.job.Arrived)+first >= j.job.MaxLatency+time.Millisecond
 }
 
 // park has a job wait for a better tier.

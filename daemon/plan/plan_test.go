@@ -115,6 +115,47 @@ func TestWhoeverFindsNoSlotWaitsForOne(t *testing.T) {
 	}
 }
 
+func TestNobodyStartsWhereItGotTooHot(t *testing.T) {
+	r := newRig(t, power.Low)
+	for _, id := range []string{"a", "b", "c"} {
+		r.place(0, id, func(j *job.Job) { j.Deadline = time.Minute })
+	}
+	if got := kinds(r.Ended(at(10), "a", plan.Outcome{})); !slices.Equal(got, []string{"start bnpu"}) {
+		t.Fatalf("when the first ends: %q", got)
+	}
+	r.change = func(c []job.Candidate) { c[0].Vetoed = "too hot: 99 °C" }
+	p := r.place(10, "b", func(j *job.Job) { j.Deadline = time.Minute })
+	if got := kinds(p.Effects); !p.Started || p.Decision.Backend != "igpu" || !slices.Equal(got, []string{"start cnpu"}) {
+		t.Errorf("it starts on %q, and then %q", p.Decision.Backend, got)
+	}
+	r.change = nil
+	if p := r.place(11, "c", nil); !p.Started || p.Decision.Backend != "npu" {
+		t.Errorf("when it is cool again the next starts on %q", p.Decision.Backend)
+	}
+	if got := kinds(r.Ended(at(20), "b", plan.Outcome{})); len(got) != 0 {
+		t.Errorf("at the end of the one: %q", got)
+	}
+	if got := kinds(r.Ended(at(20), "c", plan.Outcome{})); len(got) != 0 {
+		t.Errorf("at the end of the other: %q", got)
+	}
+}
+
+func TestNobodyStartsLaterThanHeAllows(t *testing.T) {
+	r := newRig(t, power.Low)
+	r.place(0, "a", on("npu"))
+	patient := func(j *job.Job) { j.Target, j.Arrived, j.MaxLatency = "npu", at(0), 10500*time.Millisecond }
+	r.place(0, "b", patient)
+	if got := kinds(r.Ended(at(10.6), "a", plan.Outcome{})); !slices.Equal(got, []string{"start bnpu"}) {
+		t.Fatalf("when the first ends: %q", got)
+	}
+	if p, err := r.Place(at(10.6), r.ask("b", at(0), patient)); !errors.Is(err, job.NoBackend) || p.Started {
+		t.Errorf("it starts: %v, %v", p.Started, err)
+	}
+	if p := r.place(11, "c", on("npu")); !p.Started {
+		t.Error("and keeps the slot")
+	}
+}
+
 func TestTheLineSendsJobsElsewhere(t *testing.T) {
 	r := newRig(t, power.Low)
 	for i, want := range []string{"npu", "igpu"} {
