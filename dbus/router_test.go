@@ -287,7 +287,7 @@ func TestBackendsTellWhatBecomesOfThem(t *testing.T) {
 	if got := told(t, s); s.Path != backendPath("ollama-igpu") || got != `Problem="backend failed: out of memory"` {
 		t.Errorf("a failure is told as %s of %s", got, s.Path)
 	}
-	r.backends.Served("ollama-igpu", "n", time.Second)
+	r.backends.Served("ollama-igpu", "n", time.Second, nil)
 	if got := told(t, next(t, signals)); got != `Problem="" Resident=["m", "n"]` {
 		t.Errorf("a success is told as %s", got)
 	}

@@ -336,7 +336,7 @@ func TestServedModelsAreResident(t *testing.T) {
 		r.servers["1"].say(tiny(false))
 		r.Configure([]backend.Spec{spec("1", configured("a", power.CPU))})
 		before := r.Look(t.Context())
-		r.Served("a", "tiny", time.Second)
+		r.Served("a", "tiny", time.Second, nil)
 		if before[0].Model("tiny").Resident {
 			t.Error("an old snapshot has changed")
 		}
@@ -362,7 +362,7 @@ func TestWhatIsLearnedUnderAFormerIDIsKept(t *testing.T) {
 			r.classes["1"] = c.class
 			time.Sleep(time.Minute)
 			expect(t, r.Look(t.Context()), "+"+c.id)
-			r.Served("ollama-1", "tiny", time.Second)
+			r.Served("ollama-1", "tiny", time.Second, nil)
 			if m := r.Metrics(c.id); m.PerMinute != 1 || m.FirstToken.Round(time.Millisecond) != time.Second {
 				t.Errorf("as %s: %+v", c.id, m)
 			}
@@ -376,11 +376,48 @@ func TestWhatIsLearnedUnderAFormerIDIsKept(t *testing.T) {
 		r.classes["2"] = power.CPU
 		time.Sleep(time.Minute)
 		expect(t, r.Look(t.Context()), "+ollama-igpu", "+ollama-cpu")
-		r.Served("ollama-cpu", "tiny", time.Second)
+		r.Served("ollama-cpu", "tiny", time.Second, nil)
 		if m := r.Metrics("ollama-cpu"); m.PerMinute != 1 {
 			t.Errorf("the other one has %+v", m)
 		}
 	})
+}
+
+func TestAModelThatGoesIsLookedForAgain(t *testing.T) {
+	goes := func(after time.Duration) job.Facts {
+		facts := tiny(true)
+		facts.Models[0].Until = time.Now().Add(after)
+		return facts
+	}
+	for _, c := range []struct {
+		rule   string
+		until  time.Duration  // as the server says
+		stays  *time.Duration // as it was told with a job that has ended
+		after  time.Duration
+		probes int
+	}{
+		{"what is to stay is not asked for at once", time.Minute, nil, 8 * time.Second, 1},
+		{"what was to go is", 7 * time.Second, nil, 8 * time.Second, 2},
+		{"but not before", 7 * time.Second, nil, 6 * time.Second, 1},
+		{"what has gone long ago is not", -time.Minute, nil, 8 * time.Second, 1},
+		{"nor what stays for ever", time.Minute, new(-time.Second), 8 * time.Second, 1},
+		{"what was told to go at once is", time.Minute, new(time.Duration(0)), time.Second, 2},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			r.servers["1"].say(goes(c.until))
+			r.Configure([]backend.Spec{spec("1", configured("a", power.CPU))})
+			r.Look(t.Context())
+			if c.stays != nil {
+				r.Served("a", "tiny", time.Second, c.stays)
+			}
+			time.Sleep(c.after)
+			r.Wanted(t.Context())
+			if n := r.servers["1"].probed(); n != c.probes {
+				t.Errorf("%s: after %v it was asked %d times", c.rule, c.after, n)
+			}
+		})
+	}
 }
 
 func TestMetricsAreReal(t *testing.T) {
@@ -389,8 +426,8 @@ func TestMetricsAreReal(t *testing.T) {
 		r.servers["1"].say(tiny(false))
 		r.Configure([]backend.Spec{spec("1", configured("a", power.CPU))})
 		r.Look(t.Context())
-		r.Served("a", "tiny", 100*time.Millisecond)
-		r.Served("a", "tiny", 300*time.Millisecond)
+		r.Served("a", "tiny", 100*time.Millisecond, nil)
+		r.Served("a", "tiny", 300*time.Millisecond, nil)
 		r.Failed("a", job.Errorf(job.BackendFailed, "boom"))
 		r.Failed("a", job.Errorf(job.Busy, "queue"))
 		if m := r.Metrics("a"); m != (backend.Metrics{FirstToken: 200 * time.Millisecond, PerMinute: 4, ErrorRate: 0.5}) {

@@ -84,8 +84,21 @@ func (e *entry) dueAt() time.Time {
 	case e.circuit.until.After(e.Checked):
 		return e.circuit.until
 	default:
-		return e.Checked.Add(factsFresh)
+		return e.staleAt()
 	}
+}
+
+// staleAt is when what the server said is taken for true no longer. That a
+// model goes it has told before.
+func (e *entry) staleAt() time.Time {
+	stale := e.Checked.Add(factsFresh)
+	for i := range e.Facts.Models {
+		m := &e.Facts.Models[i]
+		if m.Resident && m.Until.After(e.Checked) && m.Until.Before(stale) {
+			stale = m.Until
+		}
+	}
+	return stale
 }
 
 // missed records that the server did not answer, and doubles the pause before

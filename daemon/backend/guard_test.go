@@ -39,7 +39,7 @@ func (r *rig) run(ctx context.Context) error {
 	case errors.Is(err, job.BackendFailed), errors.Is(err, job.Busy), errors.Is(err, job.ModelNotFound):
 		r.Failed(b.ID, err)
 	case err == nil && status < 400:
-		r.Served(b.ID, "tiny", time.Second)
+		r.Served(b.ID, "tiny", time.Second, nil)
 	}
 	return err
 }

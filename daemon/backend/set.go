@@ -167,12 +167,16 @@ func (s *Set) nameLocked() {
 	}
 }
 
-// Served records that a job with that model went well on a backend.
-func (s *Set) Served(id, model string, firstToken time.Duration) {
+// Served records that a job with that model went well on a backend, where the
+// model stays for so long; nil is not known.
+func (s *Set) Served(id, model string, firstToken time.Duration, stays *time.Duration) {
 	s.update(id, func(e *entry) bool {
 		e.metrics.served(time.Now(), firstToken)
 		changed := !e.Healthy || e.circuit.failures > 0
 		e.served()
+		if stays != nil && *stays >= 0 && *stays < factsFresh {
+			e.Checked, changed = time.Time{}, true // it is gone before anybody asks
+		}
 		return e.resides(model, true) || changed
 	})
 }

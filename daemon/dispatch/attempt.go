@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"log/slog"
 	"time"
@@ -52,7 +53,7 @@ func (r *run) attempt(ctx context.Context, b backend.Backend, d route.Decision) 
 		r.spent = r.spent.Plus(took.cost)
 		r.blame(ctx, b, err)
 	case !took.refused:
-		r.Backends.Served(b.ID, r.job.Model, took.first.Sub(took.start))
+		r.Backends.Served(b.ID, r.job.Model, took.first.Sub(took.start), cmp.Or(r.job.KeepAlive, r.job.KeepAsked))
 	}
 	r.ended(plan.Outcome{Usage: took.usage, Failed: err != nil || took.refused})
 	return err

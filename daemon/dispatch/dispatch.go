@@ -40,7 +40,7 @@ type Backends interface {
 	Wanted(ctx context.Context) backend.Snapshot
 	Search(ctx context.Context) backend.Snapshot
 	Current() backend.Snapshot
-	Served(id, model string, firstToken time.Duration)
+	Served(id, model string, firstToken time.Duration, stays *time.Duration)
 	Failed(id string, err error)
 	Unloaded(id, model string)
 }

@@ -51,6 +51,8 @@ type Model struct {
 	// ContextLength is with how many tokens of context a resident model was
 	// loaded, if that is known.
 	ContextLength int
+	// Until is when a resident model goes unless a job comes; zero is not known.
+	Until time.Time
 	// VRAM is how much of a resident model is in a GPU's memory, in bytes.
 	VRAM int64
 }

@@ -117,7 +117,7 @@ func models(tags api.ListResponse, running api.ProcessResponse) []job.Model {
 		model := job.Model{Name: name, Digest: m.Digest, Size: m.Size}
 		for _, r := range running.Models {
 			if job.SameModel(r.Model, name) || r.Model == "" && job.SameModel(r.Name, name) {
-				model.Resident, model.VRAM, model.ContextLength = true, r.SizeVRAM, r.ContextLength
+				model.Resident, model.Until, model.VRAM, model.ContextLength = true, r.ExpiresAt, r.SizeVRAM, r.ContextLength
 			}
 		}
 		list = append(list, model)

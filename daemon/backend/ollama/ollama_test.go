@@ -374,7 +374,7 @@ func TestProbe(t *testing.T) {
 		answers := map[string]string{
 			"/api/version": `{"version":"0.17.4"}`,
 			"/api/tags":    `{"models":[{"name":"a:latest","model":"a:latest","digest":"d1","size":10},{"name":"b:1b","digest":"d2","size":20}]}`,
-			"/api/ps":      `{"models":[{"name":"b:1b","model":"b:1b","size_vram":7,"context_length":4096}]}`,
+			"/api/ps":      `{"models":[{"name":"b:1b","model":"b:1b","size_vram":7,"context_length":4096,"expires_at":"2026-03-14T09:05:00Z"}]}`,
 		}
 		_, _ = io.WriteString(w, answers[r.URL.Path])
 	})
@@ -382,7 +382,7 @@ func TestProbe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []job.Model{{Name: "a:latest", Digest: "d1", Size: 10}, {Name: "b:1b", Digest: "d2", Size: 20, Resident: true, VRAM: 7, ContextLength: 4096}}
+	want := []job.Model{{Name: "a:latest", Digest: "d1", Size: 10}, {Name: "b:1b", Digest: "d2", Size: 20, Resident: true, Until: time.Date(2026, time.March, 14, 9, 5, 0, 0, time.UTC), VRAM: 7, ContextLength: 4096}}
 	if facts.Version != "0.17.4" || fmt.Sprint(facts.Models) != fmt.Sprint(want) {
 		t.Errorf("got %+v", facts)
 	}
