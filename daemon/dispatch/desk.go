@@ -22,8 +22,11 @@ type desk struct {
 
 	plan  *plan.Plan      // the following are the goroutine's
 	turns map[string]*run // by job
+	// again are the jobs to be placed again, in their order: the first has been
+	// told, and the next is when that is done. So those who came first have the
+	// first choice.
+	again []string
 	timer *time.Timer
-	watch *watch // nil while the tier makes no difference
 	// reported tells that somebody reports how the machine is powered.
 	reported bool
 	// recalled tells that the plan was given earlier answers, or will be.
@@ -43,8 +46,8 @@ func newDesk(s *Settings) *desk {
 func (d *Dispatcher) Drive(ctx context.Context) error {
 	k := d.desk
 	defer d.errands.Wait()
-	defer func() { k.watch.stop() }()
 	defer close(k.closed)
+	changed := d.watchTier(ctx)
 	for {
 		select {
 		case <-ctx.Done():
@@ -53,14 +56,14 @@ func (d *Dispatcher) Drive(ctx context.Context) error {
 			d.recall(ctx, time.Now())
 			request(ctx, time.Now())
 		case <-k.timer.C:
-			if k.watch != nil && !k.reported {
+			if k.mustLook() {
 				d.look(ctx)
 			}
 			d.carryOut(ctx, k.plan.Tick(time.Now()))
-		case <-k.watch.changed():
+		case <-changed:
 			d.look(ctx)
 		}
-		k.settle(ctx, d.Tiers)
+		k.settle()
 	}
 }
 
@@ -97,19 +100,14 @@ func (d *Dispatcher) look(ctx context.Context) {
 // a difference, where nobody reports it.
 const lookAgain = time.Minute
 
-// settle watches the tier while that makes a difference, and sets the timer.
-func (k *desk) settle(ctx context.Context, tiers Tiers) {
+// mustLook reports whether the tier makes a difference, and nobody reports it.
+func (k *desk) mustLook() bool { return !k.reported && k.plan.Watching() }
+
+// settle sets the timer.
+func (k *desk) settle() {
 	next := k.plan.Next()
-	switch watching := k.plan.Watching(); {
-	case !watching:
-		k.watch.stop()
-		k.watch = nil
-	case k.watch == nil:
-		k.watch = watchTier(ctx, tiers)
-	case !k.reported:
-		if look := time.Now().Add(lookAgain); next.IsZero() || look.Before(next) {
-			next = look
-		}
+	if look := time.Now().Add(lookAgain); k.mustLook() && (next.IsZero() || look.Before(next)) {
+		next = look
 	}
 	if next.IsZero() {
 		k.timer.Stop()
@@ -138,14 +136,52 @@ func (k *desk) do(f func(ctx context.Context, now time.Time)) error {
 // carryOut does what the plan asks for. Its context is Drive's.
 func (d *Dispatcher) carryOut(ctx context.Context, effects []plan.Effect) {
 	for _, e := range effects {
-		if e.Kind == plan.Unload {
+		switch e.Kind {
+		case plan.Unload:
 			d.unload(ctx, e.Backend, e.Model)
-			continue
+		case plan.Start:
+			d.desk.placed(e.ID)
+			d.desk.tell(e)
+		case plan.Reconsider:
+			if d.desk.again = append(d.desk.again, e.ID); len(d.desk.again) == 1 {
+				d.desk.tellNext()
+			}
 		}
-		select {
-		case d.desk.turns[e.ID].turn <- e:
-		default: // it has yet to place itself again, and will find out then
-		}
+	}
+}
+
+// tell says to a job that waits what the plan has to say, and reports whether
+// it will hear that: what has been told something yet will find out by itself.
+func (k *desk) tell(e plan.Effect) bool {
+	r := k.turns[e.ID]
+	if r == nil {
+		return false
+	}
+	select {
+	case r.turn <- e:
+		return true
+	default:
+		return false
+	}
+}
+
+// tellNext has the first of those placed again that are to be.
+func (k *desk) tellNext() {
+	for len(k.again) > 0 && !k.tell(plan.Effect{Kind: plan.Reconsider, ID: k.again[0]}) {
+		k.again = k.again[1:]
+	}
+}
+
+// placed takes note that a job is not to be placed again any more: it has been,
+// or is gone.
+func (k *desk) placed(id string) {
+	if len(k.again) == 0 {
+		return
+	}
+	first := k.again[0] == id
+	k.again = slices.DeleteFunc(k.again, func(other string) bool { return other == id })
+	if first {
+		k.tellNext()
 	}
 }
 
@@ -160,6 +196,10 @@ func (r *run) place(j job.Job, candidates []job.Candidate) (p plan.Placement, er
 			delete(r.desk.turns, j.ID)
 		}
 		r.carryOut(ctx, p.Effects)
+		r.desk.placed(j.ID)
+		if r.desk.reported { // it may have changed since the job has looked
+			r.look(ctx)
+		}
 	})
 	if gone != nil {
 		return p, gone
@@ -172,6 +212,7 @@ func (r *run) ended(o plan.Outcome) {
 	_ = r.desk.do(func(ctx context.Context, now time.Time) { // fails if nobody is there to care
 		delete(r.desk.turns, r.job.ID)
 		r.carryOut(ctx, r.desk.plan.Ended(now, r.job.ID, o))
+		r.desk.placed(r.job.ID)
 	})
 }
 
@@ -208,43 +249,22 @@ func (d *Dispatcher) unload(ctx context.Context, id, model string) {
 	})
 }
 
-// watch tells when the tier changes. The nil watch sees nothing.
-type watch struct {
-	events chan struct{}
-	cancel context.CancelFunc
-	ended  chan struct{}
-}
-
-func watchTier(ctx context.Context, tiers Tiers) *watch {
-	ctx, cancel := context.WithCancel(ctx)
-	w := &watch{events: make(chan struct{}, 1), cancel: cancel, ended: make(chan struct{})}
-	go func() {
-		defer close(w.ended)
+// watchTier tells when the tier changes, until ctx is done. Between changes it
+// wakes only for what wakes whoever reports them.
+func (d *Dispatcher) watchTier(ctx context.Context) <-chan struct{} {
+	events := make(chan struct{}, 1)
+	d.errands.Go(func() {
 		var last tracker.Snapshot
-		for s := range tiers.Watch(ctx) {
+		for s := range d.Tiers.Watch(ctx) {
 			if s.Tier == last.Tier && s.Supply.Discharging == last.Supply.Discharging && s.Reported == last.Reported {
 				continue
 			}
 			last = s
 			select {
-			case w.events <- struct{}{}:
+			case events <- struct{}{}:
 			default:
 			}
 		}
-	}()
-	return w
-}
-
-func (w *watch) changed() <-chan struct{} {
-	if w == nil {
-		return nil
-	}
-	return w.events
-}
-
-func (w *watch) stop() {
-	if w != nil {
-		w.cancel()
-		<-w.ended
-	}
+	})
+	return events
 }

@@ -121,7 +121,7 @@ type Dispatcher struct {
 	settings latest.Value[*Settings]
 	lines    *lines
 	desk     *desk
-	errands  sync.WaitGroup // what is asked of servers beside jobs
+	errands  sync.WaitGroup // of the desk: watching the tier, and what is asked of servers beside jobs
 
 	mu      sync.Mutex // guards the following
 	running map[*run]context.CancelCauseFunc

@@ -137,6 +137,69 @@ func TestAGPUIsLetGoWhenThePlugIsPulled(t *testing.T) {
 	})
 }
 
+func TestOnTheLastTiersWhatCostsNothingGoesSooner(t *testing.T) {
+	scenario(t, nil, func(t *testing.T, r *rig) {
+		expect(t, r, on("igpu"), "ollama-igpu")
+		time.Sleep(20 * time.Minute)
+		if got := r.igpu.lets(); len(got) > 0 {
+			t.Errorf("after 20 minutes on battery it lets go of %q", got)
+		}
+		r.supply(t, 15)
+		synctest.Wait()
+		if got := r.igpu.lets(); len(got) != 1 {
+			t.Errorf("on a low battery it lets go of %q", got)
+		}
+	})
+}
+
+// TestWhoCameFirstHasTheFirstChoice has many jobs wait for line power, and
+// looks who is first in the line of the one backend that they may run on.
+func TestWhoCameFirstHasTheFirstChoice(t *testing.T) {
+	scenario(t, nil, func(t *testing.T, r *rig) {
+		r.supply(t, 15)
+		var jobs sync.WaitGroup
+		for i := range 20 {
+			j := on("npu")
+			j.Class, j.ID = job.Background, string(rune('a'+i))
+			jobs.Go(func() {
+				if err := r.Run(t.Context(), j, new(sink)); err != nil {
+					t.Error(err)
+				}
+			})
+			synctest.Wait()
+		}
+		r.supply(t, 80)
+		jobs.Wait()
+		order := ""
+		for _, j := range r.npu.jobs {
+			order += j.ID
+		}
+		if order != "abcdefghijklmnopqrst" {
+			t.Errorf("they ran in the order %s", order)
+		}
+	})
+}
+
+// TestWhoeverIsPlacedAgainSeesWhatIsThereNow has a job wait on a low battery
+// for an hour, in which its server loses the model.
+func TestWhoeverIsPlacedAgainSeesWhatIsThereNow(t *testing.T) {
+	scenario(t, nil, func(t *testing.T, r *rig) {
+		r.supply(t, 15)
+		j := chat()
+		j.Class = job.Background
+		s, done := new(sink), make(chan error, 1)
+		go func() { done <- r.Run(t.Context(), j, s) }()
+		time.Sleep(time.Hour)
+		r.npu.mu.Lock()
+		r.npu.models = nil
+		r.npu.mu.Unlock()
+		r.supply(t, 80)
+		if err := <-done; err != nil || !slices.Equal(s.routed, []string{"ollama-igpu"}) {
+			t.Errorf("it went to %v, %v", s.routed, err)
+		}
+	})
+}
+
 func TestNobodyRunsWithoutADesk(t *testing.T) {
 	scenario(t, nil, func(t *testing.T, r *rig) {
 		r.stop()

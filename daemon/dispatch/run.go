@@ -67,14 +67,14 @@ func (r *run) run(ctx context.Context) error {
 // slot returns the backend that the job may begin on now, which may take until
 // its turn comes, or the tier lets it run.
 func (r *run) slot(ctx context.Context) (backend.Backend, error) {
-	for searched, waited := false, false; ; {
+	for searched, told := false, plan.Reconsider; ; {
 		r.now = r.Tiers.Look(ctx)
 		var backends backend.Snapshot
 		switch {
 		case r.mustWait(): // nobody need be asked for it
 		case searched:
 			backends = r.Backends.Search(ctx)
-		case waited || len(r.failures) > 0:
+		case told == plan.Start || len(r.failures) > 0:
 			backends = r.Backends.Current()
 		default:
 			backends = r.Backends.Wanted(ctx)
@@ -84,10 +84,9 @@ func (r *run) slot(ctx context.Context) (backend.Backend, error) {
 		case err == nil && p.Started:
 			return r.begin(backends, p)
 		case err == nil:
-			if err := r.wait(ctx, p); err != nil {
+			if told, err = r.wait(ctx, p); err != nil {
 				return backend.Backend{}, err
 			}
-			waited = true
 		case ctx.Err() != nil:
 			return backend.Backend{}, context.Cause(ctx)
 		case !searched && !errors.Is(err, job.Busy):
@@ -111,24 +110,24 @@ func (r *run) begin(backends backend.Snapshot, p plan.Placement) (backend.Backen
 	return b, nil
 }
 
-// wait returns when the job is to be placed again.
-func (r *run) wait(ctx context.Context, p plan.Placement) error {
+// wait returns when the job is to be placed again, and why.
+func (r *run) wait(ctx context.Context, p plan.Placement) (told plan.EffectKind, err error) {
 	select {
-	case <-r.turn:
+	case e := <-r.turn:
 		r.settings = r.Dispatcher.settings.Current()
-		return nil
+		return e.Kind, nil
 	case <-ctx.Done():
 	}
 	r.ended(plan.Outcome{Failed: true})
 	why := context.Cause(ctx)
 	var passed *job.Error
 	if !errors.As(why, &passed) || passed.Code != job.DeadlinePassed {
-		return why
+		return told, why
 	}
 	if p.Decision.Backend == "" {
-		return job.Errorf(job.DeadlinePassed, "%s, waiting for a better tier than %v", passed.Detail, r.now.Tier)
+		return told, job.Errorf(job.DeadlinePassed, "%s, waiting for a better tier than %v", passed.Detail, r.now.Tier)
 	}
-	return job.Errorf(job.DeadlinePassed, "%s, waiting in line for %s", passed.Detail, p.Decision.Backend)
+	return told, job.Errorf(job.DeadlinePassed, "%s, waiting in line for %s", passed.Detail, p.Decision.Backend)
 }
 
 func (r *run) mustWait() bool {
