@@ -38,6 +38,7 @@ type server struct {
 	script script
 	jobs   []job.Job
 	pings  int
+	check  func(job.Job) // whether a job may be here, if set
 
 	unloaded []string
 }
@@ -70,6 +71,9 @@ func (s *server) Stream(ctx context.Context, j job.Job, begin func(job.Head) err
 	s.jobs = append(s.jobs, j)
 	down, script := s.down, s.script
 	s.mu.Unlock()
+	if s.check != nil {
+		s.check(j)
+	}
 	if down {
 		return &job.Error{Code: job.BackendFailed, Err: errRefused}
 	}
@@ -156,6 +160,8 @@ type rig struct {
 	reads                  atomic.Int32
 	looks                  atomic.Int32 // at the tier
 	slots                  int          // of each backend
+	veto                   bool         // devices get hot
+	heat                   *heat        // nil if they do not
 	stop                   func()       // the desk
 
 	mu      sync.Mutex
@@ -213,8 +219,13 @@ func newRig(t *testing.T, change func(*rig)) *rig {
 	go func() { defer close(ended); _ = r.tiers.Run(ctx) }()
 	t.Cleanup(func() { cancel(); <-ended; r.backends.Close() })
 	r.supply(t, 80)
+	var backends dispatch.Backends = r.backends
+	if r.veto {
+		r.heat = &heat{Backends: r.backends, hot: make(map[power.DeviceClass]bool)}
+		backends = r.heat
+	}
 	r.Dispatcher = dispatch.New(dispatch.Parts{
-		Tiers: looked{r.tiers, &r.looks}, Backends: r.backends, Meter: meter.New(meter.Options{}), Ledger: r, Log: log,
+		Tiers: looked{r.tiers, &r.looks}, Backends: backends, Meter: meter.New(meter.Options{}), Ledger: r, Log: log,
 	}, gpuAsleep())
 	driven := make(chan struct{})
 	desk, leave := context.WithCancel(ctx)

@@ -4,14 +4,17 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/joulemux/joulemux/daemon/backend"
 	"github.com/joulemux/joulemux/daemon/dispatch"
 	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/daemon/route"
+	"github.com/joulemux/joulemux/power"
 )
 
 // ends counts how a job ended, as its client sees it.
@@ -62,51 +65,175 @@ func erratic(r *rand.Rand) script {
 	}
 }
 
+// guest is a job that may come at random, and its client.
+type guest struct {
+	job.Job
+	comes, leaves time.Duration
+	ends
+}
+
+func someone(r *rand.Rand) *guest {
+	g := &guest{Job: chat(), comes: time.Duration(r.IntN(60)) * time.Second, leaves: time.Duration(1+r.IntN(200)) * time.Second}
+	g.Target = []string{"", "", "", "nvidia", "npu", "igpu"}[r.IntN(6)]
+	g.Class = []job.Class{job.Interactive, job.Interactive, job.Background}[r.IntN(3)]
+	g.LatencyCritical, g.PreferPowerEfficiency = r.IntN(4) == 0, r.IntN(4) == 0
+	g.Deadline = time.Duration(r.IntN(3)) * 20 * time.Second
+	if r.IntN(3) == 0 {
+		g.MaxPower = power.Watts(20 * float64(1+r.IntN(3)))
+	}
+	if r.IntN(3) == 0 {
+		g.MaxLatency = time.Duration(1+r.IntN(10)) * time.Second
+	}
+	return g
+}
+
+// run runs the guest's job, and checks how it ends.
+func (g *guest) run(t *testing.T, h *rig) {
+	t.Helper()
+	time.Sleep(g.comes)
+	ctx, cancel := context.WithTimeout(t.Context(), g.leaves)
+	defer cancel()
+	err := h.Run(ctx, g.Job, &g.ends)
+	var typed *job.Error
+	switch {
+	case err == nil && g.last != 1:
+		t.Errorf("ended well with %d last chunks", g.last)
+	case err != nil && g.last != 0:
+		t.Errorf("a last chunk, and then %v", err)
+	case err != nil && !errors.As(err, &typed):
+		t.Errorf("the error %v has no type", err)
+	case g.begun > 1 || g.after:
+		t.Errorf("begun %d times, more after the end: %v", g.begun, g.after)
+	}
+}
+
+// permitted says by which constraint a job may not be on a backend of that
+// class now, or "". The servers have all models loaded, and priors.
+func (r *rig) permitted(class power.DeviceClass, j job.Job) string {
+	rules := gpuAsleep().Rules
+	tier := r.tiers.Current().Tier
+	rule := rules.For(tier)
+	named := j.Target == string(class)
+	profile := backend.Prior(class)
+	switch {
+	case j.Target != "" && !named:
+		return "it is not the target"
+	case j.Class == job.Background && rule.Background != route.Run:
+		return "no background job runs"
+	case class.Discrete() && rule.DiscreteGPU == route.Never:
+		return "no GPU runs"
+	case class.Discrete() && rule.DiscreteGPU != route.Always && !named && !(j.LatencyCritical && rule.DiscreteGPU == route.LatencyCritical):
+		return "the GPU is for others"
+	case j.MaxPower > 0 && profile.Draw > j.MaxPower:
+		return "it draws too much"
+	case j.MaxLatency > 0 && time.Since(j.Arrived)+profile.FirstToken > j.MaxLatency:
+		return "it is too late"
+	case r.heat.has(class):
+		return "it is too hot"
+	default:
+		return ""
+	}
+}
+
+// heat is which devices are too hot, as its owner marks them.
+type heat struct {
+	dispatch.Backends
+	mu  sync.Mutex
+	hot map[power.DeviceClass]bool
+}
+
+func (h *heat) set(c power.DeviceClass, hot bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.hot[c] = hot
+}
+
+func (h *heat) has(c power.DeviceClass) bool {
+	if h == nil {
+		return false
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.hot[c]
+}
+
+func (h *heat) mark(s backend.Snapshot) backend.Snapshot {
+	marked := slices.Clone(s)
+	for i := range marked {
+		if h.has(marked[i].Class) {
+			marked[i].Vetoed = "too hot"
+		}
+	}
+	return marked
+}
+
+func (h *heat) Wanted(ctx context.Context) backend.Snapshot { return h.mark(h.Backends.Wanted(ctx)) }
+
+func (h *heat) Search(ctx context.Context) backend.Snapshot { return h.mark(h.Backends.Search(ctx)) }
+func (h *heat) Current() backend.Snapshot                   { return h.mark(h.Backends.Current()) }
+
+// weather changes the tier and the heat at random, at moments at which nothing
+// else happens.
+func (r *rig) weather(ctx context.Context, t *testing.T, random *rand.Rand) {
+	t.Helper()
+	for {
+		select {
+		case <-time.After(time.Duration(1+random.IntN(15))*time.Second + time.Millisecond):
+		case <-ctx.Done():
+			return
+		}
+		if random.IntN(3) == 0 {
+			r.heat.set([]power.DeviceClass{power.NPU, power.IntegratedGPU, power.CPU}[random.IntN(3)], random.IntN(2) == 0)
+			continue
+		}
+		s := power.Supply{Source: "upower", Battery: true, Discharging: random.IntN(4) > 0, Charge: power.Charge(random.IntN(100))}
+		if r.tiers.Supply(ctx, s) != nil {
+			return
+		}
+	}
+}
+
 // TestEveryJobEndsExactlyOnce runs jobs on servers that fail at random, with
-// clients that leave at random and a daemon that stops in the midst of it.
+// clients that leave at random and a daemon that stops in the midst of it,
+// while the tier changes and devices get hot. And wherever a job is sent, at
+// first and in fallback, it may be there at that moment.
 func TestEveryJobEndsExactlyOnce(t *testing.T) {
 	for seed := range uint64(40) {
 		synctest.Test(t, func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 1))
 			h := newRig(t, func(h *rig) {
-				for _, s := range []*server{h.npu, h.igpu, h.nvidia, h.cpu} {
+				h.veto = true
+				for class, s := range map[power.DeviceClass]*server{power.NPU: h.npu, power.IntegratedGPU: h.igpu, power.NVIDIA: h.nvidia, power.CPU: h.cpu} {
 					s.script = erratic(rand.New(rand.NewPCG(seed, r.Uint64())))
+					s.check = func(j job.Job) {
+						if why := h.permitted(class, j); why != "" {
+							t.Errorf("seed %d: on %v a job is sent to the %s, where %s: %+v", seed, h.tiers.Current().Tier, class, why, j.Annotations)
+						}
+					}
 				}
 			})
 			var jobs sync.WaitGroup
-			var attempts atomic.Int64
-			for range 30 {
-				leaves, starts := time.Duration(1+r.IntN(200))*time.Second, time.Duration(r.IntN(60))*time.Second
-				deadline := time.Duration(r.IntN(3)) * 20 * time.Second
-				jobs.Go(func() {
-					time.Sleep(starts)
-					ctx, cancel := context.WithTimeout(t.Context(), leaves)
-					defer cancel()
-					j := chat()
-					j.Deadline = deadline
-					var client ends
-					err := h.Run(ctx, j, &client)
-					attempts.Add(int64(len(client.routed)))
-					var typed *job.Error
-					switch {
-					case err == nil && client.last != 1:
-						t.Errorf("seed %d: ended well with %d last chunks", seed, client.last)
-					case err != nil && client.last != 0:
-						t.Errorf("seed %d: a last chunk, and then %v", seed, err)
-					case err != nil && !errors.As(err, &typed):
-						t.Errorf("seed %d: the error %v has no type", seed, err)
-					case client.begun > 1 || client.after:
-						t.Errorf("seed %d: begun %d times, more after the end: %v", seed, client.begun, client.after)
-					}
-				})
+			guests := make([]*guest, 30)
+			for i := range guests {
+				guests[i] = someone(r)
+				jobs.Go(func() { guests[i].run(t, h) })
 			}
+			ctx, cancel := context.WithCancel(t.Context())
+			var changes sync.WaitGroup
+			changes.Go(func() { h.weather(ctx, t, rand.New(rand.NewPCG(seed, 2))) })
 			time.AfterFunc(time.Duration(30+r.IntN(60))*time.Second, h.Stop)
 			jobs.Wait()
+			cancel()
+			changes.Wait()
+			attempts := 0
+			for _, g := range guests {
+				attempts += len(g.routed)
+			}
 			if n := h.Running(); n != 0 {
 				t.Errorf("seed %d: %d jobs never ended", seed, n)
 			}
-			if n := len(h.entries); n != int(attempts.Load()) {
-				t.Errorf("seed %d: the ledger has %d attempts of %d", seed, n, attempts.Load())
+			if n := len(h.entries); n != attempts {
+				t.Errorf("seed %d: the ledger has %d attempts of %d", seed, n, attempts)
 			}
 		})
 	}
