@@ -228,12 +228,14 @@ func (r *run) observe() {
 	}
 }
 
-// switchLine has line power come or go.
+// switchLine has line power come or go. What it did while the machine was
+// suspended is seen when it wakes up, all at once.
 func (r *run) switchLine() {
-	if r.result.Battery > 0 {
-		r.supply.onLine = r.trace.Line[r.switches].On
+	for line := r.trace.Line; r.switches < len(line) && r.trace.awake(line[r.switches].At) <= r.now; r.switches++ {
+		if r.result.Battery > 0 {
+			r.supply.onLine = line[r.switches].On
+		}
 	}
-	r.switches++
 	r.observe()
 }
 
@@ -351,6 +353,7 @@ func (r *run) begin(id, device string, keepAlive *time.Duration) {
 		if keepAlive != nil {
 			keep = *keepAlive
 		}
+		j.onBattery = r.supply.onBattery()
 		p.begin(j, keep, r.now)
 	}
 }
@@ -370,7 +373,7 @@ func (r *run) phaseOver(p *place) {
 // ended tells of a job that is over.
 func (r *run) ended(p *place, j *Job) {
 	delete(r.open, j.ID)
-	r.figures.learn(j, p.Device, r.supply.onBattery(), r.clock())
+	r.figures.learn(j, p.Device, r.clock())
 	u := job.Usage{
 		PromptTokens: j.Prompt, Tokens: j.Output,
 		Prefill: p.Prefilling(j.Prompt), Decode: p.Decoding(j.Output),

@@ -88,13 +88,13 @@ func inWatts(p job.Profile) job.Profile {
 
 // learn takes in a job that was answered, as the daemon's meter and ledger
 // would.
-func (f *figures) learn(j *Job, d *Device, onBattery bool, now time.Time) {
+func (f *figures) learn(j *Job, d *Device, now time.Time) {
 	f.used[d.ID] = true
-	j.Predicted = f.predicted(j, d, onBattery)
+	j.Predicted = f.predicted(j, d)
 	off := math.Exp(f.options.Noise*f.noise.NormFloat64() - f.options.Noise*f.options.Noise/2)
 	j.Measured = power.Joules(j.Energy.Joules() * off)
 	e := ledger.Entry{
-		Ended: now, Backend: d.ID, Model: model, Hardware: d.Class, OnBattery: onBattery,
+		Ended: now, Backend: d.ID, Model: model, Hardware: d.Class, OnBattery: j.onBattery,
 		PromptTokens: j.Prompt, Tokens: j.Output,
 		Prefill: d.Prefilling(j.Prompt), Decode: d.Decoding(j.Output),
 		FirstToken: j.FirstToken - j.Started, Total: j.Ended - j.Started,
@@ -103,12 +103,12 @@ func (f *figures) learn(j *Job, d *Device, onBattery bool, now time.Time) {
 	if j.Loaded {
 		e.Load, e.Cost.Load = d.Load, power.Joules(d.LoadEnergy().Joules()*off)
 	}
-	at := figure{d.ID, onBattery}
+	at := figure{d.ID, j.onBattery}
 	f.learned[at] = f.learned[at].With(e)
 }
 
 // predicted is what the figures say that a job takes whose length is known.
-func (f *figures) predicted(j *Job, d *Device, onBattery bool) power.Energy {
-	c := job.Candidate{Profile: f.profile(d, onBattery), Model: &job.Model{Size: modelSize, Resident: !j.Loaded}}
+func (f *figures) predicted(j *Job, d *Device) power.Energy {
+	c := job.Candidate{Profile: f.profile(d, j.onBattery), Model: &job.Model{Size: modelSize, Resident: !j.Loaded}}
 	return c.Estimate(&job.Job{Kind: job.Generate, PromptBytes: j.Prompt * bytesPerToken}, float64(j.Output)).Energy
 }

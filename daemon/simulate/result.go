@@ -66,6 +66,9 @@ type Job struct {
 	PutOff bool
 	Fate   Fate
 	Why    string // it was refused
+
+	// onBattery tells how the machine was powered when it began.
+	onBattery bool
 }
 
 // Late reports whether the last token came after it was due, if at all. What
