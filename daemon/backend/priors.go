@@ -32,8 +32,12 @@ func Prior(class power.DeviceClass) job.Profile {
 	return p
 }
 
-// profile returns what is known of a backend over what is assumed.
+// profile returns what is known of a backend over what is assumed. Where jobs
+// have shown what it needs, nothing has to be.
 func profile(known job.Profile, class power.DeviceClass) job.Profile {
+	if known.Samples > 0 {
+		return known
+	}
 	p := Prior(class)
 	if known.Draw > 0 {
 		p.Draw = known.Draw
