@@ -166,14 +166,19 @@ type rig struct {
 
 	mu      sync.Mutex
 	entries []ledger.Entry
-	learned map[string]ledger.Learned // by backend
+	learned map[string]ledger.Learned // by backend, on battery
+	onLine  map[string]ledger.Learned // and on line power
 	earlier []ledger.Entry            // of other days, the latest first
 }
 
-// Learned implements dispatch.Ledger, for the model m on battery.
+// Learned implements dispatch.Ledger, for the model m.
 func (r *rig) Learned(backend, model string, onBattery bool) (ledger.Learned, bool) {
-	l, known := r.learned[backend]
-	return l, known && onBattery && model == "m:latest"
+	all := r.onLine
+	if onBattery {
+		all = r.learned
+	}
+	l, known := all[backend]
+	return l, known && model == "m:latest"
 }
 
 // Answers implements dispatch.Ledger.

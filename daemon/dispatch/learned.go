@@ -3,6 +3,7 @@ package dispatch
 import (
 	"github.com/joulemux/joulemux/daemon/backend"
 	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/daemon/ledger"
 	"github.com/joulemux/joulemux/daemon/plan"
 	"github.com/joulemux/joulemux/power"
 )
@@ -17,9 +18,10 @@ func (d *Dispatcher) candidates(s *Settings, backends backend.Snapshot, model st
 	}
 	name := job.CanonicalModel(model)
 	for i := range list {
-		if l, known := d.Ledger.Learned(list[i].ID, name, onBattery); known {
-			list[i].Profile = plan.Learned(list[i].Profile, l)
-		}
+		c := &list[i]
+		c.Profile = plan.Known(c.Profile, onBattery, func(onBattery bool) (ledger.Learned, bool) {
+			return d.Ledger.Learned(c.ID, name, onBattery)
+		})
 	}
 	return list
 }

@@ -28,6 +28,11 @@ func taught(jobs int, perToken power.Energy, rate int) (l ledger.Learned) {
 	return l
 }
 
+func plugIn(t *testing.T, r *rig) {
+	t.Helper()
+	_ = r.tiers.Supply(t.Context(), power.Supply{Source: "upower"})
+}
+
 func TestWhatJobsTookStandsForWhatWasAssumed(t *testing.T) {
 	// On battery, by the priors: the igpu needs 119 J and 9.9 s, the npu 66 J and
 	// 21.9 s, and a second is worth 15 J.
@@ -49,7 +54,13 @@ func TestWhatJobsTookStandsForWhatWasAssumed(t *testing.T) {
 		},
 		"on line power other figures count": {
 			map[string]ledger.Learned{"ollama-nvidia": taught(3, 50*power.Joule, 20)},
-			func(t *testing.T, r *rig) { _ = r.tiers.Supply(t.Context(), power.Supply{Source: "upower"}) }, "ollama-nvidia", power.Estimated,
+			func(t *testing.T, r *rig) {
+				r.onLine = map[string]ledger.Learned{"ollama-nvidia": taught(3, power.Joule, 50)}
+				plugIn(t, r)
+			}, "ollama-nvidia", power.Derived,
+		},
+		"unless there are none yet": {
+			map[string]ledger.Learned{"ollama-nvidia": taught(3, 50*power.Joule, 20)}, plugIn, "ollama-igpu", power.Estimated,
 		},
 		"unless nothing is to be learned": {
 			map[string]ledger.Learned{"ollama-igpu": taught(3, 5*power.Joule, 20)},

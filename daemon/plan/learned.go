@@ -10,6 +10,18 @@ import (
 // assumed of a backend.
 const LeastSamples = 3
 
+// Known returns p with what was learned of a machine that is powered so, or
+// where that is too little, as it is not: clocks differ between battery and line
+// power, but assumptions are farther off.
+func Known(p job.Profile, onBattery bool, learned func(onBattery bool) (ledger.Learned, bool)) job.Profile {
+	for _, so := range []bool{!onBattery, onBattery} {
+		if l, known := learned(so); known {
+			p = Learned(p, l)
+		}
+	}
+	return p
+}
+
 // Learned returns p with every figure replaced that was learned from enough
 // jobs. What a backend draws stays as it is: a cap on power is about the device
 // and not about a job.

@@ -58,7 +58,10 @@ func (f *figures) candidate(p *place, onBattery bool) job.Candidate {
 func (f *figures) profile(d *Device, onBattery bool) job.Profile {
 	p := known(d)
 	if f.options.Figures == FiguresLearned {
-		p = plan.Learned(backend.Prior(d.Class), f.learned[figure{d.ID, onBattery}])
+		p = plan.Known(backend.Prior(d.Class), onBattery, func(onBattery bool) (ledger.Learned, bool) {
+			l, known := f.learned[figure{d.ID, onBattery}]
+			return l, known
+		})
 		if f.used[d.ID] {
 			p.HoldDraw = d.Hold // the meter has seen it in the job's tail
 		}
