@@ -10,6 +10,11 @@ import (
 // assumed of a backend.
 const LeastSamples = 3
 
+// leastLoads is the same for making the model resident. That is always as much
+// work, of which one sample tells enough; and it is rare, so that with three of
+// a discrete GPU half a day was predicted by assumptions.
+const leastLoads = 1
+
 // Known returns p with what was learned of a machine that is powered so, or
 // where that is too little, as it is not: clocks differ between battery and line
 // power, but assumptions are farther off.
@@ -36,7 +41,7 @@ func Learned(p job.Profile, l ledger.Learned) job.Profile {
 	if l.Overhead.Count() >= LeastSamples {
 		p.FirstToken = l.Overhead.Value()
 	}
-	if l.LoadTime.Count() >= LeastSamples {
+	if l.LoadTime.Count() >= leastLoads {
 		p.LoadTime = l.LoadTime.Value()
 	}
 	if p.Quality == power.None { // what runs elsewhere takes nothing here
@@ -48,7 +53,7 @@ func Learned(p job.Profile, l ledger.Learned) job.Profile {
 	if l.PromptEnergy.Count() >= LeastSamples {
 		p.PromptEnergy = l.PromptEnergy.Value()
 	}
-	if l.LoadEnergy.Count() >= LeastSamples {
+	if l.LoadEnergy.Count() >= leastLoads {
 		p.LoadEnergy = l.LoadEnergy.Value()
 	}
 	return p
