@@ -178,11 +178,11 @@ func (r *Result) BatteryUsed() float64 {
 }
 
 // Fit is R² of what was predicted of the energy of jobs against what was
-// measured, for the later half of them.
-func (r *Result) Fit() float64 {
+// measured, for those that were answered.
+func Fit(jobs []Job) float64 {
 	var predicted, measured []float64
-	for i := len(r.Jobs) / 2; i < len(r.Jobs); i++ {
-		if j := &r.Jobs[i]; j.Fate == Answered {
+	for i := range jobs {
+		if j := &jobs[i]; j.Fate == Answered {
 			predicted = append(predicted, j.Predicted.Joules())
 			measured = append(measured, j.Measured.Joules())
 		}
