@@ -160,9 +160,11 @@ type rig struct {
 	reads                  atomic.Int32
 	looks                  atomic.Int32 // at the tier
 	slots                  int          // of each backend
-	veto                   bool         // devices get hot
-	heat                   *heat        // nil if they do not
-	stop                   func()       // the desk
+	metered                meter.Options
+	meter                  *meter.Meter
+	veto                   bool   // devices get hot
+	heat                   *heat  // nil if they do not
+	stop                   func() // the desk
 
 	mu      sync.Mutex
 	entries []ledger.Entry
@@ -229,8 +231,10 @@ func newRig(t *testing.T, change func(*rig)) *rig {
 		r.heat = &heat{Backends: r.backends, hot: make(map[power.DeviceClass]bool)}
 		backends = r.heat
 	}
+	r.meter = meter.New(r.metered)
+	t.Cleanup(r.meter.Close)
 	r.Dispatcher = dispatch.New(dispatch.Parts{
-		Tiers: looked{r.tiers, &r.looks}, Backends: backends, Meter: meter.New(meter.Options{}), Ledger: r, Log: log,
+		Tiers: looked{r.tiers, &r.looks}, Backends: backends, Meter: r.meter, Ledger: r, Log: log,
 	}, gpuAsleep())
 	driven := make(chan struct{})
 	desk, leave := context.WithCancel(ctx)

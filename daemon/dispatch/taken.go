@@ -63,6 +63,7 @@ func (r *run) entry(t *taken, err error) ledger.Entry {
 		Load: t.usage.Load, Prefill: t.usage.Prefill, Decode: t.usage.Decode,
 		Total: t.ended.Sub(t.start), Cost: t.cost, Failed: failure(t, err),
 	}
+	e.Cost.Tail = t.span.Tail() // Where the client reads the end late, it has been told already.
 	if !t.first.IsZero() {
 		e.FirstToken = t.first.Sub(t.start)
 	}

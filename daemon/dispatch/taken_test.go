@@ -8,6 +8,7 @@ import (
 
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/power"
+	"github.com/joulemux/joulemux/power/meter"
 )
 
 func TestTheLedgerHasEveryAttempt(t *testing.T) {
@@ -57,4 +58,40 @@ func TestTheLedgerHasWhatWasGivenUp(t *testing.T) {
 			}
 		})
 	}
+}
+
+// warming is a processor that draws 5 W, and from a time on 20 W more.
+type warming struct{ begun, from time.Time }
+
+func (warming) Domain() power.Domain {
+	return power.Domain{Name: "package-0", Scope: power.ScopePackage, Source: "rapl", Cumulative: true}
+}
+
+func (w warming) Read(context.Context) (power.Reading, error) {
+	now := time.Now()
+	energy := (5 * power.Watt).For(now.Sub(w.begun)) + (20 * power.Watt).For(max(0, now.Sub(w.from)))
+	return power.Reading{At: now, Energy: energy}, nil
+}
+
+func TestTheLedgerHasTheTailOfAnAnswerThatIsReadLate(t *testing.T) {
+	sensor := func(r *rig) {
+		r.metered.Sensors = []meter.Sensor{warming{time.Now(), time.Now().Add(10 * time.Second)}}
+	}
+	scenario(t, sensor, func(t *testing.T, r *rig) {
+		r.meter.Start(t.Context())
+		<-time.After(10 * time.Second)
+		s := new(sink)
+		s.chunk = func(context.Context) error {
+			if s.report != nil {
+				<-time.After(time.Minute)
+			}
+			return nil
+		}
+		if err := r.Run(t.Context(), chat(), s); err != nil {
+			t.Fatal(err)
+		}
+		if c := r.entries[0].Cost; c.Tail != 40*power.Joule {
+			t.Errorf("it has a tail of %v", c.Tail)
+		}
+	})
 }

@@ -176,6 +176,11 @@ func (f *file) write(p *pending, changed map[subject]Learned, keep Keep) error {
 }
 
 func (f *file) writeAll(p *pending, changed map[subject]Learned) error {
+	for id, tail := range p.tails { // of jobs that are there already, and of none that comes now
+		if err := f.tail(id, tail); err != nil {
+			return err
+		}
+	}
 	for _, e := range p.entries {
 		if err := f.do(insertJob, jobValues(e)...); err != nil {
 			return err
@@ -183,11 +188,6 @@ func (f *file) writeAll(p *pending, changed map[subject]Learned) error {
 	}
 	for a, s := range p.sums {
 		if err := f.add(a, s); err != nil {
-			return err
-		}
-	}
-	for id, tail := range p.tails {
-		if err := f.tail(id, tail); err != nil {
 			return err
 		}
 	}

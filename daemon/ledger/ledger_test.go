@@ -293,6 +293,16 @@ func TestATailIsAddedOnce(t *testing.T) {
 	}
 }
 
+func TestATailToldBeforeItsJobIsNoNews(t *testing.T) {
+	l := run(t, t.TempDir(), forever())
+	l.Tail("a", 20*power.Joule)
+	l.Record(but(func(e *Entry) { e.Cost.Tail = 50 * power.Joule }))
+	l.flush(t)
+	if got := l.totals(t, Everything)[0].Measured; got.Tail != 50*power.Joule {
+		t.Errorf("the sum is %+v", got)
+	}
+}
+
 func TestALongIdIsFoundAgain(t *testing.T) {
 	l := run(t, t.TempDir(), forever())
 	long := strings.Repeat("id", maxWord)

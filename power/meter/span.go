@@ -81,6 +81,14 @@ func (s *Span) End(ctx context.Context, load time.Duration) power.Cost {
 	return s.cost(load)
 }
 
+// Tail returns what the job has made its devices take after its end, as far as
+// that is known by now.
+func (s *Span) Tail() power.Energy {
+	s.meter.mu.Lock()
+	defer s.meter.mu.Unlock()
+	return s.tailSoFar
+}
+
 // apart reports whether the job's device has an account of its own beside the
 // one of the processor, which then sees only what the processor does for it.
 func (s *Span) apart(d power.Domain) bool {
