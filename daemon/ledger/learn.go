@@ -92,6 +92,10 @@ const (
 	// learnCoverage is the least part of a job's time that sensors must have
 	// seen.
 	learnCoverage = 0.9
+	// learnUncertainty is by how much of it the energy may be off at the most.
+	// That leaves room for an idle draw that is not known, and none for a job of
+	// which others have been told most.
+	learnUncertainty = 0.75
 	// learnLoad is what a backend says it took to load a model at the least
 	// when it did load one. Ollama tells some tens of milliseconds for a model
 	// that was resident.
@@ -106,7 +110,7 @@ func (l Learned) With(e Entry) Learned {
 	}
 	l = l.withTimes(e)
 	measured := e.Cost.Quality == power.Measured || e.Cost.Quality == power.Derived
-	if measured && e.Cost.Coverage >= learnCoverage {
+	if measured && e.Cost.Coverage >= learnCoverage && e.Cost.Uncertainty <= learnUncertainty {
 		l = l.withEnergy(e)
 	}
 	return l
@@ -128,7 +132,10 @@ func (l Learned) withTimes(e Entry) Learned {
 	return l
 }
 
+// withEnergy learns from the energy as it is told: what was learned goes out in
+// predictions, and who compares two of them would find a finer figure there.
 func (l Learned) withEnergy(e Entry) Learned {
+	e.Cost = e.Cost.Told()
 	if e.Load >= learnLoad && e.Cost.Load > 0 {
 		l.LoadEnergy = l.LoadEnergy.With(e.Cost.Load, e.Ended)
 	}

@@ -70,6 +70,8 @@ func TestOnlyWhatIsKnownTeaches(t *testing.T) {
 		{"nor does what is unknown", but(func(e *Entry) { e.Cost.Quality = power.Unknown }), false, true},
 		{"nor what was spent elsewhere", but(func(e *Entry) { e.Cost.Quality = power.None }), false, true},
 		{"nor sensors that missed a part", but(func(e *Entry) { e.Cost.Coverage = 0.89 }), false, true},
+		{"nor what may as well be another's", but(func(e *Entry) { e.Cost.Uncertainty = 0.9 }), false, true},
+		{"an idle draw that nobody knows does no such harm", but(func(e *Entry) { e.Cost.Uncertainty = 0.6 }), true, true},
 		{"a part that is small enough may be missing", but(func(e *Entry) { e.Cost.Coverage = 0.9 }), true, true},
 		{"too short an answer teaches no rate", but(func(e *Entry) { e.Tokens = 7 }), false, false},
 		{"eight tokens are enough", but(func(e *Entry) { e.Tokens = 8 }), true, true},
@@ -90,6 +92,13 @@ func TestOnlyWhatIsKnownTeaches(t *testing.T) {
 	}
 }
 
+func TestWhatIsLearnedTellsNoMoreThanWhatIsTold(t *testing.T) {
+	finer := but(func(e *Entry) { e.Cost.Energy, e.Cost.Load = e.Cost.Energy-54_321, e.Cost.Load-12_345 })
+	if got, want := (Learned{}).With(finer), (Learned{}).With(answer()); got != want {
+		t.Errorf("learned %+v, and %+v from what callers cannot tell from it", got, want)
+	}
+}
+
 func TestAnEmbeddingIsAllReading(t *testing.T) {
 	l := Learned{}.With(but(func(e *Entry) { e.Tokens, e.Decode, e.Prefill = 0, 0, 0 }))
 	if got, want := l.PromptEnergy.Value(), 90*power.Joule/50; got != want {
@@ -107,8 +116,8 @@ func TestAResidentModelTeachesNoLoading(t *testing.T) {
 func TestReadingAndWritingTakeWhatTheJobTook(t *testing.T) {
 	check := func(joules, load, prefill, decode uint16, prompt, tokens uint8) bool {
 		e := but(func(e *Entry) {
-			e.Cost.Load = power.Energy(load) * power.Joule / 100
-			e.Cost.Energy = e.Cost.Load + power.Energy(joules)*power.Joule/100
+			e.Cost.Load = power.Energy(load) * power.Joule / 10
+			e.Cost.Energy = e.Cost.Load + power.Energy(joules)*power.Joule/10
 			e.Prefill, e.Decode = time.Duration(1+prefill)*time.Millisecond, time.Duration(1+decode)*time.Millisecond
 			e.PromptTokens, e.Tokens = learnTokens+int(prompt), learnTokens+int(tokens)
 		})
