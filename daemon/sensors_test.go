@@ -38,7 +38,7 @@ func startNewcomer(t *testing.T, m *powertest.Machine, socket string) *newcomer 
 func (n *newcomer) job(t *testing.T) {
 	t.Helper()
 	n.finder.looked = time.Now().Add(-seldom)
-	n.Begin(t.Context(), meter.Work{Class: power.CPU}).End(t.Context(), 0)
+	n.Begin(t.Context(), meter.Work{Class: power.CPU}).End(t.Context(), 0, 0)
 }
 
 func TestSensorsThatComeAfterTheDaemon(t *testing.T) {
@@ -50,7 +50,7 @@ func TestSensorsThatComeAfterTheDaemon(t *testing.T) {
 	n.Chmod(counter, 0o444)
 	n.Set("sys/bus/pci/devices/0000:2f:00.0/class", "0x030000\n")
 	n.Set("sys/bus/pci/devices/0000:2f:00.0/vendor", "0x10de\n")
-	n.Begin(t.Context(), meter.Work{Class: power.CPU}).End(t.Context(), 0)
+	n.Begin(t.Context(), meter.Work{Class: power.CPU}).End(t.Context(), 0, 0)
 	if n.Reads("package-0") {
 		t.Error("it looks for every job")
 	}

@@ -49,7 +49,11 @@ func (t *taken) end(ctx context.Context, u job.Usage) {
 		return
 	}
 	t.over, t.usage = true, u
-	t.cost, t.ended = t.span.End(ctx, u.Load), time.Now()
+	worked := u.Load + u.Prefill + u.Decode
+	if u.Decode == 0 { // it does not tell
+		worked = 0
+	}
+	t.cost, t.ended = t.span.End(ctx, u.Load, worked), time.Now()
 }
 
 // entry is what the ledger is to keep of an attempt that ended with err.

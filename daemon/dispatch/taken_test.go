@@ -3,6 +3,7 @@ package dispatch_test
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"time"
 
@@ -92,6 +93,37 @@ func TestTheLedgerHasTheTailOfAnAnswerThatIsReadLate(t *testing.T) {
 		}
 		if c := r.entries[0].Cost; c.Tail != 40*power.Joule {
 			t.Errorf("it has a tail of %v", c.Tail)
+		}
+	})
+}
+
+func TestAnswersThatStoodInOurLineAreMeasured(t *testing.T) {
+	sensor := func(r *rig) {
+		r.metered.Sensors = []meter.Sensor{warming{time.Now(), time.Now().Add(10 * time.Second)}}
+		r.igpu.script = func(ctx context.Context, begin func(job.Head) error, emit func(job.Chunk) error) error {
+			<-time.After(3 * time.Second) // and then all of it
+			return errors.Join(begin(job.Head{Status: 200}), emit(job.Chunk{Text: "Hello", Last: true}))
+		}
+	}
+	scenario(t, sensor, func(t *testing.T, r *rig) {
+		r.meter.Start(t.Context())
+		<-time.After(10 * time.Second)
+		var jobs sync.WaitGroup
+		for range 3 {
+			jobs.Go(func() {
+				j := chat()
+				j.Stream, j.Target = false, "ollama-igpu"
+				_ = r.Run(t.Context(), j, new(sink))
+			})
+		}
+		jobs.Wait()
+		for _, e := range r.entries {
+			if c := e.Cost; c.Quality != power.Measured || c.Shared != 1 || c.Energy != 60*power.Joule {
+				t.Errorf("%s is told %v, shared by %d", e.ID, c, c.Shared)
+			}
+		}
+		if len(r.entries) != 3 {
+			t.Errorf("there are %d entries", len(r.entries))
 		}
 	})
 }

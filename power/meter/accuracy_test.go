@@ -55,7 +55,7 @@ func newTrial(seed uint64, foreign float64) *trial {
 		}
 		t.apply()
 		pass(time.Duration(10+t.r.IntN(50)) * time.Second)
-		t.meter.Begin(context.Background(), work(power.CPU)).End(context.Background(), 0)
+		t.meter.Begin(context.Background(), work(power.CPU)).End(context.Background(), 0, 0)
 		pass(5 * time.Second)
 	}
 	t.foreign = foreign
@@ -100,7 +100,7 @@ func (t *trial) run(d time.Duration, classes ...power.DeviceClass) []*trialJob {
 	}
 	t.pass(d)
 	for _, j := range list {
-		j.cost = j.span.End(context.Background(), 0)
+		j.cost = j.span.End(context.Background(), 0, 0)
 		for i, other := range t.jobs {
 			if other == j {
 				t.jobs = append(t.jobs[:i], t.jobs[i+1:]...)

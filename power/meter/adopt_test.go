@@ -20,7 +20,7 @@ func TestSensorThatComesLaterTellsOfTheNextJob(t *testing.T) {
 			t.Error("a job changes its sensors on the way")
 		}
 		pass(2 * time.Second)
-		if c := s.End(context.Background(), 0); c.Quality != power.Estimated {
+		if c := s.End(context.Background(), 0, 0); c.Quality != power.Estimated {
 			t.Errorf("without sensors it took %+v", c)
 		}
 		if !meter.Adopt(context.Background(), m.options().Sensors) || !meter.Reads("package-0") {

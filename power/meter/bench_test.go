@@ -43,7 +43,7 @@ func BenchmarkJob(b *testing.B) {
 			for b.Loop() {
 				s := m.Begin(context.Background(), meter.Work{ID: "j", Backend: "b", Class: power.CPU, Draw: power.Watt})
 				s.Tokens(context.Background(), 1)
-				s.End(context.Background(), 0)
+				s.End(context.Background(), 0, 0)
 			}
 		})
 	}

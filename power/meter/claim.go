@@ -13,11 +13,28 @@ import (
 // undivided. If it shows a token, it is taken to have stood in line. If it ends
 // without one, it was worked on all the same, and has what it claims of those
 // that are still under way. What the others have been told stays: then it is not
-// certain what the job took.
+// certain what either took. Of the time before its backend began to work on it,
+// if that tells, the job has nothing to claim.
 type claim struct {
-	energy []power.Energy // by account
-	worked time.Duration
-	among  int // jobs, at most
+	energy       []power.Energy // by account
+	worked       time.Duration
+	among        int       // jobs, at most
+	since, until time.Time // it is about
+}
+
+// begin leaves of the claim what is of the time from then on.
+func (c *claim) begin(from time.Time) {
+	if !from.After(c.since) {
+		return
+	}
+	part := 0.0
+	if from.Before(c.until) {
+		part = c.until.Sub(from).Seconds() / c.until.Sub(c.since).Seconds()
+	}
+	for i := range c.energy {
+		c.energy[i] = power.Energy(part * float64(c.energy[i]))
+	}
+	c.worked = time.Duration(part * float64(c.worked))
 }
 
 // waiting returns how many jobs divide what the member's backend takes, and
@@ -63,16 +80,12 @@ func (s *Span) claimOn(other *Span) *claim {
 }
 
 // renounce gives up all claims: the job has begun to write.
-func (s *Span) renounce() {
-	s.claims = nil
-	for i := range s.parts {
-		s.parts[i].lost = 0
-	}
-}
+func (s *Span) renounce() { s.claims, s.late = nil, nil }
 
 // enforce takes what the job claims, from jobs that are under way.
-func (s *Span) enforce() {
+func (s *Span) enforce(from time.Time) {
 	for other, c := range s.claims {
+		c.begin(from)
 		for i, e := range c.energy {
 			if e <= 0 {
 				continue
@@ -86,28 +99,39 @@ func (s *Span) enforce() {
 	s.claims = nil
 }
 
-// lose gives up what the job claims of one that ends.
+// lose notes that what the job claims of one that ends comes too late.
 func (s *Span) lose(other *Span) {
 	c := s.claims[other]
 	if c == nil {
 		return
 	}
 	for i, e := range c.energy {
-		s.parts[i].lost += e
-		other.parts[i].contested = other.parts[i].contested || e > 0
+		other.parts[i].contested += e
 	}
+	s.late = append(s.late, c)
 	delete(s.claims, other)
 }
 
 // conclude ends a job's claims and those of others on it. One of which nobody waits
 // for the answer any more enforces none: it may have left the line.
-func (m *Meter) conclude(s *Span, answered bool) {
+func (m *Meter) conclude(s *Span, answered bool, worked time.Duration) {
+	from := s.begun
+	if worked > 0 {
+		from = later(from, s.ended.Add(-worked))
+	}
 	if answered {
-		s.enforce()
+		s.enforce(from)
 	}
 	for other := range s.claims {
 		s.lose(other)
 	}
+	for _, c := range s.late {
+		c.begin(from)
+		for i, e := range c.energy {
+			s.parts[i].lost += e
+		}
+	}
+	s.late = nil
 	for _, other := range m.jobs {
 		other.lose(s)
 	}

@@ -31,7 +31,7 @@ func TestABackendIsBilledOnceHoweverManyAsk(t *testing.T) {
 					s.Tokens(context.Background(), 1)
 					pass(100 * time.Millisecond)
 				}
-				c := s.End(context.Background(), 0)
+				c := s.End(context.Background(), 0, 0)
 				if !near(c.Energy, 56*power.Joule) {
 					t.Errorf("with %v job %d is told %v", domains, i, c)
 				}
@@ -58,7 +58,7 @@ func TestWhoWritesMoreTakesMore(t *testing.T) {
 			b.Tokens(context.Background(), 1)
 			pass(100 * time.Millisecond)
 		}
-		first, second := a.End(context.Background(), 0), b.End(context.Background(), 0)
+		first, second := a.End(context.Background(), 0, 0), b.End(context.Background(), 0, 0)
 		if !near(first.Energy, 200*power.Joule) || !near(second.Energy, 100*power.Joule) || first.Quality != power.Derived || first.Shared != 2 {
 			t.Errorf("%+v and %+v", first, second)
 		}
@@ -91,9 +91,9 @@ func beside(ctx context.Context, domains []power.Domain, apart bool, ends ...str
 		}
 		switch end {
 		case "streaming":
-			streaming = s.End(context.Background(), 0)
+			streaming = s.End(context.Background(), 0, 0)
 		case "undivided":
-			undivided = u.End(ctx, 0)
+			undivided = u.End(ctx, 0, 0)
 		}
 	}
 	return streaming, undivided
@@ -167,12 +167,81 @@ func TestUndividedAnswersThatEndBeforeOlderOnesAreNotForNothing(t *testing.T) {
 		a, b := meter.Begin(context.Background(), work(power.CPU)), meter.Begin(context.Background(), work(power.CPU))
 		pass(3 * time.Second)
 		for _, s := range []*Span{a, b} {
-			if c := s.End(context.Background(), 0); !near(c.Energy, 30*power.Joule) || c.Quality != power.Derived || c.Shared != 3 {
+			if c := s.End(context.Background(), 0, 0); !near(c.Energy, 30*power.Joule) || c.Quality != power.Derived || c.Shared != 3 {
 				t.Errorf("it is told %+v", c)
 			}
 		}
-		if c := older.End(context.Background(), time.Second); !near(c.Energy, 60*power.Joule) || !near(c.Load, 30*power.Joule) {
+		if c := older.End(context.Background(), time.Second, 0); !near(c.Energy, 60*power.Joule) || !near(c.Load, 30*power.Joule) {
 			t.Errorf("the older one is told %v, of which loading took %v", c, c.Load)
+		}
+	})
+}
+
+func TestAnUndividedAnswerIsCertainOfTheTimeThatItsBackendTells(t *testing.T) {
+	for _, c := range []struct {
+		rule   string
+		worked time.Duration // on the second, as is told at its end
+		check  func(first, second power.Cost) bool
+	}{
+		{
+			"it was worked on after the other one", 5 * time.Second,
+			func(_, second power.Cost) bool {
+				return second.Quality == power.Measured && second.Uncertainty < sharingError
+			},
+		},
+		{
+			"it was worked on beside it for a while", 7500 * time.Millisecond,
+			func(_, second power.Cost) bool {
+				return second.Quality == power.Derived && second.Uncertainty > 0.2 && second.Uncertainty < 0.3
+			},
+		},
+		{
+			"it was worked on all the time", 10 * time.Second,
+			func(_, second power.Cost) bool { return second.Quality == power.Derived && second.Uncertainty > 0.5 },
+		},
+		{
+			"that is not told", 0,
+			func(_, second power.Cost) bool { return second.Quality == power.Derived && second.Uncertainty > 0.5 },
+		},
+		{
+			"what the first was told may be the second's", 10 * time.Second,
+			func(first, _ power.Cost) bool { return first.Quality == power.Derived && first.Uncertainty > 0.5 },
+		},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			m := newMachine(pkg)
+			meter := New(m.options())
+			defer meter.Close()
+			m.draws("package-0", 4*power.Watt)
+			learn(meter)
+			m.draws("package-0", 34*power.Watt)
+			a, b := meter.Begin(context.Background(), work(power.CPU)), meter.Begin(context.Background(), work(power.CPU))
+			pass(5 * time.Second)
+			first := a.End(context.Background(), 0, 5*time.Second)
+			pass(5 * time.Second)
+			second := b.End(context.Background(), 0, c.worked)
+			if !near(first.Energy, 150*power.Joule) || !near(second.Energy, 150*power.Joule) || !c.check(first, second) {
+				t.Errorf("%s: they are told %+v and %+v", c.rule, first, second)
+			}
+		})
+	}
+}
+
+func TestAnUndividedAnswerTakesNothingOfTheTimeBeforeItWasWorkedOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(pkg)
+		meter := New(m.options())
+		defer meter.Close()
+		m.draws("package-0", 4*power.Watt)
+		learn(meter)
+		m.draws("package-0", 34*power.Watt)
+		long, short := meter.Begin(context.Background(), work(power.CPU)), meter.Begin(context.Background(), work(power.CPU))
+		pass(10 * time.Second)
+		if c := short.End(context.Background(), 0, 2*time.Second); !near(c.Energy, 30*power.Joule) {
+			t.Errorf("it is told %+v", c)
+		}
+		if c := long.End(context.Background(), 0, 10*time.Second); !near(c.Energy, 270*power.Joule) {
+			t.Errorf("the one beside it is told %+v", c)
 		}
 	})
 }
@@ -188,10 +257,10 @@ func TestWhoStoodInLineIsCertainOfItsOwn(t *testing.T) {
 		first, second := meter.Begin(context.Background(), work(power.CPU)), meter.Begin(context.Background(), work(power.CPU))
 		first.Tokens(context.Background(), 1)
 		pass(5 * time.Second)
-		first.End(context.Background(), 0)
+		first.End(context.Background(), 0, 0)
 		second.Tokens(context.Background(), 1)
 		pass(5 * time.Second)
-		if c := second.End(context.Background(), 0); !near(c.Energy, 150*power.Joule) || c.Quality != power.Measured || c.Uncertainty >= sharingError {
+		if c := second.End(context.Background(), 0, 0); !near(c.Energy, 150*power.Joule) || c.Quality != power.Measured || c.Uncertainty >= sharingError {
 			t.Errorf("it is told %+v", c)
 		}
 	})
@@ -215,10 +284,10 @@ func TestWhoBeginsToWriteClaimsNothingFromBefore(t *testing.T) {
 		for _, s := range []*Span{first, second} {
 			s.Tokens(context.Background(), 1)
 		}
-		if c := second.End(context.Background(), 0); !near(c.Energy, 30*power.Joule) {
+		if c := second.End(context.Background(), 0, 0); !near(c.Energy, 30*power.Joule) {
 			t.Errorf("it is told %+v", c)
 		}
-		if c := first.End(context.Background(), 0); !near(c.Energy, 180*power.Joule) {
+		if c := first.End(context.Background(), 0, 0); !near(c.Energy, 180*power.Joule) {
 			t.Errorf("the one before it is told %+v", c)
 		}
 	})

@@ -41,7 +41,7 @@ func play(seed uint64, steps int, ticks time.Duration, calm bool) *scene {
 	}
 	pass(time.Minute)                                                // the tail, and a pause
 	for _, c := range []power.DeviceClass{power.NVIDIA, power.NPU} { // all that was counted is divided
-		s.meter.Begin(context.Background(), work(c)).End(context.Background(), 0)
+		s.meter.Begin(context.Background(), work(c)).End(context.Background(), 0, 0)
 	}
 	s.meter.Close()
 	return s
@@ -73,7 +73,7 @@ func (s *scene) end() {
 	if s.r.IntN(4) == 0 {
 		cancel() // nobody waits for the answer
 	}
-	s.open[i].End(ctx, time.Duration(s.r.Int64N(int64(time.Second))))
+	s.open[i].End(ctx, time.Duration(s.r.Int64N(int64(time.Second))), time.Duration(s.r.Int64N(int64(time.Minute))))
 	cancel()
 	s.done = append(s.done, s.open[i])
 	for _, p := range s.open[i].parts {
@@ -311,7 +311,7 @@ func TestARailIsWithinItsPackageOnlyWhileThatIsCounted(t *testing.T) {
 				pass(4 * time.Second)
 			}
 			m.fail(false)
-			cost := s.End(context.Background(), 0)
+			cost := s.End(context.Background(), 0, 0)
 			var rail, sum power.Energy
 			for _, b := range meter.Balances() {
 				sum += b.Counted

@@ -198,7 +198,7 @@ func (m *Meter) first(ctx context.Context, s *Span) {
 }
 
 // end closes a job's span, even if its client is gone.
-func (m *Meter) end(ctx context.Context, s *Span) {
+func (m *Meter) end(ctx context.Context, s *Span, worked time.Duration) {
 	if s.work.Class == power.Cloud {
 		s.ended = time.Now()
 		return
@@ -208,7 +208,7 @@ func (m *Meter) end(ctx context.Context, s *Span) {
 		s.ended = now
 		m.jobs = slices.DeleteFunc(m.jobs, func(j *Span) bool { return j == s })
 		m.turn(now)
-		m.conclude(s, answered)
+		m.conclude(s, answered, worked)
 		if len(m.jobs) == 0 {
 			m.now.after = s
 		}

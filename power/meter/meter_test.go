@@ -27,7 +27,7 @@ func (m *machine) job(meter *Meter, c power.DeviceClass, p power.Power, d time.D
 	pass(d / 2)
 	s.Tokens(context.Background(), 1)
 	pass(d - d/2)
-	return s.End(context.Background(), 0)
+	return s.End(context.Background(), 0, 0)
 }
 
 func TestCostOfAJob(t *testing.T) {
@@ -158,7 +158,7 @@ func TestWhatWasLearnedStandsForWhatIsAssumed(t *testing.T) {
 		w.Learned = 17 * power.Watt
 		s := meter.Begin(context.Background(), w)
 		pass(2 * time.Second)
-		if c := s.End(context.Background(), 0); c.Energy != 34*power.Joule || c.Quality != power.Estimated || c.Source != "17.0 W learned x 2.00 s" {
+		if c := s.End(context.Background(), 0, 0); c.Energy != 34*power.Joule || c.Quality != power.Estimated || c.Source != "17.0 W learned x 2.00 s" {
 			t.Errorf("%+v", c)
 		}
 	})
@@ -181,7 +181,7 @@ func TestLoadAndTailAreApart(t *testing.T) {
 		pass(time.Second)
 		s.Tokens(context.Background(), 1)
 		pass(4 * time.Second)
-		c := s.End(context.Background(), 5*time.Second)
+		c := s.End(context.Background(), 5*time.Second, 0)
 		if !near(c.Load, 50*power.Joule) || !near(c.Energy, 50*power.Joule+150*power.Joule) {
 			t.Errorf("%v, of which loading took %v", c, c.Load)
 		}
@@ -228,7 +228,7 @@ func TestASensorThatHasToBeStartedLosesNoPause(t *testing.T) {
 		m.draws("package-0", 24*power.Watt)
 		s.Tokens(context.Background(), 1)
 		pass(10 * time.Second)
-		c := s.End(context.Background(), 0)
+		c := s.End(context.Background(), 0, 0)
 		if b := meter.Balances()[0]; b.IdleDraw < 3*power.Watt || b.IdleDraw > 5*power.Watt || b.Idle < 236*power.Joule {
 			t.Errorf("of the pause it knows %+v", b)
 		}
@@ -254,7 +254,7 @@ func TestARailSaysNoMoreThanItsPackageHas(t *testing.T) {
 		m.draws("npu", 8*power.Watt) // two sensors need not agree
 		s := meter.Begin(context.Background(), work(power.NPU))
 		pass(10 * time.Second)
-		c := s.End(context.Background(), 0)
+		c := s.End(context.Background(), 0, 0)
 		sum := power.Energy(0)
 		for _, b := range meter.Balances() {
 			sum += b.Counted
@@ -278,7 +278,7 @@ func TestBrokenSensorsDoNotStopAJob(t *testing.T) {
 			m.fail(broken)
 			pass(4 * time.Second)
 		}
-		c := s.End(context.Background(), 0)
+		c := s.End(context.Background(), 0, 0)
 		if c.Quality != power.Measured || c.Coverage < 0.5 || c.Coverage > 0.75 {
 			t.Errorf("%+v", c)
 		}
@@ -356,7 +356,7 @@ func TestATickThatIsLateDoesNotEndATail(t *testing.T) {
 		s := meter.Begin(context.Background(), work(power.CPU))
 		m.draws("package-0", 24*power.Watt)
 		pass(990 * time.Millisecond)
-		s.End(context.Background(), 0) // while it reads the sensor, the tick comes and waits
+		s.End(context.Background(), 0, 0) // while it reads the sensor, the tick comes and waits
 		pass(5 * time.Second)
 		if got := tails["cpu"]; !near(got, 40*power.Joule) {
 			t.Errorf("the tail is %v", got)
@@ -377,7 +377,7 @@ func TestAShortLoadIsToldByTimeAlone(t *testing.T) {
 			m.draws("package-0", 10*power.Watt)
 			s.Tokens(context.Background(), 1)
 			pass(950 * time.Millisecond)
-			c := s.End(context.Background(), load)
+			c := s.End(context.Background(), load, 0)
 			if want := power.Energy(float64(c.Energy) * load.Seconds()); !near(c.Load, want) {
 				t.Errorf("of %v, loading for %v took %v", c, load, c.Load)
 			}
@@ -396,7 +396,7 @@ func TestAMomentThatWasSeenOfALongJobIsNotTold(t *testing.T) {
 		s.Tokens(context.Background(), 1)
 		m.fail(true)
 		pass(5 * time.Second)
-		if c := s.End(context.Background(), 0); c.Quality != power.Estimated {
+		if c := s.End(context.Background(), 0, 0); c.Quality != power.Estimated {
 			t.Errorf("it is told %+v", c)
 		}
 	})
@@ -419,7 +419,7 @@ func TestAServerThatWasStartedAnewMakesNothingBackground(t *testing.T) {
 		m.cpu.anew("cpu")
 		m.cpu.works("cpu", 4)
 		pass(5 * time.Second)
-		c := s.End(context.Background(), 0)
+		c := s.End(context.Background(), 0, 0)
 		if b := meter.Balances()[0]; !near(c.Energy, 200*power.Joule) || b.Background != 0 {
 			t.Errorf("the job is told %v, and %v are said to be others'", c, b.Background)
 		}
@@ -445,7 +445,7 @@ func TestATailThatIsCutOffAtOnceIsToldWithTheNext(t *testing.T) {
 			w.ID = id
 			s := meter.Begin(context.Background(), w)
 			pass(time.Second)
-			s.End(context.Background(), 0)
+			s.End(context.Background(), 0, 0)
 			pass(100 * time.Millisecond) // is too short to tell
 		}
 		pass(5 * time.Second)
@@ -475,7 +475,7 @@ func TestAJobThatShowsNoTokenForHoursTakesNoMoreMemory(t *testing.T) {
 			t.Errorf("the job keeps %d intervals", kept)
 		}
 		pass(time.Minute)
-		c := s.End(context.Background(), 20*time.Minute)
+		c := s.End(context.Background(), 20*time.Minute, 0)
 		if !near(c.Energy, 12_000*power.Joule+73_800*power.Joule) || c.Load < 11_880*power.Joule || c.Load > 12_500*power.Joule {
 			t.Errorf("it is told %v, of which loading took %v", c, c.Load)
 		}
@@ -497,7 +497,7 @@ func TestAGapIsOneHoweverLongTheJob(t *testing.T) {
 			pass(time.Minute)
 			m.fail(false)
 		}
-		c := s.End(context.Background(), 0)
+		c := s.End(context.Background(), 0, 0)
 		if c.Coverage < 0.65 || c.Coverage > 0.67 || c.Energy < 23_700*power.Joule || c.Energy > 24_000*power.Joule {
 			t.Errorf("%+v", c)
 		}
@@ -534,7 +534,7 @@ func TestADiscreteGPUThatNeverSleepsHasAnIdleDraw(t *testing.T) {
 				m.draws("gpu", 55*power.Watt)
 				pass(10 * time.Second)
 				m.draws("gpu", 15*power.Watt)
-				return s.End(context.Background(), 0)
+				return s.End(context.Background(), 0, 0)
 			}
 			if first := gpuJob(); first.Uncertainty > idleError != !c.sleeps {
 				t.Errorf("%s: of the first it is told %+v", c.rule, first)

@@ -53,6 +53,9 @@ func (p *phase) close(now time.Time, from, to processors) {
 	}
 	claimable(p.members, func(holder int, c *claim, parts int) {
 		c.worked += worked(p.members[holder]) / time.Duration(parts)
+		if c.until = now; c.since.IsZero() {
+			c.since = p.start
+		}
 	})
 	elapsed, busy := to.at.Sub(from.at), to.busy-from.busy
 	if !from.known || !to.known || elapsed <= 0 || busy < 0 {

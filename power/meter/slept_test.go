@@ -72,7 +72,7 @@ func TestASuspendWhileASensorIsReadIsAGap(t *testing.T) {
 			pass(4900 * time.Millisecond)
 			sensor.dozes(when)
 			pass(5100 * time.Millisecond)
-			if c := s.End(context.Background(), 0); c.Energy > 200*power.Joule || c.Energy < 155*power.Joule || c.Coverage > 0.95 {
+			if c := s.End(context.Background(), 0, 0); c.Energy > 200*power.Joule || c.Energy < 155*power.Joule || c.Coverage > 0.95 {
 				t.Errorf("%s: the job is told %+v", when, c)
 			}
 		})

@@ -68,7 +68,7 @@ func TestASensorThatIsOnlyLookedAtRestsAfterwards(t *testing.T) {
 		if helped[0].rested.Load() > 0 || helped[1].rested.Load() == 0 {
 			t.Error("what a job needs was let go of, or what it does not was not")
 		}
-		s.End(context.Background(), 0)
+		s.End(context.Background(), 0, 0)
 		pass(tailTime + time.Second)
 		if helped[0].rested.Load() == 0 {
 			t.Error("after the tail of the job its sensor was not let go of")
@@ -104,12 +104,12 @@ func TestASensorThatAJobBeginsWithIsNotLetGoOf(t *testing.T) {
 		pass(100 * time.Millisecond)
 		begun := make(chan *Span)
 		time.AfterFunc(10*time.Millisecond, func() { begun <- meter.Begin(context.Background(), work(power.NVIDIA)) })
-		first.End(context.Background(), 0) // while the next one has it read
+		first.End(context.Background(), 0, 0) // while the next one has it read
 		next := <-begun
 		if n := gpu.rested.Load(); n > 0 {
 			t.Errorf("it was let go of %d times", n)
 		}
-		next.End(context.Background(), 0)
+		next.End(context.Background(), 0, 0)
 		if n := gpu.rested.Load(); n != 1 {
 			t.Errorf("after the last job it was let go of %d times", n)
 		}
@@ -126,11 +126,11 @@ func TestNobodyWaitsForASensorToBeLetGoOf(t *testing.T) {
 		gpu := meter.Begin(context.Background(), work(power.NVIDIA))
 		cpu := meter.Begin(context.Background(), work(power.CPU))
 		pass(time.Second)
-		go gpu.End(context.Background(), 0)
+		go gpu.End(context.Background(), 0, 0)
 		pass(time.Millisecond)
 		start := time.Now()
 		cpu.Tokens(context.Background(), 1)
-		cpu.End(context.Background(), 0)
+		cpu.End(context.Background(), 0, 0)
 		if waited := time.Since(start); waited > 0 {
 			t.Errorf("another job waited for %v", waited)
 		}

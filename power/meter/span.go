@@ -38,6 +38,7 @@ type Span struct {
 	parts        []part        // by account
 	tailSoFar    power.Energy
 	claims       map[*Span]*claim // on others, as long as it shows nothing
+	late         []*claim         // on those that have ended
 }
 
 // part is what a job took of one domain.
@@ -47,9 +48,8 @@ type part struct {
 	covered       time.Duration
 	shared        int // jobs, at most
 	// lost is what it had a claim to and others have been told, and contested
-	// says that others had a claim to a part of it.
-	lost      power.Energy
-	contested bool
+	// what it was told and others had a claim to.
+	lost, contested power.Energy
 	// reading is energy by time, until the first token: a part of it went into
 	// loading, and how long that took is told only at the end.
 	reading                        []interval
@@ -72,10 +72,11 @@ func (s *Span) Tokens(ctx context.Context, n int) {
 	}
 }
 
-// End closes the span and returns what the job took, of which load is how long
-// the backend spent on making the model resident.
-func (s *Span) End(ctx context.Context, load time.Duration) power.Cost {
-	s.meter.end(ctx, s)
+// End closes the span and returns what the job took. By the backend's own account,
+// which is zero where it gives none, it worked on the job until now for as long as
+// worked, and load of that was for making the model resident.
+func (s *Span) End(ctx context.Context, load, worked time.Duration) power.Cost {
+	s.meter.end(ctx, s, worked)
 	s.meter.mu.Lock()
 	defer s.meter.mu.Unlock()
 	return s.cost(load)
@@ -150,10 +151,18 @@ func (s *Span) measured(p part, window, load time.Duration) power.Cost {
 		Uncertainty: p.uncertainty(window),
 		Coverage:    min(p.covered.Seconds()/window.Seconds(), 1), Shared: p.shared,
 	}
-	if !p.domain.Cumulative || p.shared > 1 || p.lost > 0 {
+	if !p.domain.Cumulative || p.shared > 1 || p.doubt() > leastDoubt {
 		c.Quality = power.Derived
 	}
 	return c
+}
+
+// leastDoubt is as much as two clocks that disagree make of a job.
+const leastDoubt = 0.01
+
+// doubt returns what it may have too much or too little, as a part of it.
+func (p part) doubt() float64 {
+	return max(p.lost, p.contested).Joules() / max(p.energy, 1).Joules()
 }
 
 // loaded returns the energy of the first moments, for so long as load. If they,
@@ -195,8 +204,8 @@ func (p part) uncertainty(window time.Duration) float64 {
 		error   float64
 	}{
 		{!p.domain.Cumulative, samplingError},
-		{p.shared > 1 || p.contested, sharingError},
-		{p.lost > 0, p.lost.Joules() / max(p.energy, 1).Joules()},
+		{p.shared > 1, sharingError},
+		{true, p.doubt()},
 		{p.backgroundUnknown && p.domain.Scope == power.ScopePackage, backgroundError},
 		{p.idleUnknown, idleError},
 	} {
