@@ -127,8 +127,11 @@ func (s *scene) mishap() {
 	switch what {
 	case 0: // the counter starts again, as with a reload of its driver
 		r.offset = -float64(whole)
-	case 2:
-		s.suspended += time.Duration(s.r.IntN(100)) * time.Minute
+	case 2: // what is counted meanwhile is nobody's
+		s.suspended += time.Second + time.Duration(s.r.IntN(100))*time.Minute
+		for _, r := range s.rails {
+			r.offset += s.r.Float64() * float64(20*power.Joule)
+		}
 	case 3:
 		r.broken = !r.broken
 	case 5: // asleep, until somebody uses it
