@@ -184,7 +184,11 @@ func withoutMirrors(zones []zone) []zone {
 		}
 	}
 	return slices.DeleteFunc(zones, func(z zone) bool {
-		return slices.Contains(mirrors, z.domain.Name) || slices.Contains(mirrors, z.parent)
+		drop := slices.Contains(mirrors, z.domain.Name) || slices.Contains(mirrors, z.parent)
+		if drop {
+			z.Close()
+		}
+		return drop
 	})
 }
 

@@ -32,7 +32,10 @@ func Sensors(sys fs.FS) []*Sensor {
 // root may read.
 func Unreadable(sys fs.FS) []power.Domain {
 	rapl, closed := raplSensors(sys)
-	_, npu := npuSensors(sys, packageOf(rapl))
+	open, npu := npuSensors(sys, packageOf(rapl))
+	for _, s := range append(rapl, open...) {
+		s.Close()
+	}
 	return append(closed, npu...)
 }
 

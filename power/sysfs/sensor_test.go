@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -342,6 +343,43 @@ func BenchmarkRead(b *testing.B) {
 	for b.Loop() {
 		if _, err := sensors[0].Read(b.Context()); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// open lists the files of a folder that this process has open.
+func open(t *testing.T, folder string) (names []string) {
+	t.Helper()
+	const own = "/proc/self/fd"
+	entries, err := os.ReadDir(own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if name, err := os.Readlink(filepath.Join(own, e.Name())); err == nil && strings.HasPrefix(name, folder) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func TestNothingStaysOpenButWhatSensorsRead(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // It would close what is forgotten.
+	for _, machine := range []string{"arrow-lake", "desktop", "hawk-point", "strix"} {
+		folder := t.TempDir()
+		if err := powertest.Load(t, machine).WriteSys(folder); err != nil {
+			t.Fatal(err)
+		}
+		sys := os.DirFS(folder)
+		sysfs.Unreadable(sys)
+		if left := open(t, folder); len(left) > 0 {
+			t.Errorf("%s: to see what is unreadable leaves %q open", machine, left)
+		}
+		for _, s := range sysfs.Sensors(sys) {
+			s.Close()
+		}
+		if left := open(t, folder); len(left) > 0 {
+			t.Errorf("%s: %q is open for no sensor", machine, left)
 		}
 	}
 }
