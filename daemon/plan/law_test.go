@@ -23,15 +23,22 @@ type crowd struct {
 	waits   map[string]func(*job.Job)
 	runs    map[string]plan.Placement
 	ends    map[string]int
+	slots   int      // of each backend; they may become more
 	log     []string // every decision, to compare two runs
 }
 
 func newCrowd(t *testing.T, seed uint64) *crowd {
 	t.Helper()
-	return &crowd{
-		rig: newRig(t, power.Mains), rand: rand.New(rand.NewPCG(seed, 5)), now: at(0), arrived: make(map[string]time.Time),
+	c := &crowd{
+		rig: newRig(t, power.Mains), slots: 1, rand: rand.New(rand.NewPCG(seed, 5)), now: at(0), arrived: make(map[string]time.Time),
 		waits: make(map[string]func(*job.Job)), runs: make(map[string]plan.Placement), ends: make(map[string]int),
 	}
+	c.change = func(all []job.Candidate) {
+		for i := range all {
+			all[i].Slots = c.slots
+		}
+	}
+	return c
 }
 
 // wish is something that a client may want.
@@ -86,8 +93,8 @@ func (c *crowd) begin(id string, p plan.Placement) {
 		used[p.Decision.Backend]++
 	}
 	for backend, n := range used {
-		if n > 1 {
-			c.Fatalf("%s has one slot and %d jobs", backend, n)
+		if n > c.slots {
+			c.Fatalf("%s has %d slots and %d jobs", backend, c.slots, n)
 		}
 	}
 }
@@ -150,7 +157,9 @@ func (c *crowd) step(n int) {
 	case 7:
 		c.tier = power.Tiers()[c.rand.IntN(6)]
 		c.onBattery = c.tier.MoreCarefulThan(power.Mains)
-		c.carryOut(c.Tier(c.now, c.tier, c.onBattery))
+		if c.rand.IntN(2) == 0 { // else whoever is placed next tells
+			c.carryOut(c.Tier(c.now, c.tier, c.onBattery))
+		}
 	}
 }
 

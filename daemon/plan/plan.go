@@ -144,13 +144,22 @@ func (p *Plan) Weigh(now time.Time, ask *Ask) (route.Decision, error) {
 
 // Place decides where a job runs. It has a slot at once or waits, until an
 // effect tells otherwise; a job that waits is placed again when an effect asks
-// for it. A job that cannot run is not kept: the error says why. If the tier is
-// another than that which was told last, the effects are Tier's as well.
+// for it. A job that cannot run is not kept: the error says why. It may be the
+// first to tell of another tier, and there are effects of that even if it fails.
 func (p *Plan) Place(now time.Time, ask *Ask) (Placement, error) {
-	told := p.Tier(now, ask.Tier, ask.OnBattery)
-	told = slices.DeleteFunc(told, func(e Effect) bool { return e.ID == ask.Job.ID }) // which is being placed
+	changed := ask.Tier != p.tier || ask.OnBattery != p.onBattery
+	p.tier, p.onBattery = ask.Tier, ask.OnBattery
+	var news []Effect
+	if changed {
+		news = p.reconsiderWaiting(now)
+	}
 	placed, err := p.place(now, ask)
-	placed.Effects = append(told, placed.Effects...)
+	if changed { // what the job runs with stays; who is reconsidered may want what goes
+		news = append(p.letGo(now), news...)
+	}
+	placed.Effects = slices.DeleteFunc(append(news, placed.Effects...), func(e Effect) bool {
+		return e.ID == ask.Job.ID // which the placement tells
+	})
 	return placed, err
 }
 
@@ -158,7 +167,7 @@ func (p *Plan) place(now time.Time, ask *Ask) (Placement, error) {
 	was := p.jobs[ask.Job.ID]
 	if was != nil && was.started {
 		if !ask.vetoes(was.at.backend) && !was.tooLate(now) {
-			return Placement{Decision: was.decision, Started: true, KeepAlive: p.keepAlive(was)}, nil
+			return p.started(was), nil
 		}
 		// While it stood in line the device got too hot, or the time passed by
 		// when it had to begin: the slot is the next one's.
@@ -200,7 +209,14 @@ func (p *Plan) enter(now time.Time, j, was *placed) (Placement, error) {
 		return Placement{Decision: j.decision, Effects: more}, nil
 	}
 	p.begin(now, j)
-	return Placement{Decision: j.decision, Started: true, KeepAlive: p.keepAlive(j), Effects: more}, nil
+	placed := p.started(j)
+	placed.Effects = more
+	return placed, nil
+}
+
+// started is the placement of a job that has its slot.
+func (p *Plan) started(j *placed) Placement {
+	return Placement{Decision: j.decision, Started: true, KeepAlive: p.keepAlive(j)}
 }
 
 // vetoes reports whether a backend may be given no work now.

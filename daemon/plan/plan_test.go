@@ -419,3 +419,29 @@ func TestWhatWasReadIsNotReadAgain(t *testing.T) {
 		t.Error("what was unloaded remembers")
 	}
 }
+
+func TestAJobThatBringsAnotherTierIsNewsToAll(t *testing.T) {
+	r := newRig(t, power.Low)
+	r.place(0, "a", background)
+	r.tier, r.onBattery = power.Mains, false
+	p := r.place(1, "b", on("nvidia"))
+	if got := kinds(p.Effects); !p.Started || !slices.Equal(got, []string{"reconsider a"}) {
+		t.Errorf("one that waits for a better tier than low hears nothing of mains: %q", got)
+	}
+	r.Ended(at(2), "b", plan.Outcome{})
+	r.tier, r.onBattery = power.Battery, true
+	ask := r.ask("c", at(3), on("nowhere"))
+	refused, err := r.Place(at(3), ask)
+	if got := kinds(refused.Effects); err == nil || !slices.Contains(got, "unload nvidia") {
+		t.Errorf("what battery holds no longer stays: %q, %v", got, err)
+	}
+}
+
+func TestWhoIsPlacedAnewHearsNothingOfItself(t *testing.T) {
+	r := newRig(t, power.Low)
+	r.place(0, "a", background)
+	r.tier, r.onBattery = power.Mains, false
+	if p := r.place(1, "a", background); !p.Started || len(p.Effects) > 0 {
+		t.Errorf("it runs: %v, and then %q", p.Started, kinds(p.Effects))
+	}
+}
