@@ -161,6 +161,9 @@ func (c *crowd) step(n int) {
 			c.carryOut(c.Tier(c.now, c.tier, c.onBattery))
 		}
 	}
+	if c.rand.IntN(700) == 0 {
+		c.slots = min(c.slots+1, 3)
+	}
 }
 
 func (c *crowd) end(id string) {

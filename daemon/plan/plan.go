@@ -196,12 +196,17 @@ func (p *Plan) place(now time.Time, ask *Ask) (Placement, error) {
 func (p *Plan) enter(now time.Time, j, was *placed) (Placement, error) {
 	best := j.decision.Options[0].Candidate
 	more := p.start(now, p.queue.Slots(now, lineOf(best.ID, &j.job), best.Slots))
+	if was != nil && was.started { // it was the next for a slot that has just appeared
+		placed := p.started(was)
+		placed.Effects = more
+		return placed, nil
+	}
 	t := p.ticket(now, j)
 	var err error
 	if was != nil {
 		j.started = p.queue.Move(now, t)
 	} else if j.started, err = p.queue.Enter(now, t); err != nil {
-		return Placement{}, err
+		return Placement{Effects: more}, err
 	}
 	p.jobs[j.job.ID] = j
 	p.note(best, j)

@@ -445,3 +445,24 @@ func TestWhoIsPlacedAnewHearsNothingOfItself(t *testing.T) {
 		t.Errorf("it runs: %v, and then %q", p.Started, kinds(p.Effects))
 	}
 }
+
+func TestSlotsThatAppearAreForThoseWhoWait(t *testing.T) {
+	r := newRig(t, power.Low)
+	r.place(0, "a", on("npu"))
+	r.place(1, "b", on("npu"))
+	r.place(2, "c", on("npu"))
+	r.change = func(c []job.Candidate) { c[0].Slots = 2 }
+	// It finds out, as it is placed anew, and is the next itself.
+	p := r.place(3, "b", on("npu"))
+	if !p.Started || len(p.Effects) > 0 {
+		t.Errorf("it begins: %v, and then %q", p.Started, kinds(p.Effects))
+	}
+	r.change = func(c []job.Candidate) { c[0].Slots = 3 }
+	p = r.place(4, "d", on("npu"))
+	if got := kinds(p.Effects); p.Started || !slices.Equal(got, []string{"start cnpu"}) {
+		t.Errorf("the last to come begins: %v, and then %q", p.Started, got)
+	}
+	if got := kinds(r.Ended(at(5), "b", plan.Outcome{})); !slices.Equal(got, []string{"start dnpu"}) {
+		t.Errorf("when one ends: %q", got)
+	}
+}
