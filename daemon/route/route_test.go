@@ -2,7 +2,6 @@ package route_test
 
 import (
 	"errors"
-	"math/rand/v2"
 	"reflect"
 	"slices"
 	"strings"
@@ -210,14 +209,6 @@ func TestARefusalTellsWhenToAskAgain(t *testing.T) {
 	}
 }
 
-func TestARefusedBackgroundJobIsToldWhenToAskAgain(t *testing.T) {
-	_, err := decide(power.Critical, chat(background), laptop())
-	var e *job.Error
-	if !errors.As(err, &e) || e.Code != job.PowerPolicy || e.RetryAfter != 5*time.Minute {
-		t.Errorf("got %+v", err)
-	}
-}
-
 func TestAmongEqualsTheUserDecides(t *testing.T) {
 	candidates := laptop()[:2]
 	candidates[0].ID, candidates[1].ID = "a", "b"
@@ -304,112 +295,6 @@ func TestRefusals(t *testing.T) {
 		_, err := decide(c.tier, c.job, c.candidates)
 		if !errors.Is(err, c.code) || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: %v; want %s that says %q", c.what, err, c.code, c.says)
-		}
-	}
-}
-
-// randomJob and randomCandidates cover every constraint and every state.
-func randomJob(r *rand.Rand) job.Job {
-	j := job.Job{Kind: job.Chat, Model: "m", PromptBytes: r.IntN(20_000), MaxTokens: r.IntN(3) * 100}
-	j.Class = []job.Class{job.Interactive, job.Background}[r.IntN(2)]
-	j.Target = []string{"", "", "", "npu", "nvidia", "b2", "auto"}[r.IntN(7)]
-	j.LatencyCritical, j.PreferPowerEfficiency = r.IntN(3) == 0, r.IntN(3) == 0
-	if r.IntN(3) == 0 {
-		j.MaxPower = power.Watts(r.Float64() * 60)
-	}
-	if r.IntN(3) == 0 {
-		j.MaxLatency = time.Duration(r.IntN(5000)) * time.Millisecond
-	}
-	if r.IntN(2) == 0 {
-		j.Waited = time.Duration(r.IntN(5000)) * time.Millisecond
-	}
-	if r.IntN(3) == 0 {
-		j.Deadline = time.Duration(r.IntN(60)) * time.Second
-	}
-	return j
-}
-
-func randomCandidates(r *rand.Rand) []job.Candidate {
-	classes := []power.DeviceClass{power.NPU, power.IntegratedGPU, power.NVIDIA, power.DiscreteGPU, power.CPU, power.Cloud, power.Unclassified}
-	list := make([]job.Candidate, r.IntN(6))
-	for i := range list {
-		list[i] = job.Candidate{
-			ID: "b" + string(rune('0'+i)), Class: classes[r.IntN(len(classes))], Healthy: r.IntN(4) > 0, Priority: r.IntN(2),
-			Profile: job.Profile{
-				Draw: power.Watts(r.Float64() * 80), FirstToken: time.Duration(r.IntN(2000)) * time.Millisecond,
-				Decode: 1 + r.Float64()*80, Prefill: 10 + r.Float64()*800, LoadRate: 1e9,
-			},
-		}
-		if r.IntN(5) == 0 {
-			list[i].Suspect = "failed"
-		}
-		if r.IntN(5) > 0 {
-			list[i].Model = &job.Model{Name: "m", Size: int64(r.IntN(8)) * 1e9, Resident: r.IntN(2) == 0}
-		}
-	}
-	return list
-}
-
-func TestLaws(t *testing.T) {
-	r := rand.New(rand.NewPCG(3, 4))
-	rules := route.DefaultRules()
-	for range 20_000 {
-		tier, j, all := power.Tier(r.IntN(6)), randomJob(r), randomCandidates(r)
-		before := slices.Clone(all)
-		d, err := decideBy(&rules, tier, j, all)
-		if !reflect.DeepEqual(before, all) {
-			t.Fatal("the candidates were changed")
-		}
-		if again, err2 := decideBy(&rules, tier, j, all); !reflect.DeepEqual(d, again) || !reflect.DeepEqual(err, err2) {
-			t.Fatalf("the same inputs gave %+v, %v and %+v, %v", d, err, again, err2)
-		}
-		if err != nil {
-			var e *job.Error
-			if !errors.As(err, &e) {
-				t.Fatalf("%v is no *job.Error", err)
-			}
-			continue
-		}
-		if n := 1 + len(d.Alternatives()) + len(d.Refused()); n != len(all) {
-			t.Fatalf("of %d backends %d are accounted for: %+v", len(all), n, d)
-		}
-		for _, c := range all {
-			if c.ID == d.Backend || slices.Contains(d.Alternatives(), c.ID) {
-				checkFit(t, rules.For(tier), j, c)
-			}
-		}
-		checkLoserIrrelevant(t, rules, tier, j, all, d)
-	}
-}
-
-// checkFit holds a candidate that may run j to every constraint.
-func checkFit(t *testing.T, rule route.Rule, j job.Job, c job.Candidate) {
-	t.Helper()
-	e := c.Estimate(&j, j.Expected().Mean())
-	switch {
-	case !c.Healthy:
-		t.Fatalf("unhealthy: %+v", c)
-	case c.Model == nil:
-		t.Fatalf("without the model: %+v", c)
-	case j.MaxPower > 0 && e.Draw > j.MaxPower:
-		t.Fatalf("over %v: %+v", j.MaxPower, c)
-	case j.MaxLatency > 0 && j.Waited+e.FirstToken >= j.MaxLatency+time.Millisecond:
-		t.Fatalf("later than %v: %+v", j.MaxLatency, c)
-	case c.Class.Discrete() && rule.DiscreteGPU == route.Never:
-		t.Fatalf("a discrete GPU where none may run: %+v", c)
-	}
-}
-
-// checkLoserIrrelevant removes a loser and asks again.
-func checkLoserIrrelevant(t *testing.T, rules route.Rules, tier power.Tier, j job.Job, all []job.Candidate, d route.Decision) {
-	t.Helper()
-	for i, c := range all {
-		if c.ID == d.Backend {
-			continue
-		}
-		fewer := slices.Delete(slices.Clone(all), i, i+1)
-		if again, err := decideBy(&rules, tier, j, fewer); err != nil || again.Backend != d.Backend {
-			t.Fatalf("without %s the choice moves from %s to %s, %v", c.ID, d.Backend, again.Backend, err)
 		}
 	}
 }

@@ -137,7 +137,7 @@ func TestSensorThatIsNotReadyWhenOthersComeStillTellsOfThePause(t *testing.T) {
 		if draw, calm, _ := meter.accounts[1].idleDraw(); !near(power.Energy(draw), power.Energy(4*power.Watt)) || !calm {
 			t.Errorf("it is taken to draw %v, calm %v", draw, calm)
 		}
-		if c := s.End(context.Background(), 0); c.Coverage < 0.99 {
+		if c := s.End(context.Background(), 0, 0); c.Coverage < 0.99 {
 			t.Errorf("the job is told %+v", c)
 		}
 	})
