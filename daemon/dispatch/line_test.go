@@ -170,12 +170,12 @@ func TestWhoCameFirstHasTheFirstChoice(t *testing.T) {
 		}
 		r.supply(t, 80)
 		jobs.Wait()
-		order := ""
+		var order strings.Builder
 		for _, j := range r.npu.jobs {
-			order += j.ID
+			order.WriteString(j.ID)
 		}
-		if order != "abcdefghijklmnopqrst" {
-			t.Errorf("they ran in the order %s", order)
+		if order.String() != "abcdefghijklmnopqrst" {
+			t.Errorf("they ran in the order %s", order.String())
 		}
 	})
 }
