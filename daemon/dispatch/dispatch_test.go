@@ -41,11 +41,23 @@ type server struct {
 	check  func(job.Job) // whether a job may be here, if set
 
 	unloaded []string
+	probed   time.Duration // how long a probe takes
 }
 
 var errRefused = errors.New("connection refused")
 
+// slow has each probe take so long.
+func (s *server) slow(probe time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.probed = probe
+}
+
 func (s *server) Probe(ctx context.Context) (job.Facts, error) {
+	s.mu.Lock()
+	takes := s.probed
+	s.mu.Unlock()
+	time.Sleep(takes)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.down {
@@ -213,11 +225,7 @@ func newRig(t *testing.T, change func(*rig)) *rig {
 	r.backends = backend.New(
 		func(s backend.Spec) backend.Server { return servers[s.Class] },
 		func(s backend.Spec, _ job.Facts) power.DeviceClass { return s.Class }, log)
-	var specs []backend.Spec
-	for _, class := range []power.DeviceClass{power.NPU, power.IntegratedGPU, power.NVIDIA, power.CPU} {
-		specs = append(specs, backend.Spec{ID: "ollama-" + string(class), Type: "ollama", Class: class, Slots: r.slots, Endpoint: url.URL{Host: "127.0.0.1:1"}})
-	}
-	r.backends.Configure(specs)
+	r.configureBackends(power.NPU, power.IntegratedGPU, power.NVIDIA, power.CPU)
 	r.backends.Look(t.Context())
 	r.sys.Store(new(power.Supply))
 	r.tiers = tracker.New(power.DefaultPolicy(), power.PreferAuto, func() power.Supply { r.reads.Add(1); return *r.sys.Load() })
@@ -253,6 +261,15 @@ type looked struct {
 func (l looked) Look(ctx context.Context) tracker.Snapshot {
 	l.n.Add(1)
 	return l.Tiers.Look(ctx)
+}
+
+// configureBackends has one backend of each class.
+func (r *rig) configureBackends(classes ...power.DeviceClass) {
+	var specs []backend.Spec
+	for _, class := range classes {
+		specs = append(specs, backend.Spec{ID: "ollama-" + string(class), Type: "ollama", Class: class, Slots: r.slots, Endpoint: url.URL{Host: "127.0.0.1:1"}})
+	}
+	r.backends.Configure(specs)
 }
 
 // gpuAsleep are the default settings, but that on battery the discrete GPU is

@@ -208,3 +208,41 @@ func TestNobodyRunsWithoutADesk(t *testing.T) {
 		}
 	})
 }
+
+// begin begins a job, and returns where its end is told.
+func begin(t *testing.T, r *rig, j job.Job, s *sink) <-chan error {
+	done := make(chan error, 1)
+	go func() { done <- r.Run(t.Context(), j, s) }()
+	synctest.Wait()
+	return done
+}
+
+func TestWhoLookedBeforeTheTierChangedChangesItBackForNobody(t *testing.T) {
+	scenario(t, func(r *rig) { r.nvidia.script = answers(make([]string, 15)...) }, func(t *testing.T, r *rig) {
+		r.supply(t, 15)
+		j := on("nvidia")
+		j.Class = job.Background
+		waits := begin(t, r, j, new(sink))
+		time.Sleep(8 * time.Second)
+		runs := begin(t, r, on("nvidia"), new(sink))
+		time.Sleep(time.Second)
+		if err := r.tiers.Supply(t.Context(), power.Supply{Source: "upower"}); err != nil {
+			t.Fatal(err)
+		}
+		// Line power is mains once it has been steady for 3 s. Just before, a job
+		// comes for which servers are asked that have not been for 10 s.
+		time.Sleep(2900 * time.Millisecond)
+		r.npu.slow(140 * time.Millisecond)
+		if err := errors.Join(r.Run(t.Context(), on("npu"), new(sink)), <-runs); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-waits:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(time.Minute):
+			t.Error("on mains a job waits on for a better tier")
+		}
+	})
+}
