@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/joulemux/joulemux/daemon/backend"
@@ -21,7 +22,7 @@ type desk struct {
 	closed   chan struct{}
 
 	plan  *plan.Plan      // the following are the goroutine's
-	turns map[string]*run // by job
+	turns map[string]*run // by seat
 	// again are the jobs to be placed again, in their order: the first has been
 	// told, and the next is when that is done. So those who came first have the
 	// first choice.
@@ -187,13 +188,12 @@ func (k *desk) placed(id string) {
 
 // place asks the plan where the job runs.
 func (r *run) place(j job.Job, candidates []job.Candidate) (p plan.Placement, err error) {
-	ask := plan.Ask{Job: j, Candidates: candidates, Tier: r.now.Tier, OnBattery: r.now.Supply.Discharging}
 	gone := r.desk.do(func(ctx context.Context, now time.Time) {
+		j.ID = r.desk.seat(r)
+		ask := plan.Ask{Job: j, Candidates: candidates, Tier: r.now.Tier, OnBattery: r.now.Supply.Discharging}
 		p, err = r.desk.plan.Place(now, &ask)
-		if err == nil {
-			r.desk.turns[j.ID] = r
-		} else {
-			delete(r.desk.turns, j.ID)
+		if err != nil {
+			r.desk.rise(r)
 		}
 		r.carryOut(ctx, p.Effects)
 		r.desk.placed(j.ID)
@@ -207,12 +207,36 @@ func (r *run) place(j job.Job, candidates []job.Candidate) (p plan.Placement, er
 	return p, err
 }
 
-// ended tells the plan that the job has no place there any more.
+// seat returns the name of a job in the plan, which is its own unless another
+// has it: clients name jobs, and may repeat a request before it has ended.
+func (k *desk) seat(r *run) string {
+	if r.seat == "" {
+		r.seat = r.job.ID
+		for n := 2; k.turns[r.seat] != nil; n++ {
+			r.seat = r.job.ID + "." + strconv.Itoa(n)
+		}
+		k.turns[r.seat] = r
+	}
+	return r.seat
+}
+
+// rise ends that, and returns the name.
+func (k *desk) rise(r *run) string {
+	seat := r.seat
+	delete(k.turns, seat)
+	r.seat = ""
+	return seat
+}
+
+// ended tells the plan that the job has no place there any more, if it has one.
 func (r *run) ended(o plan.Outcome) {
+	if r.seat == "" {
+		return
+	}
 	_ = r.desk.do(func(ctx context.Context, now time.Time) { // fails if nobody is there to care
-		delete(r.desk.turns, r.job.ID)
-		r.carryOut(ctx, r.desk.plan.Ended(now, r.job.ID, o))
-		r.desk.placed(r.job.ID)
+		seat := r.desk.rise(r)
+		r.carryOut(ctx, r.desk.plan.Ended(now, seat, o))
+		r.desk.placed(seat)
 	})
 }
 

@@ -246,3 +246,20 @@ func TestWhoLookedBeforeTheTierChangedChangesItBackForNobody(t *testing.T) {
 		}
 	})
 }
+
+func TestJobsOfOneNameAreTwo(t *testing.T) {
+	scenario(t, nil, func(t *testing.T, r *rig) {
+		j := on("igpu")
+		j.ID = "again" // as clients name a request that they repeat
+		first, second := new(sink), new(sink)
+		one := begin(t, r, j, first)
+		two := begin(t, r, j, second)
+		if err := errors.Join(<-one, <-two); err != nil {
+			t.Fatal(err)
+		}
+		if second.report.FirstToken != 3*time.Second || second.report.ID != "again" {
+			t.Errorf("the second begins after %v as %s, the first takes 3 s", second.report.FirstToken, second.report.ID)
+		}
+		expect(t, r, j, "ollama-igpu")
+	})
+}

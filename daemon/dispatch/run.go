@@ -31,6 +31,8 @@ type run struct {
 	spent    power.Cost // by attempts that failed
 	begun    bool
 	turn     chan plan.Effect // what the plan has to say while the job waits
+	// seat is the job's name in the plan; "" while it has no place there.
+	seat string
 }
 
 // Failure is an attempt that did not answer.
