@@ -20,6 +20,7 @@ func (r *run) attempt(ctx context.Context, b backend.Backend, d route.Decision) 
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	took := r.take(ctx, b)
+	defer took.end(ctx, job.Usage{}) // if it panics
 	v := keepVigil(ctx, b.Server().Ping, r.limits(b), cancel)
 	r.lines.join(b.ID, v)
 	defer r.lines.leave(b.ID, v)

@@ -263,3 +263,20 @@ func TestJobsOfOneNameAreTwo(t *testing.T) {
 		expect(t, r, j, "ollama-igpu")
 	})
 }
+
+func TestAClientThatPanicsGivesItsSlotBack(t *testing.T) {
+	scenario(t, nil, func(t *testing.T, r *rig) {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Error("whoever called hears nothing of it")
+				}
+			}()
+			s := &sink{chunk: func(context.Context) error { panic("bang") }}
+			_ = r.Run(t.Context(), on("igpu"), s)
+		}()
+		j := on("igpu")
+		j.Deadline = time.Minute
+		expect(t, r, j, "ollama-igpu")
+	})
+}

@@ -49,6 +49,8 @@ func (r *run) run(ctx context.Context) error {
 	if most := r.settings.MaxPrompt; most > 0 && r.job.PromptBytes > most {
 		return job.Errorf(job.PromptTooLarge, "%d bytes of text, the limit is %d", r.job.PromptBytes, most)
 	}
+	// A sink or a server may panic, and whoever called may live on.
+	defer func() { r.ended(plan.Outcome{Failed: true}) }()
 	for {
 		b, err := r.slot(ctx)
 		if err != nil {
@@ -120,7 +122,6 @@ func (r *run) wait(ctx context.Context, p plan.Placement) (told plan.EffectKind,
 		return e.Kind, nil
 	case <-ctx.Done():
 	}
-	r.ended(plan.Outcome{Failed: true})
 	why := context.Cause(ctx)
 	var passed *job.Error
 	if !errors.As(why, &passed) || passed.Code != job.DeadlinePassed {
