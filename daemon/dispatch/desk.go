@@ -130,9 +130,12 @@ func (k *desk) do(f func(ctx context.Context, now time.Time)) error {
 		<-done
 		return nil
 	case <-k.closed:
-		return job.Errorf(job.Stopping, "")
+		return errClosed()
 	}
 }
+
+// errClosed is what jobs get where nobody says whose turn it is.
+func errClosed() error { return job.Errorf(job.Stopping, "") }
 
 // carryOut does what the plan asks for. Its context is Drive's.
 func (d *Dispatcher) carryOut(ctx context.Context, effects []plan.Effect) {

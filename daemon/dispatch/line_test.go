@@ -280,3 +280,23 @@ func TestAClientThatPanicsGivesItsSlotBack(t *testing.T) {
 		expect(t, r, j, "ollama-igpu")
 	})
 }
+
+func TestNobodyWaitsForADeskThatIsClosed(t *testing.T) {
+	scenario(t, func(r *rig) { r.igpu.script = silent(5 * time.Second) }, func(t *testing.T, r *rig) {
+		runs := begin(t, r, on("igpu"), new(sink))
+		waits := begin(t, r, on("igpu"), new(sink))
+		r.stop()
+		synctest.Wait()
+		select {
+		case err := <-waits:
+			if !errors.Is(err, job.Stopping) {
+				t.Error(err)
+			}
+		default:
+			t.Error("it waits for ever")
+		}
+		if err := <-runs; err != nil {
+			t.Error("one that is under way ends with ", err)
+		}
+	})
+}

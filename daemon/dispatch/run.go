@@ -120,6 +120,8 @@ func (r *run) wait(ctx context.Context, p plan.Placement) (told plan.EffectKind,
 	case e := <-r.turn:
 		r.settings = r.Dispatcher.settings.Current()
 		return e.Kind, nil
+	case <-r.desk.closed:
+		return told, errClosed()
 	case <-ctx.Done():
 	}
 	why := context.Cause(ctx)
