@@ -300,3 +300,16 @@ func TestNobodyWaitsForADeskThatIsClosed(t *testing.T) {
 		}
 	})
 }
+
+func TestABackendMayGoWhileJobsStandInItsLine(t *testing.T) {
+	scenario(t, nil, func(t *testing.T, r *rig) {
+		runs := begin(t, r, on("npu"), new(sink))
+		j, s := chat(), new(sink)
+		j.Class = job.Background
+		waits := begin(t, r, j, s)
+		r.configureBackends(power.IntegratedGPU, power.NVIDIA, power.CPU)
+		if err := errors.Join(<-runs, <-waits); err != nil || !slices.Equal(s.routed, []string{"ollama-igpu"}) {
+			t.Errorf("%v, routed to %v", err, s.routed)
+		}
+	})
+}

@@ -86,7 +86,9 @@ func (r *run) slot(ctx context.Context) (backend.Backend, error) {
 		p, err := r.decide(backends)
 		switch {
 		case err == nil && p.Started:
-			return r.begin(backends, p)
+			if b, found := r.begin(backends, p); found {
+				return b, nil
+			}
 		case err == nil:
 			if told, err = r.wait(ctx, p); err != nil {
 				return backend.Backend{}, err
@@ -103,15 +105,15 @@ func (r *run) slot(ctx context.Context) (backend.Backend, error) {
 	}
 }
 
-// begin takes the slot that the plan gave.
-func (r *run) begin(backends backend.Snapshot, p plan.Placement) (backend.Backend, error) {
-	r.decision, r.job.KeepAlive = p.Decision, p.KeepAlive
-	b, found := backends.Find(p.Decision.Backend)
-	if !found { // it went while the job stood in its line
+// begin takes the slot that the plan gave, unless its backend went while the job
+// stood in the line.
+func (r *run) begin(backends backend.Snapshot, p plan.Placement) (b backend.Backend, found bool) {
+	if b, found = backends.Find(p.Decision.Backend); !found {
 		r.ended(plan.Outcome{Failed: true})
-		return b, job.Errorf(job.NoBackend, "%s is gone", p.Decision.Backend)
+		return b, false
 	}
-	return b, nil
+	r.decision, r.job.KeepAlive = p.Decision, p.KeepAlive
+	return b, true
 }
 
 // wait returns when the job is to be placed again, and why.
