@@ -89,6 +89,8 @@ type Backend struct {
 	Profile job.Profile
 
 	server Server
+	// former are the ids that it had before, under which jobs may be running.
+	former []string
 }
 
 // Server returns how to talk to the backend.
@@ -142,16 +144,16 @@ func portID(s Spec) string {
 // Snapshot is all backends at one moment, in the order of their specs.
 type Snapshot []Backend
 
-// Find returns the backend with that id or alias.
+// Find returns the backend with that id or alias, or else the one that had it
+// when somebody decided on it.
 func (s Snapshot) Find(id string) (Backend, bool) {
-	for _, b := range s {
-		if b.ID == id {
-			return b, true
-		}
-	}
-	for _, b := range s {
-		if slices.Contains(b.aliases(), id) {
-			return b, true
+	for _, is := range []func(Backend) bool{
+		func(b Backend) bool { return b.ID == id },
+		func(b Backend) bool { return slices.Contains(b.aliases(), id) },
+		func(b Backend) bool { return slices.Contains(b.former, id) },
+	} {
+		if i := slices.IndexFunc(s, is); i >= 0 {
+			return s[i], true
 		}
 	}
 	return Backend{}, false

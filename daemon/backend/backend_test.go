@@ -144,6 +144,14 @@ func TestFoundServersAreNamedAfterTheirClass(t *testing.T) {
 		r.classes["1"] = power.Unclassified // nothing resident tells any more
 		time.Sleep(time.Minute)
 		expect(t, r.Look(t.Context()), "+ollama-cpu-1", "+ollama-cpu")
+
+		r.classes["1"] = power.IntegratedGPU // and now something else does
+		time.Sleep(time.Minute)
+		now = r.Look(t.Context())
+		expect(t, now, "+ollama-igpu", "+ollama-cpu")
+		if b, ok := now.Find("ollama-cpu-1"); !ok || b.ID != "ollama-igpu" {
+			t.Errorf("who waits for it by the id before finds %q", b.ID)
+		}
 	})
 }
 

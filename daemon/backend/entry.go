@@ -19,8 +19,6 @@ type entry struct {
 	Backend
 	// named is the class that the id was made from.
 	named power.DeviceClass
-	// former are the ids that it had before, under which jobs may be running.
-	former []string
 	// answered tells that a server has been here once.
 	answered bool
 	// joulemux tells that it is one of us, which is no backend.
