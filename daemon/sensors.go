@@ -34,6 +34,12 @@ func (m metering) Begin(ctx context.Context, w meter.Work) *meter.Span {
 	return m.Meter.Begin(ctx, w)
 }
 
+// Close ends the ticks, and closes what sensors have open.
+func (m metering) Close() {
+	m.Meter.Close()
+	m.finder.close()
+}
+
 // seldom is how much time passes at least between two looks for sensors. A look
 // costs as much as some readings, and looks are only had when a job begins.
 const seldom = time.Minute
@@ -96,6 +102,18 @@ func (f *finder) renew(ctx context.Context, adopt func(context.Context, []meter.
 	f.current.replacedBy(f.next)
 	f.current, f.next, f.more = f.next, found{}, false
 	f.log.DebugContext(ctx, "sensors have changed", "found", f.current.names())
+}
+
+// close closes all sensors, those that are being looked for included.
+func (f *finder) close() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.finding != nil {
+		(<-f.finding).replacedBy(found{})
+		f.finding = nil
+	}
+	f.next.replacedBy(found{})
+	f.current.replacedBy(found{})
 }
 
 // look begins a close look if there are signs.

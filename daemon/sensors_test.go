@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"testing"
 	"time"
@@ -167,5 +168,31 @@ func BenchmarkBegin(b *testing.B) {
 	f.start(b.Context())
 	for b.Loop() {
 		f.renew(b.Context(), nil)
+	}
+}
+
+func TestWhatSensorsHaveOpenIsClosedAtTheEnd(t *testing.T) {
+	folder := t.TempDir()
+	if err := powertest.Load(t, "optimus").WriteSys(folder); err != nil {
+		t.Fatal(err)
+	}
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // which closes files by and by
+	open := func() int {
+		all, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(all)
+	}
+	before := open()
+	f := &finder{sys: os.DirFS(folder), log: slog.New(slog.DiscardHandler)}
+	n := &newcomer{nil, metering{meter.New(meter.Options{Sensors: f.start(t.Context())}), f}, nil}
+	n.job(t)
+	if open() == before {
+		t.Error("nothing was opened")
+	}
+	n.Close()
+	if now := open(); now > before {
+		t.Errorf("of %d descriptors %d are left", before, now)
 	}
 }
