@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/joulemux/joulemux/daemon/backend"
@@ -15,14 +16,19 @@ import (
 	"github.com/joulemux/joulemux/power/tracker"
 )
 
-// desk is where jobs hear whose turn it is. Its goroutine owns the plan, and
-// sleeps while there is nothing to say.
+// desk is where jobs hear whose turn it is. A job that need not wait passes it
+// without waking anybody: were the plan a goroutine's, each would wake it twice,
+// which takes as much as a tenth of all that a job takes here.
 type desk struct {
-	requests chan func(ctx context.Context, now time.Time)
-	closed   chan struct{}
+	closed chan struct{}
+	errand chan struct{} // holds one: Drive is to see what errands there are
 
-	plan  *plan.Plan      // the following are the goroutine's
+	mu    sync.Mutex // guards the following
+	shut  bool
+	plan  *plan.Plan
 	turns map[string]*run // by seat
+	letGo []plan.Effect
+	asked time.Time // when somebody first did, until Drive knows
 	// again are the jobs to be placed again, in their order: the first has been
 	// told, and the next is when that is done. So those who came first have the
 	// first choice.
@@ -38,63 +44,85 @@ func newDesk(s *Settings) *desk {
 	timer := time.NewTimer(time.Hour)
 	timer.Stop()
 	return &desk{
-		requests: make(chan func(context.Context, time.Time)), closed: make(chan struct{}),
+		closed: make(chan struct{}), errand: make(chan struct{}, 1),
 		plan: plan.New(s.plan()), turns: make(map[string]*run), timer: timer,
 	}
 }
 
-// Drive says whose turn it is until ctx is done. Jobs run only meanwhile.
+// Drive says whose turn it is until ctx is done. No job runs after that.
 func (d *Dispatcher) Drive(ctx context.Context) error {
 	k := d.desk
 	defer d.errands.Wait()
-	defer close(k.closed)
+	defer k.close()
 	changed := d.watchTier(ctx)
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case request := <-k.requests:
-			d.recall(ctx, time.Now())
-			request(ctx, time.Now())
 		case <-k.timer.C:
-			if k.mustLook() {
-				d.look(ctx)
-			}
-			d.carryOut(ctx, k.plan.Tick(time.Now()))
+			_ = k.do(func(now time.Time) { // it closes only here
+				if k.mustLook() {
+					k.look(ctx, d.Tiers)
+				}
+				k.carryOut(k.plan.Tick(now))
+			})
 		case <-changed:
-			d.look(ctx)
+			_ = k.do(func(time.Time) { k.look(ctx, d.Tiers) })
+		case <-k.errand:
+			letGo, asked := k.errands()
+			for _, e := range letGo {
+				d.unload(ctx, e.Backend, e.Model)
+			}
+			d.recall(ctx, asked)
 		}
-		k.settle()
 	}
+}
+
+// close has jobs end that wait, and none come.
+func (k *desk) close() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.shut = true
+	k.timer.Stop()
+	close(k.closed)
+}
+
+// errands returns what is to be let go of, and when somebody first asked if
+// that is news.
+func (k *desk) errands() (letGo []plan.Effect, asked time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	letGo, asked = k.letGo, k.asked
+	k.letGo, k.asked = nil, time.Time{}
+	return letGo, asked
 }
 
 // mostRecalled is how many answers of earlier days the plan learns from: enough
 // for all that one asker is judged by, of some askers.
 const mostRecalled = 500
 
-// recall has the plan learn, once, from answers that the ledger has. Whoever
-// asks first does not wait for it, as the file has yet to be opened. Answers
-// since then are learned from when they end.
-func (d *Dispatcher) recall(ctx context.Context, now time.Time) {
-	if d.desk.recalled || !d.settings.Current().Learn {
+// recall has the plan learn from answers that the ledger has. Whoever asks first
+// does not wait for it, as the file has yet to be opened. Answers since then are
+// learned from when they end.
+func (d *Dispatcher) recall(ctx context.Context, asked time.Time) {
+	if asked.IsZero() || !d.settings.Current().Learn {
 		return
 	}
-	d.desk.recalled = true
 	d.errands.Go(func() {
 		answers, err := d.Ledger.Answers(ctx, mostRecalled)
 		if err != nil {
 			return // the daemon ends
 		}
-		earlier := slices.DeleteFunc(answers, func(e ledger.Entry) bool { return !e.Ended.Before(now) })
-		_ = d.desk.do(func(context.Context, time.Time) { d.desk.plan.Recall(earlier) }) // fails then, too
+		earlier := slices.DeleteFunc(answers, func(e ledger.Entry) bool { return !e.Ended.Before(asked) })
+		_ = d.desk.do(func(time.Time) { d.desk.plan.Recall(earlier) }) // fails then, too
 	})
 }
 
 // look tells the plan the tier.
-func (d *Dispatcher) look(ctx context.Context) {
-	now := d.Tiers.Look(ctx)
-	d.desk.reported = now.Reported
-	d.carryOut(ctx, d.desk.plan.Tier(time.Now(), now.Tier, now.Supply.Discharging))
+func (k *desk) look(ctx context.Context, tiers Tiers) {
+	now := tiers.Look(ctx)
+	k.reported = now.Reported
+	k.carryOut(k.plan.Tier(time.Now(), now.Tier, now.Supply.Discharging))
 }
 
 // lookAgain is how often is looked how the machine is powered while that makes
@@ -117,38 +145,47 @@ func (k *desk) settle() {
 	}
 }
 
-// do has the desk run f, and returns when it has. It fails when the desk is
-// closed.
-func (k *desk) do(f func(ctx context.Context, now time.Time)) error {
-	done := make(chan struct{})
-	request := func(ctx context.Context, now time.Time) {
-		defer close(done)
-		f(ctx, now)
-	}
-	select {
-	case k.requests <- request:
-		<-done
-		return nil
-	case <-k.closed:
+// do runs f with the desk to itself. It fails when the desk is closed.
+func (k *desk) do(f func(now time.Time)) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.shut {
 		return errClosed()
+	}
+	now := time.Now()
+	if !k.recalled {
+		k.recalled, k.asked = true, now
+		k.call()
+	}
+	f(now)
+	k.settle()
+	return nil
+}
+
+// call has Drive see what errands there are.
+func (k *desk) call() {
+	select {
+	case k.errand <- struct{}{}:
+	default: // they will be found with the one before
 	}
 }
 
 // errClosed is what jobs get where nobody says whose turn it is.
 func errClosed() error { return job.Errorf(job.Stopping, "") }
 
-// carryOut does what the plan asks for. Its context is Drive's.
-func (d *Dispatcher) carryOut(ctx context.Context, effects []plan.Effect) {
+// carryOut does what the plan asks for.
+func (k *desk) carryOut(effects []plan.Effect) {
 	for _, e := range effects {
 		switch e.Kind {
 		case plan.Unload:
-			d.unload(ctx, e.Backend, e.Model)
+			k.letGo = append(k.letGo, e)
+			k.call()
 		case plan.Start:
-			d.desk.placed(e.ID)
-			d.desk.tell(e)
+			k.placed(e.ID)
+			k.tell(e)
 		case plan.Reconsider:
-			if d.desk.again = append(d.desk.again, e.ID); len(d.desk.again) == 1 {
-				d.desk.tellNext()
+			if k.again = append(k.again, e.ID); len(k.again) == 1 {
+				k.tellNext()
 			}
 		}
 	}
@@ -190,18 +227,19 @@ func (k *desk) placed(id string) {
 }
 
 // place asks the plan where the job runs.
-func (r *run) place(j job.Job, candidates []job.Candidate) (p plan.Placement, err error) {
-	gone := r.desk.do(func(ctx context.Context, now time.Time) {
-		j.ID = r.desk.seat(r)
+func (r *run) place(ctx context.Context, j job.Job, candidates []job.Candidate) (p plan.Placement, err error) {
+	k := r.desk
+	gone := k.do(func(now time.Time) {
+		j.ID = k.seat(r)
 		ask := plan.Ask{Job: j, Candidates: candidates, Tier: r.now.Tier, OnBattery: r.now.Supply.Discharging}
-		p, err = r.desk.plan.Place(now, &ask)
+		p, err = k.plan.Place(now, &ask)
 		if err != nil {
-			r.desk.rise(r)
+			k.rise(r)
 		}
-		r.carryOut(ctx, p.Effects)
-		r.desk.placed(j.ID)
-		if r.desk.reported { // it may have changed since the job has looked
-			r.look(ctx)
+		k.carryOut(p.Effects)
+		k.placed(j.ID)
+		if k.reported { // it may have changed since the job has looked
+			k.look(ctx, r.Tiers)
 		}
 	})
 	if gone != nil {
@@ -236,16 +274,17 @@ func (r *run) ended(o plan.Outcome) {
 	if r.seat == "" {
 		return
 	}
-	_ = r.desk.do(func(ctx context.Context, now time.Time) { // fails if nobody is there to care
-		seat := r.desk.rise(r)
-		r.carryOut(ctx, r.desk.plan.Ended(now, seat, o))
-		r.desk.placed(seat)
+	k := r.desk
+	_ = k.do(func(now time.Time) { // fails if nobody is there to care
+		seat := k.rise(r)
+		k.carryOut(k.plan.Ended(now, seat, o))
+		k.placed(seat)
 	})
 }
 
 // weigh asks the plan where a job would go.
 func (d *Dispatcher) weigh(ask plan.Ask) (found route.Decision, err error) {
-	if gone := d.desk.do(func(_ context.Context, now time.Time) { found, err = d.desk.plan.Weigh(now, &ask) }); gone != nil {
+	if gone := d.desk.do(func(now time.Time) { found, err = d.desk.plan.Weigh(now, &ask) }); gone != nil {
 		return found, gone
 	}
 	return found, err

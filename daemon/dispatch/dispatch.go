@@ -139,8 +139,8 @@ func New(p Parts, settings Settings) *Dispatcher {
 // that wait for a better tier. Calls must not overlap.
 func (d *Dispatcher) Configure(s Settings) {
 	d.settings.Publish(&s)
-	_ = d.desk.do(func(ctx context.Context, now time.Time) { // fails once there are no jobs
-		d.carryOut(ctx, d.desk.plan.Configure(now, s.plan()))
+	_ = d.desk.do(func(now time.Time) { // fails once there are no jobs
+		d.desk.carryOut(d.desk.plan.Configure(now, s.plan()))
 	})
 }
 

@@ -83,7 +83,7 @@ func (r *run) slot(ctx context.Context) (backend.Backend, error) {
 		default:
 			backends = r.Backends.Wanted(ctx)
 		}
-		p, err := r.decide(backends)
+		p, err := r.decide(ctx, backends)
 		switch {
 		case err == nil && p.Started:
 			if b, found := r.begin(backends, p); found {
@@ -143,13 +143,13 @@ func (r *run) mustWait() bool {
 
 // decide has the job placed among the backends that have not failed it yet, with
 // the first model that will do if it names none.
-func (r *run) decide(backends backend.Snapshot) (p plan.Placement, err error) {
+func (r *run) decide(ctx context.Context, backends backend.Snapshot) (p plan.Placement, err error) {
 	names := r.settings.names(r.job.Model, r.now.Tier, backends)
 	err = errNoModel()
 	for i, name := range names {
 		j := r.job
 		j.Model = name
-		found, why := r.place(j, r.candidates(backends, name))
+		found, why := r.place(ctx, j, r.candidates(backends, name))
 		if why == nil {
 			if r.job.Model == "" && !r.mustWait() {
 				r.job.Model, r.job.Chosen = name, true

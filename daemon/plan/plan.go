@@ -5,8 +5,8 @@
 //
 // Whoever drives it reports what happens, each time with the time, and does
 // what it is told. daemon/dispatch drives it with jobs and real time,
-// daemon/simulate with a trace and time of its own. A plan is owned by one
-// goroutine.
+// daemon/simulate with a trace and time of its own. A plan is asked one
+// thing at a time.
 package plan
 
 import (
