@@ -3,8 +3,8 @@ package job
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"io"
 	"math"
 	"strconv"
 	"time"
@@ -28,44 +28,84 @@ type member struct {
 }
 
 // members lists the members of a JSON object, and where the first would begin
-// if it had none.
+// if it had none. The object is known to be valid, so this only looks for where
+// things end: to have a decoder read all of it again would be the most expensive
+// part of many a job.
 func members(object []byte) (list []member, open int, err error) {
-	d := json.NewDecoder(bytes.NewReader(object))
-	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return nil, 0, fmt.Errorf("not a JSON object: %w", err)
+	open = space(object, 0) + 1
+	if open > len(object) || object[open-1] != '{' {
+		return nil, 0, errors.New("not a JSON object")
 	}
-	open = int(d.InputOffset())
-	for d.More() {
-		t, err := d.Token()
-		if err != nil {
+	for at := open; ; {
+		if at = space(object, at); at < len(object) && object[at] == ',' {
+			at = space(object, at+1)
+		}
+		if at >= len(object) || object[at] != '"' {
+			return list, open, nil
+		}
+		m := member{start: at}
+		at = ofString(object, at)
+		if err := json.Unmarshal(object[m.start:at], &m.key); err != nil {
 			return nil, 0, err
 		}
-		key, _ := t.(string)
-		m := member{key: key}
-		if err := d.Decode(&m.value); err != nil {
-			return nil, 0, err
-		}
-		m.end = int(d.InputOffset())
+		value := space(object, space(object, at)+1) // behind the colon
+		m.end = ofValue(object, value)
+		m.value = object[min(value, m.end):m.end]
+		at = m.end
 		list = append(list, m)
 	}
-	if _, err := d.Token(); err != nil && err != io.EOF {
-		return nil, 0, err
-	}
-	return locate(object, list, open), open, nil
 }
 
-// locate fills in where each member starts: only a comma and white space stand
-// between it and the one before.
-func locate(object []byte, list []member, open int) []member {
-	at := open
-	for i := range list {
-		for object[at] != '"' {
-			at++
-		}
-		list[i].start = at
-		at = list[i].end
+// space returns where at or after a place in JSON there is something else.
+func space(text []byte, at int) int {
+	for at < len(text) && (text[at] == ' ' || text[at] == '\t' || text[at] == '\n' || text[at] == '\r') {
+		at++
 	}
-	return list
+	return at
+}
+
+// ofString returns the end of the JSON string that begins at a place.
+func ofString(text []byte, at int) int {
+	for at++; at < len(text); at++ {
+		quote := bytes.IndexByte(text[at:], '"')
+		if quote < 0 {
+			break
+		}
+		escapes := 0
+		for at += quote; text[at-1-escapes] == '\\'; {
+			escapes++
+		}
+		if escapes%2 == 0 {
+			return at + 1
+		}
+	}
+	return len(text)
+}
+
+// ofValue returns the end of the JSON value that begins at a place.
+func ofValue(text []byte, at int) int {
+	for depth := 0; at < len(text); {
+		switch text[at] {
+		case '"':
+			at = ofString(text, at)
+		case '{', '[':
+			depth++
+			at++
+			continue
+		case '}', ']':
+			depth--
+			at++
+		case ',', ':', ' ', '\t', '\n', '\r':
+			at++
+			continue
+		default:
+			at += max(1, bytes.IndexAny(text[at:], ",:]} \t\n\r"))
+		}
+		if depth <= 0 {
+			return min(at, len(text))
+		}
+	}
+	return len(text)
 }
 
 // SetModel returns body with its model named, whether it named one or not.
