@@ -211,6 +211,7 @@ func TestNobodyRunsWithoutADesk(t *testing.T) {
 
 // begin begins a job, and returns where its end is told.
 func begin(t *testing.T, r *rig, j job.Job, s *sink) <-chan error {
+	t.Helper()
 	done := make(chan error, 1)
 	go func() { done <- r.Run(t.Context(), j, s) }()
 	synctest.Wait()
