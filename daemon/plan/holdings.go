@@ -97,9 +97,6 @@ func (p *Plan) decideStay(now time.Time, at resident, h *holding) []Effect {
 
 // waitingFor returns how many jobs wait for a model on a backend.
 func (p *Plan) waitingFor(at resident) (n int) {
-	if p.queue.Waiting(at.backend, job.Interactive)+p.queue.Waiting(at.backend, job.Background) == 0 {
-		return 0
-	}
 	for _, j := range p.jobs {
 		if !j.started && j.at == at {
 			n++

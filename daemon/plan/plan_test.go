@@ -466,3 +466,16 @@ func TestSlotsThatAppearAreForThoseWhoWait(t *testing.T) {
 		t.Errorf("when one ends: %q", got)
 	}
 }
+
+func TestAModelStaysForEmbeddingsThatWaitForIt(t *testing.T) {
+	r := newRig(t, power.Battery)
+	embed := func(model string) func(*job.Job) {
+		return func(j *job.Job) { j.Target, j.Kind, j.Model = "nvidia", job.Embed, model }
+	}
+	r.place(0, "a", embed("m"))
+	r.place(1, "b", func(j *job.Job) { embed("other")(j); j.Client = "first" })
+	r.place(2, "c", func(j *job.Job) { embed("m")(j); j.Class = job.Background })
+	if got := kinds(r.Ended(at(3), "a", plan.Outcome{})); !slices.Equal(got, []string{"start bnvidia"}) {
+		t.Errorf("what the last in line waits for: %q", got)
+	}
+}
