@@ -10,28 +10,44 @@ import (
 // then it holds up the backend, which is what it should do.
 const unreadFor = 30 * time.Second
 
+// slowFor is how long a client who takes its answer little by little may hold up
+// the backend, all in all: others wait for it. Whoever reads as a model writes is
+// not waited for at all.
+const slowFor = 2 * time.Minute
+
 // client is the receiver of an answer that takes its time.
 type client struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
 	stalled time.Duration
+	slow    time.Duration // what is left of it
 }
 
 func (s *Server) client(w http.ResponseWriter) client {
-	return client{w: w, control: http.NewResponseController(w), stalled: s.stalled}
+	return client{w: w, control: http.NewResponseController(w), stalled: s.stalled, slow: s.slow}
 }
 
 // write hands on a piece, and fails if it is not taken in time: no later than
 // ctx ends.
 func (c *client) write(ctx context.Context, piece []byte) error {
-	until := time.Now().Add(c.stalled)
+	return c.waited(ctx, func() error {
+		_, err := c.w.Write(piece)
+		return err
+	})
+}
+
+// waited does what may have to wait for the client.
+func (c *client) waited(ctx context.Context, f func() error) error {
+	began := time.Now()
+	until := began.Add(min(c.stalled, c.slow))
 	if end, ok := ctx.Deadline(); ok && end.Before(until) {
 		until = end.Add(behind)
 	}
 	if err := c.control.SetWriteDeadline(until); err != nil {
 		return err
 	}
-	_, err := c.w.Write(piece)
+	err := f()
+	c.slow -= time.Since(began)
 	return err
 }
 
@@ -41,10 +57,12 @@ const behind = 10 * time.Millisecond
 
 // send is write for a piece that the client should see at once.
 func (c *client) send(ctx context.Context, piece []byte) error {
-	if err := c.write(ctx, piece); err != nil {
-		return err
-	}
-	return c.control.Flush()
+	return c.waited(ctx, func() error {
+		if _, err := c.w.Write(piece); err != nil {
+			return err
+		}
+		return c.control.Flush()
+	})
 }
 
 // lastly returns the context of the last words to a client whose job is over,

@@ -11,5 +11,8 @@ var (
 // SetStalled shortens how long a client may leave its answer unread.
 func (s *Server) SetStalled(d time.Duration) { s.stalled = d }
 
+// SetSlow shortens for how long a client may hold up a backend.
+func (s *Server) SetSlow(d time.Duration) { s.slow = d }
+
 // SetArriving shortens how long a client may take to send a body.
 func (s *Server) SetArriving(d time.Duration) { s.arriving = d }

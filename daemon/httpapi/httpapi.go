@@ -108,12 +108,13 @@ type Server struct {
 	instance []string
 	mux      *http.ServeMux
 	stalled  time.Duration // unreadFor, but in tests
+	slow     time.Duration // slowFor, but in tests
 	arriving time.Duration // bodyTimeout, but in tests
 }
 
 // New returns a server with those settings.
 func New(p Parts, settings Settings) *Server {
-	s := &Server{Parts: p, instance: []string{rand.Text()}, mux: http.NewServeMux(), stalled: unreadFor, arriving: bodyTimeout}
+	s := &Server{Parts: p, instance: []string{rand.Text()}, mux: http.NewServeMux(), stalled: unreadFor, slow: slowFor, arriving: bodyTimeout}
 	s.Configure(settings)
 	for pattern, handle := range map[string]http.HandlerFunc{
 		"GET /{$}": s.greet,

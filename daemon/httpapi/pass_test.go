@@ -359,6 +359,23 @@ func TestAReaderThatStopsReadingIsLeft(t *testing.T) {
 	soon(t, time.Now(), gone)
 }
 
+func TestAReaderWhoTakesLittleByLittleHoldsUpNobodyForLong(t *testing.T) {
+	gone := make(chan time.Time, 1)
+	r := newRig(t, with(endless(gone)))
+	r.SetSlow(300 * time.Millisecond)
+	conn := r.dial("/api/generate", `{"model":"m"}`)
+	defer conn.Close()
+	asked := time.Now()
+	go func() {
+		for little := make([]byte, 1); ; {
+			if _, err := conn.Read(little); err != nil {
+				return
+			}
+		}
+	}()
+	soon(t, asked, gone)
+}
+
 // reporting tells what becomes of each job.
 type reporting struct {
 	httpapi.Runner
