@@ -152,14 +152,18 @@ func (k *desk) do(f func(now time.Time)) error {
 	if k.shut {
 		return errClosed()
 	}
-	now := time.Now()
+	f(time.Now())
+	k.settle()
+	return nil
+}
+
+// ask takes note that somebody asks of the plan: it had better know then what
+// earlier answers tell.
+func (k *desk) ask(now time.Time) {
 	if !k.recalled {
 		k.recalled, k.asked = true, now
 		k.call()
 	}
-	f(now)
-	k.settle()
-	return nil
 }
 
 // call has Drive see what errands there are.
@@ -230,6 +234,7 @@ func (k *desk) placed(id string) {
 func (r *run) place(ctx context.Context, j job.Job, candidates []job.Candidate) (p plan.Placement, err error) {
 	k := r.desk
 	gone := k.do(func(now time.Time) {
+		k.ask(now)
 		j.ID = k.seat(r)
 		ask := plan.Ask{Job: j, Candidates: candidates, Tier: r.now.Tier, OnBattery: r.now.Supply.Discharging}
 		p, err = k.plan.Place(now, &ask)
@@ -284,7 +289,11 @@ func (r *run) ended(o plan.Outcome) {
 
 // weigh asks the plan where a job would go.
 func (d *Dispatcher) weigh(ask plan.Ask) (found route.Decision, err error) {
-	if gone := d.desk.do(func(now time.Time) { found, err = d.desk.plan.Weigh(now, &ask) }); gone != nil {
+	gone := d.desk.do(func(now time.Time) {
+		d.desk.ask(now)
+		found, err = d.desk.plan.Weigh(now, &ask)
+	})
+	if gone != nil {
 		return found, gone
 	}
 	return found, err
