@@ -23,6 +23,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/backend/ollama"
 	"github.com/joulemux/joulemux/daemon/config"
 	"github.com/joulemux/joulemux/daemon/dispatch"
+	"github.com/joulemux/joulemux/daemon/door"
 	"github.com/joulemux/joulemux/daemon/httpapi"
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/daemon/ledger"
@@ -79,6 +80,7 @@ type daemon struct {
 	heat       *heat
 	npu        *sysfs.Occupancy // nil if there is none that tells
 	dispatcher *dispatch.Dispatcher
+	door       *door.Door
 	http       *httpapi.Server
 	status     status
 	// reported is closed when it has been said once how the machine is powered.
@@ -143,11 +145,13 @@ func assemble(ctx context.Context, o Options) (*daemon, error) {
 	d.dispatcher = dispatch.New(dispatch.Parts{
 		Tiers: d.tiers, Backends: backends, Meter: d.meter, Ledger: d.ledger, Log: o.Log,
 	}, d.dispatchSettings(c))
+	d.door = door.New(table.UID, table.Program, o.Log)
 	d.http = httpapi.New(httpapi.Parts{
 		Runner: d.dispatcher, Explainer: d.dispatcher, Tiers: d.tiers, Backends: backends, Ledger: d.ledger,
-		UID: table.UID, Program: table.Program, Machine: d.machine, Version: o.Version, Log: o.Log,
+		Door: d.door, Machine: d.machine, Version: o.Version, Log: o.Log,
 		FullCharge: func() (power.Energy, bool) { return sysfs.FullCharge(o.Sys) },
 	}, d.httpSettings(c))
+	d.door.Allow(c.Server.Origins)
 	d.backends.Configure(specs(c))
 	d.setLevel(c)
 	d.note(c)
@@ -217,7 +221,7 @@ func (d *daemon) serve(ctx context.Context, listeners []net.Listener) error {
 	defer cancel()
 	g, front := errgroup.WithContext(front)
 	for _, l := range listeners {
-		g.Go(func() error { return d.http.Serve(front, l) })
+		g.Go(func() error { return d.door.Serve(front, l, d.http) })
 	}
 	g.Go(func() error { return d.servePortOnceMended(front) })
 	d.awaitSupply(ctx)

@@ -31,7 +31,7 @@ var floors = []struct {
 	{0, "daemon/job"},
 	// Both ends of the line to a program apart, for power/nvml and power/energyd.
 	{1, "power/helper"},
-	{1, "power/sysfs power/nvml dbus/bus daemon/backend/ollama daemon/backend/openai daemon/peer systemd"},
+	{1, "power/sysfs power/nvml dbus/bus daemon/backend/ollama daemon/backend/openai daemon/peer daemon/door systemd"},
 	{1, "power/energyd"},
 	{1, "dbus/upower dbus/profiles dbus/login"},
 	{2, "power/tracker power/meter daemon/route daemon/queue daemon/residency daemon/backend daemon/ledger"},

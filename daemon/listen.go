@@ -66,7 +66,7 @@ func (d *daemon) servePortOnceMended(ctx context.Context) error {
 		return nil
 	case server := <-d.mended:
 		if l := d.openPort(ctx, server); l != nil {
-			return d.http.Serve(ctx, l)
+			return d.door.Serve(ctx, l, d.http)
 		}
 		return nil
 	}

@@ -96,6 +96,7 @@ func (d *daemon) take(ctx context.Context, c config.Config) {
 // apply hands the parts what a configuration says of them.
 func (d *daemon) apply(ctx context.Context, c config.Config) {
 	_ = d.tiers.Configure(ctx, c.Policy) // fails when the daemon ends
+	d.door.Allow(c.Server.Origins)
 	d.backends.Configure(specs(c))
 	d.dispatcher.Configure(d.dispatchSettings(c))
 	d.http.Configure(d.httpSettings(c))
@@ -202,7 +203,7 @@ func choose[T any](to, chosen *T) {
 
 func (d *daemon) httpSettings(c config.Config) httpapi.Settings {
 	return httpapi.Settings{
-		MaxBody: c.Limits.Body, Origins: c.Server.Origins, AllowAdmin: c.Server.AllowAdmin,
+		MaxBody: c.Limits.Body, AllowAdmin: c.Server.AllowAdmin,
 		Tariff: tariff(c.Energy), Refusal: d.refusal,
 	}
 }

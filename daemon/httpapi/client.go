@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/http"
 	"time"
+
+	"github.com/joulemux/joulemux/daemon/door"
 )
 
 // unreadFor is how long a client may leave a piece of its answer unread. Until
@@ -68,5 +70,5 @@ func (c *client) send(ctx context.Context, piece []byte) error {
 // lastly returns the context of the last words to a client whose job is over,
 // and who may not be reading them.
 func lastly(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), lastWords)
+	return context.WithTimeout(context.WithoutCancel(ctx), door.LastWords)
 }

@@ -9,13 +9,12 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/joulemux/joulemux/daemon/httpapi"
 	"github.com/joulemux/joulemux/daemon/httpapi/wire"
 )
 
 func TestForeignHostsAndOriginsAreRefusedOnThePort(t *testing.T) {
 	r := newRig(t)
-	r.Configure(httpapi.Settings{MaxBody: 1 << 20, Origins: []string{"https://chat.example.com", "https://*.example.org"}})
+	r.door.Allow([]string{"https://chat.example.com", "https://*.example.org"})
 	for header, want := range map[string]int{
 		"Host: localhost":                      200,
 		"Host: LOCALHOST.:8080":                200,
@@ -62,7 +61,7 @@ func TestForeignHostsAndOriginsAreRefusedOnThePort(t *testing.T) {
 			t.Errorf("%s: got %d on the socket, where no page can come from", header, got.status)
 		}
 	}
-	r.Configure(httpapi.Settings{MaxBody: 1 << 20, Origins: []string{"*"}})
+	r.door.Allow([]string{"*"})
 	if got := r.over(r.overTCP, "GET", "/healthz", "", "Origin: null"); got.status != 200 {
 		t.Errorf("got %+v though all origins are allowed", got)
 	}

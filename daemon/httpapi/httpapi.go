@@ -2,8 +2,8 @@
 // Ollama's API at the root, joulemux's own JSON under /joulemux/v1/ (described
 // in package wire), and /health, /backends and /version.
 //
-// It turns requests into jobs and answers into responses, and decides who may
-// ask; it never chooses a backend, nor talks to one about a job. What a client
+// It turns requests into jobs and answers into responses; it never chooses a
+// backend, nor talks to one about a job. Who may ask is daemon/door's to say. What a client
 // wrote in Ollama's dialect reaches the backend byte for byte, and so does the
 // answer the client.
 package httpapi
@@ -15,13 +15,13 @@ import (
 	"iter"
 	"log/slog"
 	"net/http"
-	"net/netip"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/joulemux/joulemux/daemon/backend"
 	"github.com/joulemux/joulemux/daemon/dispatch"
+	"github.com/joulemux/joulemux/daemon/door"
 	"github.com/joulemux/joulemux/daemon/httpapi/wire"
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/daemon/ledger"
@@ -73,10 +73,7 @@ type Parts struct {
 	Tiers     Tiers
 	Backends  Backends
 	Ledger    Ledger
-	// UID tells the user behind a loopback connection.
-	UID func(local, remote netip.AddrPort) (uid int, known bool)
-	// Program names what a process runs, or returns "".
-	Program func(pid int) string
+	Door      *door.Door
 	// Machine looks at the machine.
 	Machine func(ctx context.Context) wire.Machine
 	// FullCharge tells what its batteries hold when they are full.
@@ -89,9 +86,6 @@ type Parts struct {
 type Settings struct {
 	// MaxBody bounds a request's body, in bytes.
 	MaxBody int
-	// Origins are allowed beside those of this machine's own pages and apps;
-	// "*" in one stands for anything.
-	Origins []string
 	// AllowAdmin permits clients to pull, create, copy, push and delete models.
 	AllowAdmin bool
 	// Tariff is what energy costs, or nil if nobody said.
@@ -168,7 +162,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		// Also a body that nobody here reads is waited for, by net/http.
 		_ = control.SetReadDeadline(time.Now().Add(s.arriving))
 	}
-	if err := s.admit(w, r); err != nil {
+	if err := s.Door.Admit(w, r, exposed); err != nil {
 		fail(w, err)
 		return
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/joulemux/joulemux/daemon/dispatch"
+	"github.com/joulemux/joulemux/daemon/door"
 	"github.com/joulemux/joulemux/daemon/httpapi/wire"
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/daemon/route"
@@ -105,14 +106,14 @@ func finish(j *job.Job, r *http.Request, options map[string]any) error {
 			return within("options", err)
 		}
 	}
-	if err := annotate(j, r.Header); err != nil {
+	if err := door.Annotate(j, r.Header); err != nil {
 		return err
 	}
 	if j.ID == "" {
 		j.ID = rand.Text()
 	}
 	j.Stream, j.PromptBytes, j.Prompt = true, j.Content.Bytes(), j.Content.Fingerprint()
-	j.Arrived, j.Client = time.Now(), clientOf(r)
+	j.Arrived, j.Client = time.Now(), door.Client(r)
 	return nil
 }
 
@@ -169,7 +170,7 @@ func (s *Server) hold(w http.ResponseWriter, r *http.Request) {
 		fail(w, job.InvalidField("reason", "is %d bytes long, the limit is %d", len(q.Reason), power.LongestReason))
 		return
 	}
-	who := holder(r.Context())
+	who := door.Holder(r.Context())
 	cookie, err := s.Tiers.Hold(r.Context(), power.Hold{Tier: tier, Reason: q.Reason, Holder: who})
 	if errors.Is(err, tracker.ErrTooManyHolds) {
 		fail(w, &job.Error{Code: job.Busy, Err: err})

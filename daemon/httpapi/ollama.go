@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/joulemux/joulemux/daemon/dispatch"
+	"github.com/joulemux/joulemux/daemon/door"
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/daemon/route"
 )
@@ -22,7 +23,7 @@ func (s *Server) job(kind job.Kind) http.HandlerFunc {
 		}
 		j, q, err := ollamaJob(kind, r.URL.Path, body)
 		if err == nil {
-			err = annotate(&j, r.Header)
+			err = door.Annotate(&j, r.Header)
 		}
 		if err != nil {
 			fail(w, err)
@@ -35,7 +36,7 @@ func (s *Server) job(kind job.Kind) http.HandlerFunc {
 		if j.ID == "" {
 			j.ID = rand.Text()
 		}
-		j.Arrived, j.Client = time.Now(), clientOf(r)
+		j.Arrived, j.Client = time.Now(), door.Client(r)
 		out := &answer{client: s.client(w), job: &j, wants: q.report}
 		out.end(r.Context(), s.Runner.Run(r.Context(), j, out))
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/backend"
 	"github.com/joulemux/joulemux/daemon/backend/ollama"
 	"github.com/joulemux/joulemux/daemon/dispatch"
+	"github.com/joulemux/joulemux/daemon/door"
 	"github.com/joulemux/joulemux/daemon/httpapi"
 	"github.com/joulemux/joulemux/daemon/httpapi/wire"
 	"github.com/joulemux/joulemux/daemon/job"
@@ -109,6 +110,7 @@ func with(script http.HandlerFunc) *scriptedOllama {
 // rig is the front-end with real parts below it, on both listeners.
 type rig struct {
 	*httpapi.Server
+	door     *door.Door
 	t        *testing.T
 	tiers    *tracker.Tracker
 	backends *backend.Set
@@ -149,8 +151,9 @@ func newRig(t *testing.T, servers ...http.Handler) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.door = door.New(table.UID, table.Program, log)
 	r.Server = httpapi.New(httpapi.Parts{
-		Runner: r.dispatch, Explainer: r.dispatch, Tiers: r.tiers, Backends: r.backends, Ledger: r.ledger, UID: table.UID, Program: table.Program,
+		Runner: r.dispatch, Explainer: r.dispatch, Tiers: r.tiers, Backends: r.backends, Ledger: r.ledger, Door: r.door,
 		FullCharge: func() (power.Energy, bool) { return 50 * 3600 * power.Joule, true },
 		Machine: func(context.Context) wire.Machine {
 			watts := 9.0
@@ -189,7 +192,7 @@ func (r *rig) serve() {
 	running.Go(func() { _ = r.dispatch.Drive(ctx) })
 	for _, l := range []net.Listener{unix, tcp} {
 		running.Go(func() {
-			if err := r.Serve(ctx, l); err != nil {
+			if err := r.door.Serve(ctx, l, r.Server); err != nil {
 				r.t.Errorf("Serve returned %v", err)
 			}
 		})

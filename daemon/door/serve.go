@@ -1,4 +1,4 @@
-package httpapi
+package door
 
 import (
 	"context"
@@ -15,25 +15,25 @@ const (
 	// idleTimeout closes connections between requests, so that none is left
 	// to wake anybody.
 	idleTimeout = 2 * time.Minute
-	// lastWords is what answers have to end in once the server stops.
-	lastWords = time.Second
+	// LastWords is what answers have to end in once the daemon stops.
+	LastWords = time.Second
 )
 
-// Serve answers on a listener until ctx is done, and closes it.
-func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+// Serve has h answer on a listener until ctx is done, and closes it.
+func (d *Door) Serve(ctx context.Context, l net.Listener, h http.Handler) error {
 	server := &http.Server{
-		Handler:           s,
+		Handler:           h,
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    64 << 10,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
-		ConnContext:       s.meet,
-		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
+		ConnContext:       d.meet,
+		ErrorLog:          slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
 	}
 	over := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(over)
-		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
+		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), LastWords)
 		defer cancel()
 		if server.Shutdown(limit) != nil {
 			_ = server.Close()

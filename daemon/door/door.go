@@ -1,8 +1,15 @@
-package httpapi
+// Package door lets clients in over HTTP: it serves listeners, finds out who is
+// at the other end of a connection, turns away other users and foreign web
+// pages, and reads what the head of a request says of its job.
+//
+// What is asked for, and the words in which somebody is turned away, are the
+// front-ends'.
+package door
 
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -12,10 +19,31 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/joulemux/joulemux/daemon/job"
 )
+
+// Door is where clients come in.
+type Door struct {
+	uid     func(local, remote netip.AddrPort) (uid int, known bool)
+	program func(pid int) string
+	origins atomic.Pointer[[]string]
+	log     *slog.Logger
+}
+
+// New returns a door. Uid tells the user behind a loopback connection, and
+// program names what a process runs, or returns "".
+func New(uid func(local, remote netip.AddrPort) (uid int, known bool), program func(pid int) string, log *slog.Logger) *Door {
+	d := &Door{uid: uid, program: program, log: log}
+	d.Allow(nil)
+	return d
+}
+
+// Allow lets in pages of other origins than this machine's own; "*" in one
+// stands for anything. It replaces those of the last call.
+func (d *Door) Allow(origins []string) { d.origins.Store(&origins) }
 
 // caller is who is at the other end of a connection. Finding that out takes
 // reading a table of the kernel, so it is done once, when a request comes.
@@ -30,20 +58,20 @@ type caller struct {
 type callerKey struct{}
 
 // meet attaches the caller to the context of a connection.
-func (s *Server) meet(ctx context.Context, conn net.Conn) context.Context {
+func (d *Door) meet(ctx context.Context, conn net.Conn) context.Context {
 	c := &caller{who: func() (int, int, bool) { return 0, 0, false }, program: func() string { return "" }}
 	switch conn := conn.(type) {
 	case *net.UnixConn:
 		c.who = func() (int, int, bool) { return credentials(conn) }
 		c.program = sync.OnceValue(func() string {
 			_, pid, _ := credentials(conn)
-			return s.Program(pid)
+			return d.program(pid)
 		})
 	case *net.TCPConn:
 		c.tcp = true
 		local, remote := addrPort(conn.LocalAddr()), addrPort(conn.RemoteAddr())
 		// As seen from the other end, its own address is the local one.
-		uid := sync.OnceValues(func() (int, bool) { return s.UID(remote, local) })
+		uid := sync.OnceValues(func() (int, bool) { return d.uid(remote, local) })
 		c.who = func() (int, int, bool) {
 			id, known := uid()
 			return id, 0, known
@@ -73,10 +101,11 @@ func credentials(conn *net.UnixConn) (uid, pid int, known bool) {
 	return uid, pid, known
 }
 
-// admit refuses requests of other users and of foreign web pages. A loopback
+// Admit refuses requests of other users and of foreign web pages. A loopback
 // port is open to both: to a page by its own requests, and by a name that it
-// has made to point here (DNS rebinding).
-func (s *Server) admit(w http.ResponseWriter, r *http.Request) error {
+// has made to point here (DNS rebinding). Browsers are told that pages of this
+// machine may ask, and read the exposed headers.
+func (d *Door) Admit(w http.ResponseWriter, r *http.Request, exposed string) error {
 	c, ok := r.Context().Value(callerKey{}).(*caller)
 	if !ok {
 		return job.Errorf(job.Forbidden, "nobody knows who asks")
@@ -91,7 +120,7 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request) error {
 	if !localHost(r.Host) {
 		return &job.Error{Code: job.Forbidden, Field: "Host", Detail: fmt.Sprintf("%q is not this machine", r.Host)}
 	}
-	return s.admitOrigin(w, r)
+	return d.admitOrigin(w, r, exposed)
 }
 
 // localHost reports whether a Host header names this machine's loopback.
@@ -107,12 +136,12 @@ func localHost(host string) bool {
 }
 
 // admitOrigin lets the pages and apps of this machine in, and tells browsers so.
-func (s *Server) admitOrigin(w http.ResponseWriter, r *http.Request) error {
+func (d *Door) admitOrigin(w http.ResponseWriter, r *http.Request, exposed string) error {
 	origin := r.Header.Get("Origin")
 	if origin == "" {
 		return nil
 	}
-	if !s.settings.Load().allows(origin) {
+	if !d.allows(origin) {
 		return &job.Error{Code: job.Forbidden, Field: "Origin", Detail: fmt.Sprintf("%q is not allowed; server.origins in the configuration can", origin)}
 	}
 	h := w.Header()
@@ -131,14 +160,14 @@ func (s *Server) admitOrigin(w http.ResponseWriter, r *http.Request) error {
 var appSchemes = []string{"app", "file", "tauri", "vscode-webview", "vscode-file"}
 
 // allows reports whether pages of an origin may ask.
-func (s *Settings) allows(origin string) bool {
+func (d *Door) allows(origin string) bool {
 	u, err := url.Parse(origin)
 	if err != nil {
 		return false
 	}
 	web := u.Scheme == "http" || u.Scheme == "https"
 	return web && localHost(u.Host) || slices.Contains(appSchemes, u.Scheme) ||
-		slices.ContainsFunc(s.Origins, func(pattern string) bool { return matches(pattern, origin) })
+		slices.ContainsFunc(*d.origins.Load(), func(pattern string) bool { return matches(pattern, origin) })
 }
 
 // matches reports whether a configured origin stands for this one.
@@ -151,8 +180,8 @@ func matches(pattern, origin string) bool {
 	return err == nil && ok
 }
 
-// holder names a caller in lists of holds.
-func holder(ctx context.Context) string {
+// Holder names a caller in lists of holds.
+func Holder(ctx context.Context) string {
 	if c, ok := ctx.Value(callerKey{}).(*caller); ok {
 		if _, pid, known := c.who(); known && pid != 0 {
 			return fmt.Sprintf("pid %d", pid)
@@ -161,9 +190,9 @@ func holder(ctx context.Context) string {
 	return "a client of the HTTP port"
 }
 
-// clientOf names the program that asks. One that comes by the port says itself
+// Client names the program that asks. One that comes by the port says itself
 // what it is, like any that browses the web.
-func clientOf(r *http.Request) string {
+func Client(r *http.Request) string {
 	if c, ok := r.Context().Value(callerKey{}).(*caller); ok {
 		if name := c.program(); name != "" {
 			return name
