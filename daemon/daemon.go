@@ -137,7 +137,7 @@ func assemble(ctx context.Context, o Options) (*daemon, error) {
 	d.profiles = profiles.New(func(ctx context.Context, p power.Profile) { _ = d.tiers.Profile(ctx, p) })
 	d.backends = backend.New(connect, classifier{o.Sys, table}.classify, o.Log)
 	d.heat = &heat{sys: o.Sys}
-	backends := cooled{d.backends, d.heat.verdict}
+	backends := cooled{d.backends, d.heat.verdict, o.Sys}
 	d.npu, _ = sysfs.NPUOccupancy(o.Sys)
 	d.ledger = ledger.New(o.State, ledger.DefaultKeep(), o.Log)
 	d.meter = newMeter(ctx, o, d.backends, table, d.ledger.Tail)

@@ -39,10 +39,11 @@ func (h *heat) verdict() power.Heat {
 }
 
 // cooled is the backends as jobs see them: on a processor that is too hot, with
-// that said of them.
+// that said of them. Whoever looks also sees whose device sleeps.
 type cooled struct {
 	*backend.Set
 	verdict func() power.Heat
+	sys     fs.FS
 }
 
 // Wanted, Search, Current and Look are those of the set.
@@ -52,7 +53,9 @@ func (c cooled) Search(ctx context.Context) backend.Snapshot { return c.veto(c.S
 
 func (c cooled) Current() backend.Snapshot { return c.veto(c.Set.Current()) }
 
-func (c cooled) Look(ctx context.Context) backend.Snapshot { return c.veto(c.Set.Look(ctx)) }
+func (c cooled) Look(ctx context.Context) backend.Snapshot {
+	return dozing(c.sys, c.veto(c.Set.Look(ctx)))
+}
 
 // veto returns the backends with those on the processor's package vetoed while
 // it is too hot. Where none is on it, nobody looks at it.

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"testing/synctest"
 	"time"
 
@@ -80,7 +81,7 @@ func TestHeatVetoesWhatIsOnTheProcessorsPackage(t *testing.T) {
 		set.Configure(specs)
 	}
 	looks := 0
-	backends := cooled{set, func() power.Heat { looks++; return hot }}
+	backends := cooled{set, func() power.Heat { looks++; return hot }, fstest.MapFS{}}
 
 	configure(power.NVIDIA, power.DiscreteGPU, power.Cloud, power.Unclassified)
 	for _, b := range backends.Current() {

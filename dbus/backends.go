@@ -26,10 +26,10 @@ type backendState struct {
 func newBackendState(b backend.Backend) backendState {
 	s := backendState{
 		Id: bus.Text(b.ID), Name: bus.Text(b.Name), Type: bus.Text(b.Type), Hardware: string(b.Class),
-		State: "healthy", Problem: bus.Text(b.Suspect),
+		State: b.State(), Problem: bus.Text(b.Suspect),
 	}
 	if !b.Healthy {
-		s.State, s.Problem = "unhealthy", bus.Text(b.Problem)
+		s.Problem = bus.Text(b.Problem)
 	}
 	for _, m := range b.Facts.Models {
 		s.Models = append(s.Models, bus.Text(m.Name))

@@ -82,6 +82,8 @@ type Backend struct {
 	// Vetoed says why the device may be given no work now, if it may not. What
 	// is known here says nothing of that; who knows marks a copy.
 	Vetoed string
+	// Asleep tells that the device sleeps until a job needs it, marked likewise.
+	Asleep bool
 	// Checked is when the server was last asked.
 	Checked time.Time
 	Facts   job.Facts

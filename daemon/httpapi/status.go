@@ -35,9 +35,10 @@ func (s *Server) version(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (s *Server) health(w http.ResponseWriter, r *http.Request) {
-	h := healthOf(s.Backends.Look(r.Context()))
+	h := wire.Health{TimestampUnix: time.Now().Unix()}
+	h.Status, h.BackendHealth = s.Backends.Look(r.Context()).Health()
 	status := http.StatusOK
-	if h.Status == "unhealthy" {
+	if h.Status == backend.Unhealthy {
 		status = http.StatusServiceUnavailable
 	}
 	if !wantsText(r) {
@@ -50,33 +51,6 @@ func (s *Server) health(w http.ResponseWriter, r *http.Request) {
 			row(id, h.BackendHealth[id])
 		}
 	}))
-}
-
-// healthOf sums up: all backends are healthy, or some, or none.
-func healthOf(backends backend.Snapshot) wire.Health {
-	h := wire.Health{Status: "healthy", BackendHealth: map[string]string{}, TimestampUnix: time.Now().Unix()}
-	healthy := 0
-	for _, b := range backends {
-		h.BackendHealth[b.ID] = stateOf(b)
-		if b.Healthy {
-			healthy++
-		}
-	}
-	switch healthy {
-	case 0:
-		h.Status = "unhealthy"
-	case len(backends):
-	default:
-		h.Status = "degraded"
-	}
-	return h
-}
-
-func stateOf(b backend.Backend) string {
-	if b.Healthy {
-		return "healthy"
-	}
-	return "unhealthy"
 }
 
 func (s *Server) backends(w http.ResponseWriter, r *http.Request) {
@@ -107,7 +81,7 @@ func (s *Server) describeAll(backends backend.Snapshot) []wire.Backend {
 func describeBackend(b backend.Backend, m backend.Metrics) wire.Backend {
 	d := wire.Backend{
 		ID: b.ID, Type: b.Type, Name: b.Name, Hardware: string(b.Class),
-		Status:       wire.BackendState{State: stateOf(b), Message: b.Problem},
+		Status:       wire.BackendState{State: b.State(), Message: b.Problem},
 		Capabilities: wire.Capabilities{Generate: true, Embed: true, Stream: true, Models: []string{}},
 		Metrics: wire.Metrics{
 			AvgLatencyMs: int32(m.FirstToken.Milliseconds()), RequestsPerMinute: int32(m.PerMinute), ErrorRate: m.ErrorRate,

@@ -164,7 +164,9 @@ type Metrics struct {
 }
 
 // Health is compute.v1's HealthCheckResponse. Status is "healthy", "degraded"
-// or "unhealthy"; no backend at all is unhealthy.
+// or "unhealthy"; no backend at all is unhealthy. Of each backend it is
+// "healthy", "unhealthy" or, where the device sleeps until a job needs it,
+// "asleep".
 type Health struct {
 	Status        string            `json:"status"`
 	BackendHealth map[string]string `json:"backend_health"`
