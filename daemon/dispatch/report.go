@@ -15,8 +15,9 @@ type Report struct {
 	Decision   route.Decision
 	TierReason power.Reason
 	Usage      job.Usage
-	// FirstToken and Total count from the job's arrival.
-	FirstToken, Total time.Duration
+	// FirstToken and Total count from the job's arrival, and so does Queued: until
+	// it was given to the backend that answered.
+	Queued, FirstToken, Total time.Duration
 	// Cost includes what failed attempts took.
 	Cost power.Cost
 	// Failures are the attempts before the one that answered.
@@ -27,7 +28,7 @@ type Report struct {
 func (r *run) report(d route.Decision, t *taken) *Report {
 	return &Report{
 		ID: r.job.ID, Model: r.job.Model, Decision: d, TierReason: r.now.Reason, Usage: t.usage,
-		FirstToken: t.first.Sub(r.job.Arrived), Total: t.ended.Sub(r.job.Arrived),
+		Queued: t.start.Sub(r.job.Arrived), FirstToken: t.first.Sub(r.job.Arrived), Total: t.ended.Sub(r.job.Arrived),
 		Cost: r.spent.Plus(t.cost), Failures: r.failures,
 	}
 }
