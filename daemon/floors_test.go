@@ -27,7 +27,7 @@ var floors = []struct {
 	floor    int
 	packages string
 }{
-	{0, "power daemon/latest daemon/httpapi/wire"},
+	{0, "power daemon/latest daemon/httpapi/wire daemon/grpcapi/computev1"},
 	{0, "daemon/job"},
 	// Both ends of the line to a program apart, for power/nvml and power/energyd.
 	{1, "power/helper"},
@@ -66,6 +66,9 @@ var rooms = map[string][]string{
 	"github.com/ncruces/go-sqlite3":    {"daemon/ledger"},
 	"github.com/ollama/ollama/api":     {"daemon/backend/ollama", "daemon/httpapi", "cmd/...", "packaging/...", "daemon/daemontest"},
 	"github.com/spf13/cobra":           {"cmd/..."},
+	"connectrpc.com":                   {"daemon/grpcapi/..."},
+	"google.golang.org/protobuf":       {"daemon/grpcapi/computev1"},
+	"google.golang.org/grpc":           {}, // in tests, and whoever else calls us
 	"golang.org/x/sync":                {"daemon", "packaging/..."},
 	"golang.org/x/sys":                 {"cmd/joulemux", "daemon", "power/helper"},
 }

@@ -192,13 +192,13 @@ func Holder(ctx context.Context) string {
 
 // Client names the program that asks. One that comes by the port says itself
 // what it is, like any that browses the web.
-func Client(r *http.Request) string {
-	if c, ok := r.Context().Value(callerKey{}).(*caller); ok {
+func Client(ctx context.Context, head http.Header) string {
+	if c, ok := ctx.Value(callerKey{}).(*caller); ok {
 		if name := c.program(); name != "" {
 			return name
 		}
 	}
-	product, _, _ := strings.Cut(r.UserAgent(), "/")
+	product, _, _ := strings.Cut(head.Get("User-Agent"), "/")
 	product, _, _ = strings.Cut(strings.TrimSpace(product), " ")
 	return product
 }

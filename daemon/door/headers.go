@@ -32,7 +32,7 @@ func Annotate(j *job.Job, h http.Header) error {
 		}
 	}
 	if id := h.Get("X-Request-ID"); id != "" {
-		if err := validID(id); err != nil {
+		if err := CheckID(id); err != nil {
 			return &job.Error{Code: job.Invalid, Field: "X-Request-ID", Detail: err.Error()}
 		}
 		j.ID = id
@@ -87,8 +87,9 @@ func asNumber(s string) (any, error) {
 	return n, nil
 }
 
-// validID accepts what can stand in a header and in a log.
-func validID(id string) error {
+// CheckID says what is wrong with a job's name: it has to stand in headers and
+// in logs.
+func CheckID(id string) error {
 	const most = 128
 	if len(id) > most {
 		return fmt.Errorf("longer than %d bytes", most)

@@ -23,6 +23,7 @@ const (
 func (d *Door) Serve(ctx context.Context, l net.Listener, h http.Handler) error {
 	server := &http.Server{
 		Handler:           h,
+		Protocols:         protocols(),
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    64 << 10,
@@ -47,4 +48,13 @@ func (d *Door) Serve(ctx context.Context, l net.Listener, h http.Handler) error 
 		return nil
 	}
 	return err
+}
+
+// protocols are HTTP/1.1, and HTTP/2 for clients that begin with it, as gRPC's
+// do.
+func protocols() *http.Protocols {
+	p := new(http.Protocols)
+	p.SetHTTP1(true)
+	p.SetUnencryptedHTTP2(true)
+	return p
 }

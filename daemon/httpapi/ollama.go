@@ -36,7 +36,7 @@ func (s *Server) job(kind job.Kind) http.HandlerFunc {
 		if j.ID == "" {
 			j.ID = rand.Text()
 		}
-		j.Arrived, j.Client = time.Now(), door.Client(r)
+		j.Arrived, j.Client = time.Now(), door.Client(r.Context(), r.Header)
 		out := &answer{client: s.client(w), job: &j, wants: q.report}
 		out.end(r.Context(), s.Runner.Run(r.Context(), j, out))
 	}

@@ -1,0 +1,77 @@
+package grpcapi
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"connectrpc.com/grpchealth"
+
+	"github.com/joulemux/joulemux/daemon/backend"
+	"github.com/joulemux/joulemux/daemon/grpcapi/computev1"
+)
+
+// ListBackends lists the backends that there are, healthy or not.
+func (s service) ListBackends(ctx context.Context, q *computev1.ListBackendsRequest) (*computev1.ListBackendsResponse, error) {
+	s.client(ctx)
+	list := &computev1.ListBackendsResponse{}
+	for _, b := range s.Backends.Look(ctx) {
+		if is(b, q.GetTypeFilter()) {
+			list.Backends = append(list.Backends, describe(b, s.Backends.Metrics(b.ID)))
+		}
+	}
+	return list, nil
+}
+
+// is reports whether a backend is of that type or device class; any is of none.
+func is(b backend.Backend, kind string) bool {
+	return kind == "" || strings.EqualFold(kind, b.Type) || strings.EqualFold(kind, string(b.Class))
+}
+
+func describe(b backend.Backend, m backend.Metrics) *computev1.BackendInfo {
+	status := &computev1.BackendStatus{State: b.State(), Message: text(cmp.Or(b.Problem, b.Suspect, b.Vetoed))}
+	if !b.Checked.IsZero() {
+		status.LastCheckUnix = b.Checked.Unix()
+	}
+	can := &computev1.BackendCapabilities{Generate: true, Embed: true, Stream: true, Slots: number(b.Candidate("").Slots)}
+	metrics := &computev1.BackendMetrics{
+		AvgLatencyMs: milliseconds(m.FirstToken), RequestsPerMinute: number(m.PerMinute), ErrorRate: float32(m.ErrorRate),
+		PowerWatts: float32(b.Profile.Draw.Watts()), PowerQuality: string(b.Profile.Quality),
+	}
+	for _, model := range b.Facts.Models {
+		can.Models = append(can.Models, text(model.Name))
+		can.MaxContext = max(can.MaxContext, number(model.ContextLength))
+		if model.Resident {
+			metrics.LoadedModels = append(metrics.LoadedModels, text(model.Name))
+		}
+	}
+	return &computev1.BackendInfo{
+		Id: b.ID, Type: b.Type, Name: text(cmp.Or(b.Name, b.ID)), Hardware: string(b.Class),
+		Status: status, Capabilities: can, Metrics: metrics,
+	}
+}
+
+// HealthCheck sums up whether jobs can run.
+func (s service) HealthCheck(ctx context.Context, _ *computev1.HealthCheckRequest) (*computev1.HealthCheckResponse, error) {
+	s.client(ctx)
+	status, each := s.Backends.Look(ctx).Health()
+	return &computev1.HealthCheckResponse{Status: status, BackendHealth: each, TimestampUnix: time.Now().Unix(), Version: s.Version}, nil
+}
+
+// checker is gRPC's own health service: whether jobs can run, in a word.
+type checker struct{ backends Backends }
+
+// Check tells of the one service, and of the server as a whole, which is
+// nothing without it.
+func (c checker) Check(ctx context.Context, q *grpchealth.CheckRequest) (*grpchealth.CheckResponse, error) {
+	if q.Service != "" && q.Service != computev1.ComputeServiceName {
+		return nil, connect.NewError(connect.CodeNotFound, fmt.Errorf("there is no service %s here", clip(q.Service)))
+	}
+	if status, _ := c.backends.Look(ctx).Health(); status == backend.Unhealthy {
+		return &grpchealth.CheckResponse{Status: grpchealth.StatusNotServing}, nil
+	}
+	return &grpchealth.CheckResponse{Status: grpchealth.StatusServing}, nil
+}
