@@ -24,6 +24,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/config"
 	"github.com/joulemux/joulemux/daemon/dispatch"
 	"github.com/joulemux/joulemux/daemon/door"
+	"github.com/joulemux/joulemux/daemon/grpcapi"
 	"github.com/joulemux/joulemux/daemon/httpapi"
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/daemon/ledger"
@@ -82,6 +83,7 @@ type daemon struct {
 	dispatcher *dispatch.Dispatcher
 	door       *door.Door
 	http       *httpapi.Server
+	grpc       *grpcapi.Server
 	status     status
 	// reported is closed when it has been said once how the machine is powered.
 	reported chan struct{}
@@ -104,7 +106,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	defer d.backends.Close()
 	defer d.meter.Close()
-	listeners, err := d.listen(ctx)
+	entrances, err := d.listen(ctx)
 	if err != nil {
 		return err
 	}
@@ -112,7 +114,7 @@ func Run(ctx context.Context, o Options) error {
 	base, stop := context.WithCancel(context.WithoutCancel(ctx))
 	sensors, base := errgroup.WithContext(base)
 	d.runSensors(base, sensors)
-	err = d.serve(ctx, listeners)
+	err = d.serve(ctx, entrances)
 	stop()
 	if ended := sensors.Wait(); !errors.Is(ended, context.Canceled) {
 		err = errors.Join(err, ended)
@@ -151,6 +153,9 @@ func assemble(ctx context.Context, o Options) (*daemon, error) {
 		Door: d.door, Machine: d.machine, Version: o.Version, Log: o.Log,
 		FullCharge: func() (power.Energy, bool) { return sysfs.FullCharge(o.Sys) },
 	}, d.httpSettings(c))
+	d.grpc = grpcapi.New(grpcapi.Parts{
+		Runner: d.dispatcher, Backends: backends, Door: d.door, Version: o.Version, Log: o.Log,
+	}, c.Limits.Body)
 	d.door.Allow(c.Server.Origins)
 	d.backends.Configure(specs(c))
 	d.setLevel(c)
@@ -216,14 +221,14 @@ func (d *daemon) followConfig(ctx context.Context, changed <-chan struct{}) {
 const patience = 500 * time.Millisecond
 
 // serve runs the front-ends until ctx is done.
-func (d *daemon) serve(ctx context.Context, listeners []net.Listener) error {
+func (d *daemon) serve(ctx context.Context, entrances []entrance) error {
 	front, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	g, front := errgroup.WithContext(front)
-	for _, l := range listeners {
-		g.Go(func() error { return d.door.Serve(front, l, d.http) })
+	for _, e := range entrances {
+		g.Go(func() error { return d.door.Serve(front, e.Listener, e.handler) })
 	}
-	g.Go(func() error { return d.servePortOnceMended(front) })
+	g.Go(func() error { return d.servePortsOnceMended(front) })
 	d.awaitSupply(ctx)
 	ready := make(chan struct{})
 	g.Go(func() error { d.serveBus(front, sync.OnceFunc(func() { close(ready) })); return nil })

@@ -5,20 +5,29 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/joulemux/joulemux/daemon/config"
 	"github.com/joulemux/joulemux/systemd"
 )
 
+// entrance is a listener, and what answers on it.
+type entrance struct {
+	net.Listener
+	handler http.Handler
+}
+
 // listen returns the sockets that were inherited, and opens what was not.
-func (d *daemon) listen(ctx context.Context) ([]net.Listener, error) {
-	listeners := d.Inherited[systemd.API]
-	if len(listeners) == 0 {
+func (d *daemon) listen(ctx context.Context) ([]entrance, error) {
+	unix := d.Inherited[systemd.API]
+	if len(unix) == 0 {
 		path, err := d.socketPath()
 		if err != nil {
 			return nil, err
@@ -30,49 +39,72 @@ func (d *daemon) listen(ctx context.Context) ([]net.Listener, error) {
 			}
 			return nil, err
 		}
-		listeners = append(listeners, l)
+		unix = append(unix, l)
+	}
+	var all []entrance
+	for _, l := range unix {
+		all = append(all, entrance{l, http.HandlerFunc(d.either)})
 	}
 	for _, l := range d.Inherited[systemd.HTTP] {
-		if wanted := portAddress(d.settings.Server); wanted != l.Addr().String() {
+		if wanted := portAddress(d.settings.Server, d.settings.Server.HTTPPort); wanted != l.Addr().String() {
 			d.Log.Info("the HTTP port is the service manager's, not the configuration's", "address", l.Addr(), "configured", wanted)
 		}
-		listeners = append(listeners, l)
+		all = append(all, entrance{l, d.http})
 	}
-	if l := d.openPort(ctx, d.settings.Server); l != nil {
-		listeners = append(listeners, l)
-	}
-	return listeners, nil
+	return append(all, d.openPorts(ctx, d.settings.Server)...), nil
 }
 
-// openPort opens the HTTP port. It returns nil where the service manager has,
-// where there is to be none, and where there can be none.
-func (d *daemon) openPort(ctx context.Context, server config.Server) net.Listener {
-	if server.HTTPPort == 0 || len(d.Inherited[systemd.HTTP]) > 0 {
-		return nil
+// either answers where both front-ends share a listener.
+func (d *daemon) either(w http.ResponseWriter, r *http.Request) {
+	if d.grpc.Serves(r) {
+		d.grpc.ServeHTTP(w, r)
+		return
 	}
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", portAddress(server))
-	if err != nil {
-		d.Log.Error("the HTTP port cannot be opened; joulemux goes on without it", "err", err)
-		return nil
-	}
-	return l
+	d.http.ServeHTTP(w, r)
 }
 
-// servePortOnceMended serves the HTTP port of a configuration that had faults
-// when the daemon started.
-func (d *daemon) servePortOnceMended(ctx context.Context) error {
+// openPorts opens the ports, but for what the service manager has opened, what
+// is not to be, and what cannot be.
+func (d *daemon) openPorts(ctx context.Context, server config.Server) (all []entrance) {
+	for _, port := range []struct {
+		number  int
+		what    string
+		handler http.Handler
+	}{
+		{server.HTTPPort, "the HTTP port", d.http},
+		{server.GRPCPort, "the gRPC port", d.grpc},
+	} {
+		if port.number == 0 || port.handler == d.http && len(d.Inherited[systemd.HTTP]) > 0 {
+			continue
+		}
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", portAddress(server, port.number))
+		if err != nil {
+			d.Log.Error("this cannot be opened; joulemux goes on without it", "what", port.what, "err", err)
+			continue
+		}
+		all = append(all, entrance{l, port.handler})
+	}
+	return all
+}
+
+// servePortsOnceMended serves the ports of a configuration that had faults when
+// the daemon started.
+func (d *daemon) servePortsOnceMended(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		return nil
 	case server := <-d.mended:
-		if l := d.openPort(ctx, server); l != nil {
-			return d.door.Serve(ctx, l, d.http)
+		g, ctx := errgroup.WithContext(ctx)
+		for _, e := range d.openPorts(ctx, server) {
+			g.Go(func() error { return d.door.Serve(ctx, e.Listener, e.handler) })
 		}
-		return nil
+		return g.Wait()
 	}
 }
 
-func portAddress(s config.Server) string { return net.JoinHostPort(s.Host, strconv.Itoa(s.HTTPPort)) }
+func portAddress(s config.Server, port int) string {
+	return net.JoinHostPort(s.Host, strconv.Itoa(port))
+}
 
 // warnOfListeners says of each listener that the configuration has moved when
 // that takes effect.
@@ -82,7 +114,8 @@ func (d *daemon) warnOfListeners(before, after config.Server) {
 		what, inherited, unit string
 	}{
 		{before.Socket != after.Socket, "the Unix socket", systemd.API, "joulemux.socket"},
-		{portAddress(before) != portAddress(after), "the HTTP port", systemd.HTTP, "joulemux-http.socket"},
+		{portAddress(before, before.HTTPPort) != portAddress(after, after.HTTPPort), "the HTTP port", systemd.HTTP, "joulemux-http.socket"},
+		{portAddress(before, before.GRPCPort) != portAddress(after, after.GRPCPort), "the gRPC port", "", ""},
 	} {
 		switch {
 		case !l.moved:

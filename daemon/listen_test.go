@@ -15,15 +15,20 @@ import (
 	"github.com/joulemux/joulemux/daemon/daemontest"
 )
 
-func TestTakenPortIsLoggedAndTheDaemonRunsOn(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+func TestTakenPortsAreLoggedAndTheDaemonRunsOn(t *testing.T) {
+	var ports [2]int
+	for i := range ports {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = l.Close() })
+		ports[i] = l.Addr().(*net.TCPAddr).Port
 	}
-	t.Cleanup(func() { _ = l.Close() })
-	d := daemontest.Start(t, daemontest.Options{Config: oneBackend(t), Port: l.Addr().(*net.TCPAddr).Port})
-	d.Await("the HTTP port cannot be opened")
-	d.Await(l.Addr().String())
+	d := daemontest.Start(t, daemontest.Options{Config: oneBackend(t), Port: ports[0], GRPCPort: ports[1]})
+	for i, what := range []string{"the HTTP port", "the gRPC port"} {
+		d.Await(fmt.Sprintf("joulemux goes on without it\" what=%q err=\"listen tcp 127.0.0.1:%d", what, ports[i]))
+	}
 	if got := ran(t, d); got != "ollama-cpu" {
 		t.Errorf("a job ran on %s", got)
 	}
@@ -31,12 +36,13 @@ func TestTakenPortIsLoggedAndTheDaemonRunsOn(t *testing.T) {
 
 func TestListenersAreMovedByARestart(t *testing.T) {
 	d := daemontest.Start(t, daemontest.Options{Config: oneBackend(t)})
-	moved := fmt.Sprintf("server: {http_port: %d, socket: %s/elsewhere}\n", daemontest.FreePort(t), t.TempDir())
+	moved := fmt.Sprintf("server: {http_port: %d, grpc_port: 0, socket: %s/elsewhere}\n", daemontest.FreePort(t), t.TempDir())
 	if err := os.WriteFile(d.ConfigPath(), []byte(moved+oneBackend(t)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	d.Await(`msg="the configuration moves this with the next restart" what="the Unix socket"`)
 	d.Await(`msg="the configuration moves this with the next restart" what="the HTTP port"`)
+	d.Await(`msg="the configuration moves this with the next restart" what="the gRPC port"`)
 	if got := ran(t, d); got != "ollama-cpu" {
 		t.Errorf("over the socket that was, a job ran on %s", got)
 	}

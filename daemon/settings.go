@@ -31,7 +31,7 @@ func (d *daemon) configuration() config.Config {
 		return c
 	}
 	nothing := config.Default()
-	nothing.Ports, nothing.Server.HTTPPort = nil, 0
+	nothing.Ports, nothing.Server.HTTPPort, nothing.Server.GRPCPort = nil, 0, 0
 	d.refusal = refusal(err)
 	d.sayRefused(err)
 	return nothing
@@ -87,8 +87,8 @@ func (d *daemon) take(ctx context.Context, c config.Config) {
 	d.Log.Info("the configuration has changed")
 	d.note(c)
 	if refused {
-		d.mended <- c.Server // the port is opened only now
-		before.Server.Host, before.Server.HTTPPort = c.Server.Host, c.Server.HTTPPort
+		d.mended <- c.Server // the ports are opened only now
+		before.Server.Host, before.Server.HTTPPort, before.Server.GRPCPort = c.Server.Host, c.Server.HTTPPort, c.Server.GRPCPort
 	}
 	d.warnOfListeners(before.Server, c.Server)
 }
@@ -100,6 +100,7 @@ func (d *daemon) apply(ctx context.Context, c config.Config) {
 	d.backends.Configure(specs(c))
 	d.dispatcher.Configure(d.dispatchSettings(c))
 	d.http.Configure(d.httpSettings(c))
+	d.grpc.Limit(c.Limits.Body)
 }
 
 func (d *daemon) note(c config.Config) {

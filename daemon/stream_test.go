@@ -12,6 +12,8 @@ import (
 	"time"
 
 	godbus "github.com/godbus/dbus/v5"
+	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
 
 	"github.com/joulemux/joulemux/daemon/daemontest"
 	"github.com/joulemux/joulemux/daemon/httpapi/wire"
@@ -19,11 +21,12 @@ import (
 )
 
 func TestStopWithStreamsOpen(t *testing.T) {
-	gone := make(chan struct{}, 2)
+	gone := make(chan struct{}, 3)
 	addr := daemontest.Serve(t, hanging(gone))
 	d := daemontest.Start(t, daemontest.Options{Config: backends(map[string]string{"cpu": addr})})
 	overHTTP := openStream(t, d)
 	overBus := openSink(t, d.Bus.Connect(t))
+	overGRPC := openCall(t, dial(t, d.GRPCAddr))
 
 	began := time.Now()
 	if err := d.Stop(); err != nil {
@@ -32,8 +35,12 @@ func TestStopWithStreamsOpen(t *testing.T) {
 	if took := time.Since(began); took > 2*time.Second {
 		t.Errorf("the stop took %v", took)
 	}
-	receive(t, gone)
-	receive(t, gone)
+	for range 3 {
+		receive(t, gone)
+	}
+	if m, err := overGRPC.next(); grpcstatus.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "stopping") {
+		t.Errorf("over gRPC the end is %v, %v", m, err)
+	}
 	if got, err := io.ReadAll(overHTTP); !strings.Contains(string(got), `{"error":"`) || !strings.Contains(string(got), "stopping") {
 		t.Errorf("over HTTP the end is %q, %v", got, err)
 	}

@@ -35,7 +35,7 @@ func TestCommandLines(t *testing.T) {
 	folder := t.TempDir()
 	for name, text := range map[string]string{
 		"good.yaml":    "server:\n  http_port: 0\n",
-		"remarks.yaml": "server:\n  grpc_port: 50051\n",
+		"remarks.yaml": "monitoring:\n  prometheus_port: 9090\n",
 		"unknown.yaml": "server:\n  http_prt: 1\n",
 		"faults.yaml":  "server:\n  http_port: 70000\n  host: 0.0.0.0\n",
 		"broken.yaml":  "server: [\n",
@@ -52,7 +52,7 @@ func TestCommandLines(t *testing.T) {
 	}{
 		{"a good file is in order", []string{"--check", "--config=good.yaml"}, 0, `^good\.yaml is in order\n$`, `^$`},
 		{"a file that is not there is one with nothing in it", []string{"--check", "--config=none.yaml"}, 0, `^none\.yaml is in order\n$`, `^$`},
-		{"what has no effect is remarked on", []string{"--check", "--config=remarks.yaml"}, 0, `^line 2: server\.grpc_port: .*\nremarks\.yaml is in order\n$`, `^$`},
+		{"what has no effect is remarked on", []string{"--check", "--config=remarks.yaml"}, 0, `^line 2: monitoring\.prometheus_port: .*\nremarks\.yaml is in order\n$`, `^$`},
 		{
 			"an unknown key is named with its line and what may be meant",
 			[]string{"--check", "--config=unknown.yaml"},

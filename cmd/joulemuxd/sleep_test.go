@@ -150,7 +150,7 @@ func (l *sleeper) file(name string) string { return filepath.Join(l.folder, name
 func (l *sleeper) configure(t *testing.T, name string) {
 	t.Helper()
 	var text strings.Builder
-	text.WriteString("server: {http_port: 0}\nthresholds: {steady_line_seconds: 0}\nbackends:\n")
+	text.WriteString("server: {http_port: 0, grpc_port: 0}\nthresholds: {steady_line_seconds: 0}\nbackends:\n")
 	for _, class := range classes {
 		hardware := "hardware: " + class + ", "
 		if class == "unclassified" {

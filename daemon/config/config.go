@@ -43,9 +43,9 @@ type Config struct {
 type Server struct {
 	// Socket is the path of the Unix socket; "" is the usual one.
 	Socket string
-	// Host is a loopback address; HTTPPort 0 opens no TCP listener.
-	Host     string
-	HTTPPort int
+	// Host is a loopback address. A port that is 0 is not opened.
+	Host               string
+	HTTPPort, GRPCPort int
 	// Origins are allowed beside those of this machine's own pages and apps.
 	Origins []string
 	// AllowAdmin permits clients to pull, create, copy, push and delete models.
@@ -117,7 +117,7 @@ type Energy struct {
 // Default returns the configuration in force without a file.
 func Default() Config {
 	return Config{
-		Server:   Server{Host: "127.0.0.1", HTTPPort: 8080},
+		Server:   Server{Host: "127.0.0.1", HTTPPort: 8080, GRPCPort: 50051},
 		Ports:    []int{11434, 11435, 11436, 11437},
 		Routing:  Routing{DefaultBackend: "ollama-igpu", PowerAware: true, AutoOptimizeLatency: true, Learn: true, Curious: true},
 		Models:   map[power.Tier]string{},

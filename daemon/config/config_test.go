@@ -27,7 +27,7 @@ func TestNothingIsTheDefault(t *testing.T) {
 // earlier is in the words of the first design of this system.
 const earlier = `
 server:
-  grpc_port: 50051
+  grpc_port: 50052
   http_port: 9090
 backends:
   - id: "ollama-npu"
@@ -68,7 +68,7 @@ func TestEarlierVocabularyIsUnderstood(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := config.Default()
-	want.Server.HTTPPort = 9090
+	want.Server.HTTPPort, want.Server.GRPCPort = 9090, 50052
 	want.Backends = []config.Backend{
 		{
 			ID: "ollama-npu", Name: "NPU", Type: "ollama", Hardware: power.NPU, Endpoint: url.URL{Scheme: "http", Host: "localhost:11434"},
@@ -83,7 +83,6 @@ func TestEarlierVocabularyIsUnderstood(t *testing.T) {
 	want.Routing = config.Routing{DefaultBackend: "ollama-npu", Curious: true}
 	want.LogLevel = "debug"
 	want.Notes = []string{
-		"line 3: server.grpc_port: understood, but this version does not serve gRPC",
 		"line 34: monitoring.prometheus_port: understood, but this version does not serve metrics",
 	}
 	if !reflect.DeepEqual(c, want) {
@@ -116,7 +115,7 @@ energy: {price_per_kwh: 0.32, currency: EUR}
 	zero, price, never, joules := power.Power(0), 0.32, 0.0, 50*power.Joule
 	after := func(d time.Duration) *time.Duration { return &d }
 	want := config.Default()
-	want.Server = config.Server{Socket: "/tmp/s", Host: "::1", HTTPPort: 8080, Origins: []string{"https://a.example"}, AllowAdmin: true}
+	want.Server = config.Server{Socket: "/tmp/s", Host: "::1", HTTPPort: 8080, GRPCPort: 50051, Origins: []string{"https://a.example"}, AllowAdmin: true}
 	want.Ports = []int{1234}
 	want.Models = map[power.Tier]string{power.Battery: "small", power.TierUnknown: "large"}
 	want.Policy = power.Policy{Saver: 60, Low: 30.5, Critical: 10, Recovery: 5, SteadyLine: 1500 * time.Millisecond, SteadyCharge: time.Minute}
@@ -156,6 +155,8 @@ func TestFaults(t *testing.T) {
 		{"server: {http_port: eighty}", `line 1: server.http_port: want a number, got "eighty"`},
 		{"server: {http_port: 80.5}", `line 1: server.http_port: want a whole number, got 80.5`},
 		{"server: {http_port: 70000}", `line 1: server.http_port: want a number from 0 to 65535, got 70000`},
+		{"server: {grpc_port: -1}", `line 1: server.grpc_port: want a number from 0 to 65535, got -1`},
+		{"server: {grpc_port: 8080}", `line 1: server: http_port and grpc_port are both 8080`},
 		{"server: {host: 0.0.0.0}", `line 1: server.host: "0.0.0.0" is not a loopback address; joulemux serves this machine alone`},
 		{"server: [1]", `line 1: server: want keys and values, got a list`},
 		{"server: {}\nserver: {}", `line 2: server: is there twice, first on line 1`},

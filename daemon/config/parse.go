@@ -80,6 +80,9 @@ func (p *parser) validate(s section) {
 		at := section{s.node, "thresholds", s.faults}
 		at.fault("want critical_percent <= low_percent <= saver_percent, got %v, %v and %v", float64(t.Critical), float64(t.Low), float64(t.Saver))
 	}
+	if at := (section{s.node, "server", s.faults}); p.Server.GRPCPort == p.Server.HTTPPort && p.Server.HTTPPort != 0 {
+		at.fault("http_port and grpc_port are both %d", p.Server.HTTPPort)
+	}
 	if len(p.configured) > 0 && !p.ports {
 		// Who says which servers there are does not want others found.
 		p.Ports = nil
@@ -100,7 +103,7 @@ func (p *parser) server(s section) {
 		"socket":      func(s section) { s.text(&p.Server.Socket) },
 		"host":        p.host,
 		"http_port":   func(s section) { s.integer(&p.Server.HTTPPort, 0, 65535) },
-		"grpc_port":   p.grpcPort,
+		"grpc_port":   func(s section) { s.integer(&p.Server.GRPCPort, 0, 65535) },
 		"allow_admin": func(s section) { s.flag(&p.Server.AllowAdmin) },
 		"origins": func(s section) {
 			s.list(func(s section) {
@@ -119,14 +122,6 @@ func (p *parser) host(s section) {
 	}
 	if ip := net.ParseIP(p.Server.Host); ip == nil || !ip.IsLoopback() {
 		s.fault("%q is not a loopback address; joulemux serves this machine alone", p.Server.Host)
-	}
-}
-
-func (p *parser) grpcPort(s section) {
-	var port int
-	s.integer(&port, 0, 65535)
-	if port != 0 {
-		p.note(s, "understood, but this version does not serve gRPC")
 	}
 }
 

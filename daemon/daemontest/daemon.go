@@ -33,8 +33,8 @@ type Options struct {
 	Runtime string
 	// State is the folder for what has to last; "" keeps nothing.
 	State string
-	// Port is the TCP port; 0 is a free one.
-	Port int
+	// Port is the TCP port; 0 is a free one. GRPCPort is that of gRPC, likewise.
+	Port, GRPCPort int
 	// Sys is the kernel's tree; nil has no supplies and no devices.
 	Sys fs.FS
 	// SystemBus is an address; "" is that of a bus that is not there.
@@ -48,8 +48,9 @@ type Options struct {
 
 // Daemon is a whole daemon that runs in the test's own process.
 type Daemon struct {
-	// Socket is the path of the Unix socket, and Addr what TCP clients connect to.
-	Socket, Addr string
+	// Socket is the path of the Unix socket, and Addr what TCP clients connect
+	// to, those of gRPC to GRPCAddr.
+	Socket, Addr, GRPCAddr string
 	// Bus is the session bus; nil for a lonely daemon.
 	Bus *dbustest.Bus
 	// Log is what the daemon has said.
@@ -61,6 +62,7 @@ type Daemon struct {
 	beside *Daemon
 	config string
 	port   int
+	grpc   int
 	reload chan os.Signal
 	cancel context.CancelFunc
 	ended  chan struct{}
@@ -82,9 +84,12 @@ func Start(t testing.TB, o Options) *Daemon {
 // Try is Start for a daemon that may refuse to.
 func Try(t testing.TB, o Options) (*Daemon, error) {
 	t.Helper()
-	d := &Daemon{t: t, beside: o.Beside, Log: new(Log), port: o.Port, reload: make(chan os.Signal), ended: make(chan struct{})}
+	d := &Daemon{t: t, beside: o.Beside, Log: new(Log), port: o.Port, grpc: o.GRPCPort, reload: make(chan os.Signal), ended: make(chan struct{})}
 	if d.port == 0 {
 		d.port = FreePort(t)
+	}
+	if d.grpc == 0 {
+		d.grpc = FreePort(t)
 	}
 	d.surround(o)
 	d.Configure(o.Config)
@@ -123,6 +128,7 @@ func (d *Daemon) surround(o Options) {
 	}
 	d.Socket = filepath.Join(o.Runtime, "joulemux", "api.sock")
 	d.Addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(d.port))
+	d.GRPCAddr = net.JoinHostPort("127.0.0.1", strconv.Itoa(d.grpc))
 	d.config = filepath.Join(Folder(d.t), "config.yaml")
 }
 
@@ -179,7 +185,7 @@ func (d *Daemon) Client() *http.Client { return d.client }
 // Configure replaces the configuration, as an editor does.
 func (d *Daemon) Configure(text string) {
 	d.t.Helper()
-	text = fmt.Sprintf("server: {http_port: %d}\n%s", d.port, text)
+	text = fmt.Sprintf("server: {http_port: %d, grpc_port: %d}\n%s", d.port, d.grpc, text)
 	if err := errors.Join(os.WriteFile(d.config+".new", []byte(text), 0o600), os.Rename(d.config+".new", d.config)); err != nil {
 		d.t.Fatal(err)
 	}
