@@ -131,7 +131,7 @@ func (w *world) another(ctx context.Context, name, sys string, session *rig.Bus)
 func (w *world) config(address string) string {
 	_, port, _ := net.SplitHostPort(address)
 	var text strings.Builder
-	fmt.Fprintf(&text, "server: {http_port: %s}\nrouting: {default_backend: backend-0}\nmonitoring: {log_level: warn}\nbackends:\n", port)
+	fmt.Fprintf(&text, "server: {http_port: %s, grpc_port: 0}\nrouting: {default_backend: backend-0}\nmonitoring: {log_level: warn}\nbackends:\n", port)
 	for i, url := range w.backends {
 		fmt.Fprintf(&text, "- {id: backend-%d, type: ollama, hardware: igpu, slots: 1024, endpoint: %q}\n", i, url)
 	}

@@ -16,6 +16,7 @@ import (
 // site says where the parts of a laptop listen, and what they call the model.
 type site struct {
 	httpPort int // 0 for none
+	grpcPort int // 0 for none
 	ollamas  [4]string
 	tiny     string // The name of the rig's model.
 	profiles bool   // Whether to try for a power-profiles-daemon.

@@ -93,7 +93,7 @@ func (l *laptop) socket() string { return l.file("joulemux", "api.sock") }
 // configuration says which Ollama is which hardware: a port tells none.
 func (l *laptop) configuration() string {
 	var text strings.Builder
-	fmt.Fprintf(&text, "server:\n  http_port: %d\n  grpc_port: 0\n", l.httpPort)
+	fmt.Fprintf(&text, "server:\n  http_port: %d\n  grpc_port: %d\n", l.httpPort, l.grpcPort)
 	fmt.Fprintf(&text, "models:\n  default: %q\n", l.model)
 	// The stand-ins would teach that all devices are equally fast.
 	fmt.Fprintln(&text, "routing: {learn: false}")

@@ -15,17 +15,19 @@ import (
 // have.
 var usual = site{
 	httpPort: 8080,
+	grpcPort: 50051,
 	ollamas:  [4]string{"127.0.0.1:11434", "127.0.0.1:11435", "127.0.0.1:11436", "127.0.0.1:11437"},
 	tiny:     "qwen2.5:0.5b",
 	profiles: true,
 }
 
 func (s site) http() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.httpPort)) }
+func (s site) grpc() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.grpcPort)) }
 
 // free complains of the addresses that are taken, before anything is started.
 func (s site) free(ctx context.Context) error {
 	var faults []error
-	for _, addr := range append(s.ollamas[:], s.http()) {
+	for _, addr := range append(s.ollamas[:], s.http(), s.grpc()) {
 		listener, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 		if err != nil {
 			faults = append(faults, fmt.Errorf("%s is taken: stop what listens there, and try again: %w", addr, err))
@@ -71,13 +73,15 @@ costs are estimates: watts assumed x time. In another terminal:
     ollama run %[1]s "Why is the sky blue?"
     curl --unix-socket $XDG_RUNTIME_DIR/joulemux/api.sock http://localhost/api/chat \
         -d '{"model": "%[1]s", "messages": [{"role": "user", "content": "Why is the sky blue?"}]}'
+    curl http://%[7]s/compute.v1.ComputeService/Generate \
+        --json '{"model": "%[1]s", "prompt": "Why is the sky blue?", "options": {"max_tokens": 24}}'
     busctl --user call io.github.joulemux.Inference1 /io/github/joulemux/Inference1 \
         io.github.joulemux.Inference1 Generate 'sa{sv}' "Why is the sky blue?" 1 max_tokens i 24
     busctl --user introspect io.github.joulemux.Router1 /io/github/joulemux/Router1
 
-Here: %[7]s
+Here: %[8]s
 
-`, l.model, l.dir, l.session.Address(), l.file("bin"), filepath.Dir(l.ollama), l.http(), commands)
+`, l.model, l.dir, l.session.Address(), l.file("bin"), filepath.Dir(l.ollama), l.http(), l.grpc(), commands)
 	return err
 }
 
