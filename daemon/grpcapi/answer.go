@@ -39,7 +39,7 @@ func (a *answer) Chunk(_ context.Context, c job.Chunk, r *dispatch.Report) error
 
 // stream sends an answer piece by piece.
 type stream struct {
-	client
+	*client
 	id       string
 	send     func(*computev1.GenerateStreamResponse) error
 	decision route.Decision

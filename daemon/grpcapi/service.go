@@ -20,7 +20,7 @@ type service struct{ *Server }
 func (s service) Generate(ctx context.Context, q *computev1.GenerateRequest) (*computev1.GenerateResponse, error) {
 	j, err := generateJob(q, header(ctx))
 	a := &answer{longest: s.longest}
-	if err := s.run(ctx, j, err, a); err != nil {
+	if err := s.run(ctx, s.client(ctx), j, err, a); err != nil {
 		return nil, err
 	}
 	return &computev1.GenerateResponse{
@@ -32,14 +32,15 @@ func (s service) Generate(ctx context.Context, q *computev1.GenerateRequest) (*c
 // GenerateStream answers a prompt piece by piece.
 func (s service) GenerateStream(ctx context.Context, q *computev1.GenerateRequest, to *connect.ServerStream[computev1.GenerateStreamResponse]) error {
 	j, err := generateJob(q, header(ctx))
-	return s.run(ctx, j, err, &stream{client: s.client(ctx), id: j.ID, send: to.Send})
+	c := s.client(ctx)
+	return s.run(ctx, c, j, err, &stream{client: c, id: j.ID, send: to.Send})
 }
 
 // Embed turns a text into a vector.
 func (s service) Embed(ctx context.Context, q *computev1.EmbedRequest) (*computev1.EmbedResponse, error) {
 	j, err := embedJob(q, header(ctx))
 	a := &answer{longest: s.longest}
-	if err := s.run(ctx, j, err, a); err != nil {
+	if err := s.run(ctx, s.client(ctx), j, err, a); err != nil {
 		return nil, err
 	}
 	if len(a.vectors) != 1 {
@@ -51,10 +52,9 @@ func (s service) Embed(ctx context.Context, q *computev1.EmbedRequest) (*compute
 	}, nil
 }
 
-// run runs a job unless there is none, for the reason given, and turns what it
-// fails with into the wire's error.
-func (s service) run(ctx context.Context, j job.Job, wrong error, to dispatch.Sink) error {
-	c := s.client(ctx)
+// run runs a client's job unless there is none, for the reason given, and turns
+// what it fails with into the wire's error.
+func (s service) run(ctx context.Context, c *client, j job.Job, wrong error, to dispatch.Sink) error {
 	if wrong != nil {
 		return errorOf(ctx, j.ID, wrong)
 	}
