@@ -47,6 +47,8 @@ func nameOf(c job.Code) string {
 	switch c {
 	case job.Invalid:
 		return bus.InvalidArgs
+	case job.Unsupported:
+		return bus.NotSupported
 	case job.BackendNotFound:
 		// What the caller wrote as target names no backend: his argument is at
 		// fault. NoBackend would have him wait for one.

@@ -101,7 +101,7 @@ func (f *failure) headline() string {
 // exitCode is the only place where a failure becomes an exit code.
 func (f *failure) exitCode() int {
 	switch f.record.Code {
-	case wire.CodeInvalid, wire.CodePromptTooLarge:
+	case wire.CodeInvalid, wire.CodePromptTooLarge, wire.CodeUnsupported:
 		return 2
 	case codeUnreachable, wire.CodeStopping:
 		return 3
@@ -181,7 +181,7 @@ What fails ends with the line
 
 whose code is one of the daemon's: invalid, prompt_too_large, model_not_found,
 job_not_found, backend_not_found, no_backend, power_policy, busy, cancelled,
-deadline_passed, backend_failed, forbidden, stopping; or one of the client's
+deadline_passed, backend_failed, unsupported, forbidden, stopping; or one of the client's
 own: daemon_unreachable, answer_broken, interrupted, failed. An answer is whole only
 if its last line is an end. Clients should ignore members they do not know.`,
 	}

@@ -12,7 +12,7 @@ func TestExitCodes(t *testing.T) {
 	codes := map[string]int{
 		wire.CodeInvalid: 2, wire.CodePromptTooLarge: 2, wire.CodeModelNotFound: 4, wire.CodeJobNotFound: 4, wire.CodeBackendNotFound: 6,
 		wire.CodeNoBackend: 6, wire.CodePowerPolicy: 5, wire.CodeBusy: 7, wire.CodeCancelled: 1,
-		wire.CodeDeadlinePassed: 8, wire.CodeBackendFailed: 1, wire.CodeForbidden: 1, wire.CodeStopping: 3, wire.CodeInternal: 1,
+		wire.CodeDeadlinePassed: 8, wire.CodeBackendFailed: 1, wire.CodeUnsupported: 2, wire.CodeForbidden: 1, wire.CodeStopping: 3, wire.CodeInternal: 1,
 		"of_tomorrow": 1,
 	}
 	for code, want := range codes {

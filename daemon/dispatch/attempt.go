@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -65,7 +66,7 @@ var lineEnd = []byte{'\n'}
 
 // blame tells of a failure that is the backend's.
 func (r *run) blame(ctx context.Context, b backend.Backend, err error) {
-	if !worthAnother(err) {
+	if !worthAnother(err) || errors.Is(err, job.Unsupported) {
 		return
 	}
 	r.Backends.Failed(b.ID, err)

@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"strconv"
@@ -315,7 +316,11 @@ func (d *Dispatcher) unload(ctx context.Context, id, model string) {
 	d.errands.Go(func() {
 		ctx, cancel := context.WithTimeout(ctx, unloadPatience)
 		defer cancel()
-		if err := unloader.Unload(ctx, model); err != nil {
+		err := unloader.Unload(ctx, model)
+		if errors.Is(err, errors.ErrUnsupported) {
+			return // as it turned out to be when it was asked what it is
+		}
+		if err != nil {
 			d.Log.LogAttrs(ctx, slog.LevelWarn, "backend keeps a model that it was asked to let go of",
 				slog.String("backend", id), slog.String("model", model), slog.Any("err", err))
 			return

@@ -197,7 +197,7 @@ func list(backends backend.Snapshot) string {
 
 // worthAnother reports whether another backend might do better.
 func worthAnother(err error) bool {
-	return errors.Is(err, job.BackendFailed) || errors.Is(err, job.Busy) || errors.Is(err, job.ModelNotFound)
+	return errors.Is(err, job.BackendFailed) || errors.Is(err, job.Busy) || errors.Is(err, job.ModelNotFound) || errors.Is(err, job.Unsupported)
 }
 
 // of returns an error with the name of the backend that it is of.
@@ -222,13 +222,17 @@ func (r *run) failed(refusal error) error {
 	if e := (*job.Error)(nil); errors.As(refusal, &e) {
 		maps.Copy(all.Refused, e.Refused)
 	}
-	busy := true
+	busy, unsupported := true, true
 	for _, f := range r.failures {
 		all.Refused[f.Backend] = f.Err.Error()
 		busy = busy && errors.Is(f.Err, job.Busy)
+		unsupported = unsupported && errors.Is(f.Err, job.Unsupported)
 	}
-	if busy {
+	switch {
+	case busy:
 		all.Code = job.Busy
+	case unsupported:
+		all.Code = job.Unsupported
 	}
 	if len(r.failures) > 1 {
 		return all

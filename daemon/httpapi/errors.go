@@ -37,6 +37,8 @@ func statusOf(c job.Code) (status int, code string) {
 		return http.StatusForbidden, wire.CodeForbidden
 	case job.Stopping:
 		return http.StatusServiceUnavailable, wire.CodeStopping
+	case job.Unsupported:
+		return http.StatusBadRequest, wire.CodeUnsupported
 	case job.BackendFailed:
 		return http.StatusBadGateway, wire.CodeBackendFailed
 	default:

@@ -57,5 +57,5 @@ func setEnergy(h http.Header, r *dispatch.Report) {
 
 // exposed are the headers that pages of this machine may read.
 var exposed = strings.Join(append([]string{
-	"X-Backend-Used", "X-Routing-Reason", "X-Estimated-Power-Watts", "X-Estimated-Latency-Ms", "X-Alternatives", "X-Request-ID", "X-Tier",
+	"X-Backend-Used", "X-Routing-Reason", "X-Estimated-Power-Watts", "X-Estimated-Latency-Ms", "X-Alternatives", "X-Request-ID", "X-Tier", "X-Joulemux-Warning",
 }, slices.Sorted(maps.Values(energyHeaders))...), ", ")

@@ -82,6 +82,9 @@ func (a *answer) begin() {
 	if a.head.ContentType != "" {
 		h["Content-Type"] = []string{a.head.ContentType}
 	}
+	if a.head.Warning != "" {
+		h["X-Joulemux-Warning"] = []string{header(a.head.Warning)}
+	}
 	// A stream may have to end in an error that the backend did not count.
 	if a.head.Length >= 0 && !a.lines && !a.report {
 		h["Content-Length"] = []string{strconv.FormatInt(a.head.Length, 10)}

@@ -53,13 +53,22 @@ type Model struct {
 	ContextLength int
 	// Until is when a resident model goes unless a job comes; zero is not known.
 	Until time.Time
-	// VRAM is how much of a resident model is in a GPU's memory, in bytes.
+	// VRAM is how much of a resident model is in a GPU's memory, in bytes, or -1
+	// where the server does not tell.
 	VRAM int64
 }
 
 // Facts are what a server says of itself.
 type Facts struct {
+	// Server names the program, such as "ollama" or "llama-server".
+	Server string
+	// Version is that of Ollama's API which it speaks, or which is spoken for it.
 	Version string
+	// Device is the class of its device, where the server tells.
+	Device power.DeviceClass
+	// Lacks names what it does not do of what Ollama does, such as "keep_alive"
+	// and "unload": what a job asks of these has no effect there.
+	Lacks []string
 	// Instance is set if the server is a joulemux, ours or another's.
 	Instance string
 	Models   []Model

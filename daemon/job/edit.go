@@ -11,9 +11,10 @@ import (
 )
 
 // The permitted edits of foreign bytes, all of them: naming a model that the
-// client left out, saying for how long it stays, taking our own member out of a
-// request, and splicing it into an answer. Whatever else a client or a backend wrote stays as it was,
-// to the byte.
+// client left out or that the backend calls otherwise, in a listing too; saying
+// for how long it stays; asking for what a stream took; taking our own member out
+// of a request, and splicing it into an answer. Whatever else a client or a
+// backend wrote stays as it was, to the byte.
 
 // OwnMember is the name of our member in requests and answers of other
 // dialects.
@@ -115,6 +116,50 @@ func SetModel(body []byte, name string) ([]byte, error) {
 		return nil, err
 	}
 	return set(body, "model", value)
+}
+
+// SetListed returns the entry of a listing with its model named.
+func SetListed(entry []byte, name string) ([]byte, error) {
+	named, err := SetModel(entry, name)
+	if err != nil {
+		return nil, err
+	}
+	value, err := json.Marshal(name)
+	if err != nil {
+		return nil, err
+	}
+	return set(named, "name", value)
+}
+
+// AskUsage returns a request for a stream of OpenAI's dialect that asks for what
+// it took, and whether the client had not asked itself: then the chunk that tells
+// is not for it.
+func AskUsage(body []byte) (asking []byte, added bool, err error) {
+	var q struct {
+		Options json.RawMessage `json:"stream_options"`
+	}
+	var o struct {
+		Usage bool `json:"include_usage"`
+	}
+	if err := json.Unmarshal(body, &q); err != nil {
+		return nil, false, err
+	}
+	if len(q.Options) == 0 || string(q.Options) == "null" {
+		asking, err = set(body, "stream_options", []byte(`{"include_usage":true}`))
+		return asking, true, err
+	}
+	if err := json.Unmarshal(q.Options, &o); err != nil {
+		return nil, false, InvalidField("stream_options", "%v", err)
+	}
+	if o.Usage {
+		return body, false, nil
+	}
+	options, err := set(q.Options, "include_usage", []byte("true"))
+	if err != nil {
+		return nil, false, err
+	}
+	asking, err = set(body, "stream_options", options)
+	return asking, true, err
 }
 
 // set returns body with the value of a member replaced, or with the member if

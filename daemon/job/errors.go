@@ -24,6 +24,7 @@ const (
 	Cancelled       Code = "cancelled"
 	DeadlinePassed  Code = "deadline passed"
 	BackendFailed   Code = "backend failed"
+	Unsupported     Code = "not supported by the backend" // though it may be by another
 	Forbidden       Code = "forbidden"
 	Stopping        Code = "joulemux is stopping"
 )

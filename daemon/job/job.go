@@ -108,8 +108,11 @@ type Annotations struct {
 // Dialect names the HTTP API that a request is written in.
 type Dialect string
 
-// Ollama is Ollama's own API.
-const Ollama Dialect = "ollama"
+// The dialects.
+const (
+	Ollama Dialect = "ollama" // its own API, at /api/
+	OpenAI Dialect = "openai" // that of many servers, at /v1/
+)
 
 // Original is a client's request as it came.
 type Original struct {
@@ -180,6 +183,9 @@ type Head struct {
 	ContentType string
 	// Length is the length of the whole answer, or -1 if it comes in pieces.
 	Length int64
+	// Warning says what of the request the backend could not be told, in whose
+	// dialect there are no words for it; "" if it was told everything.
+	Warning string
 }
 
 // Chunk is a piece of an answer.

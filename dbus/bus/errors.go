@@ -18,6 +18,7 @@ const (
 	PropertyReadOnly = "org.freedesktop.DBus.Error.PropertyReadOnly"
 	InvalidArgs      = "org.freedesktop.DBus.Error.InvalidArgs"
 	AccessDenied     = "org.freedesktop.DBus.Error.AccessDenied"
+	NotSupported     = "org.freedesktop.DBus.Error.NotSupported"
 	LimitsExceeded   = "org.freedesktop.DBus.Error.LimitsExceeded"
 	Timeout          = "org.freedesktop.DBus.Error.Timeout"
 )

@@ -470,6 +470,7 @@ const (
 	CodeCancelled       = "cancelled"
 	CodeDeadlinePassed  = "deadline_passed"
 	CodeBackendFailed   = "backend_failed"
+	CodeUnsupported     = "unsupported" // by a backend, for which there are no words in its dialect
 	CodeForbidden       = "forbidden"
 	CodeStopping        = "stopping"
 	CodeInternal        = "internal" // joulemux itself failed
