@@ -32,6 +32,7 @@ var floors = []struct {
 	// Between two HTTP APIs, for the servers of either and for front-ends of both:
 	// pure as the vocabulary, and yet about wires, of which that knows nothing.
 	{1, "daemon/dialect"},
+	{1, "daemon/backend/endpoint"}, // the connections of either kind of server
 	// Both ends of the line to a program apart, for power/nvml and power/energyd.
 	{1, "power/helper"},
 	{1, "power/sysfs power/nvml dbus/bus daemon/backend/ollama daemon/backend/openai daemon/peer daemon/door systemd"},

@@ -8,6 +8,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/joulemux/joulemux/daemon/backend/endpoint"
 	"github.com/joulemux/joulemux/daemon/job"
 )
 
@@ -23,30 +24,13 @@ const bufferSize = 16 << 10
 
 // answer hands a response on, and watches what passes.
 type answer struct {
-	job   job.Job
-	head  job.Head
-	begin func(job.Head) error
-	emit  func(job.Chunk) error
-	begun bool
+	endpoint.Handing
+	job job.Job
 }
 
 // inLines reports whether the answer is a stream of JSON lines.
 func (a *answer) inLines() bool {
-	return a.head.Status < 400 && a.job.Stream && a.job.Kind != job.Embed
-}
-
-// pass hands on a chunk, after the head if it is the first.
-func (a *answer) pass(c job.Chunk) error {
-	if !a.begun {
-		a.begun = true
-		if err := a.begin(a.head); err != nil {
-			return clientError{err}
-		}
-	}
-	if err := a.emit(c); err != nil {
-		return clientError{err}
-	}
-	return nil
+	return a.Head.Status < 400 && a.job.Stream && a.job.Kind != job.Embed
 }
 
 // readLines passes a stream on as lines become complete: all that have arrived
@@ -106,25 +90,25 @@ func (a *answer) piece(lines []byte) error {
 	if a.job.Original == nil {
 		c.Text = text(lines)
 	}
-	return a.pass(c)
+	return a.Pass(c)
 }
 
 // last passes on the last line. An error in it that comes before any token is
 // not passed on, so that another backend can be tried.
 func (a *answer) last(line []byte, l lastLine) error {
 	if l.Error != "" {
-		if a.begun {
-			if err := a.pass(job.Chunk{Raw: line}); err != nil {
+		if a.Begun {
+			if err := a.Pass(job.Chunk{Raw: line}); err != nil {
 				return err
 			}
 		}
-		return &job.Error{Code: job.BackendFailed, Detail: l.Error, Told: a.begun}
+		return &job.Error{Code: job.BackendFailed, Detail: l.Error, Told: a.Begun}
 	}
 	c := job.Chunk{Raw: line, Last: true, Usage: l.usage()}
 	if a.job.Original == nil {
 		c.Text = l.Response + l.Message.Content
 	}
-	return a.pass(c)
+	return a.Pass(c)
 }
 
 // ended handles the end of a stream with what was left of it: a last line
@@ -156,9 +140,9 @@ func (a *answer) readBody(body io.Reader) error {
 		case ended && native:
 			return a.whole(kept)
 		case ended:
-			return a.pass(job.Chunk{Raw: buf[:n], Last: true, Usage: counted(kept)})
+			return a.Pass(job.Chunk{Raw: buf[:n], Last: true, Usage: counted(kept)})
 		case n > 0 && !native:
-			if err := a.pass(job.Chunk{Raw: buf[:n]}); err != nil {
+			if err := a.Pass(job.Chunk{Raw: buf[:n]}); err != nil {
 				return err
 			}
 		}
@@ -186,7 +170,7 @@ func (a *answer) whole(body []byte) error {
 	if w.Error != "" {
 		return job.Errorf(job.BackendFailed, "%s", w.Error)
 	}
-	return a.pass(job.Chunk{
+	return a.Pass(job.Chunk{
 		Raw: body, Text: w.Response + w.Message.Content, Vectors: w.Embeddings,
 		Last: true, Usage: w.usage(),
 	})

@@ -17,6 +17,7 @@ import (
 	"testing/iotest"
 	"time"
 
+	"github.com/joulemux/joulemux/daemon/backend/endpoint"
 	"github.com/joulemux/joulemux/daemon/job"
 )
 
@@ -434,14 +435,14 @@ func FuzzLines(f *testing.F) {
 		var got []byte
 		ended := false
 		a := answer{
-			job: passed("/api/chat", "{}"), begin: func(job.Head) error { return nil },
-			emit: func(c job.Chunk) error {
+			job: passed("/api/chat", "{}"),
+			Handing: endpoint.Handing{Start: func(job.Head) error { return nil }, Emit: func(c job.Chunk) error {
 				if ended {
 					t.Fatal("a chunk after the last")
 				}
 				got, ended = append(got, c.Raw...), c.Last
 				return nil
-			},
+			}},
 		}
 		var r io.Reader = bytes.NewReader(body)
 		if slow {
