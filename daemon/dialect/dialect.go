@@ -36,6 +36,9 @@ type Request struct {
 	Load bool
 }
 
+// Warning returns all warnings in one line.
+func (r *Request) Warning() string { return strings.Join(r.Warnings, "; ") }
+
 // Shape is how a client wants its answer.
 type Shape struct {
 	Kind job.Kind

@@ -118,6 +118,28 @@ func (a *openAIAnswer) usage() *job.Usage {
 	return u
 }
 
+// Used returns what an event, or an undivided answer, says that it took, and
+// whether it says nothing else.
+func Used(data []byte) (u job.Usage, alone bool) {
+	var a openAIAnswer
+	if json.Unmarshal(data, &a) != nil {
+		return u, false
+	}
+	if told := a.usage(); told != nil {
+		u = *told
+	}
+	return u, a.Usage != nil && len(a.Choices) == 0
+}
+
+// Failed returns the error that an event is, or "".
+func Failed(data []byte) string {
+	var a openAIAnswer
+	if json.Unmarshal(data, &a) != nil || !present(a.Error) {
+		return ""
+	}
+	return cmp.Or(OpenAIMessage(data), "an error without words")
+}
+
 // readOpenAI parses an event or an undivided answer.
 func readOpenAI(data []byte) (a openAIAnswer, err error) {
 	if err := json.Unmarshal(data, &a); err != nil {

@@ -71,7 +71,7 @@ func ToOpenAI(kind job.Kind, path string, body []byte, model string, s Server) (
 }
 
 // ContentToOpenAI translates a job that came in no dialect.
-func ContentToOpenAI(j job.Job, s Server) (Request, error) {
+func ContentToOpenAI(j job.Job, model string, s Server) (Request, error) {
 	q := &ollamaRequest{Model: j.Model, Prompt: j.Content.Prompt, System: j.Content.System, Stream: &j.Stream, Options: options(j)}
 	if j.Kind == job.Chat && q.System != "" {
 		q.Messages, q.System = []ollamaMessage{{Role: "system", Content: q.System}}, ""
@@ -83,7 +83,7 @@ func ContentToOpenAI(j job.Job, s Server) (Request, error) {
 		q.Input = encode(j.Content.Input)
 	}
 	t := &toOpenAI{server: s, ask: q}
-	return t.request(j.Kind, "", j.Model)
+	return t.request(j.Kind, "", model)
 }
 
 // options are those of a job that came in no dialect.
@@ -412,6 +412,7 @@ func (t *toOpenAI) embed(old bool) error {
 	t.body["input"] = q.Input
 	if old {
 		t.body["input"] = q.Prompt
+		t.warn("the length of the vector is as the server has it, most often 1, and with Ollama the model's")
 	}
 	if !old && !present(q.Input) {
 		return unsupported("input", "there is none")

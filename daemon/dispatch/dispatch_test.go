@@ -367,6 +367,7 @@ func TestFallsBackBeforeTheFirstToken(t *testing.T) {
 		{"a bad answer", func(s *server) { s.script = fails(job.BackendFailed, "500") }},
 		{"a busy server", func(s *server) { s.script = fails(job.Busy, "429") }},
 		{"a model that is gone", func(s *server) { s.script = fails(job.ModelNotFound, "404") }},
+		{"a dialect without words for it", func(s *server) { s.script = fails(job.Unsupported, "suffix") }},
 		{"a frozen server", func(s *server) { s.frozen, s.script = true, silent(time.Hour) }},
 		{"a frozen runner", func(s *server) { s.script = silent(time.Hour) }},
 	} {
@@ -380,6 +381,23 @@ func TestFallsBackBeforeTheFirstToken(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestNobodyIsBlamedForADialectWithoutWords(t *testing.T) {
+	scenario(t, func(r *rig) {
+		for _, s := range []*server{r.npu, r.igpu, r.nvidia, r.cpu} {
+			s.script = fails(job.Unsupported, "suffix")
+		}
+	}, func(t *testing.T, r *rig) {
+		for range 4 {
+			expectError(t, r, chat(), job.Unsupported, "ollama-igpu: not supported by the backend: suffix")
+		}
+		for _, b := range r.backends.Current() {
+			if !b.Healthy || b.Suspect != "" || r.backends.Metrics(b.ID).PerMinute != 0 {
+				t.Errorf("%s is %q %q", b.ID, b.Problem, b.Suspect)
+			}
+		}
+	})
 }
 
 func TestFrozenServerCostsThreeSeconds(t *testing.T) {

@@ -179,6 +179,34 @@ func TestParseKeepAlive(t *testing.T) {
 	}
 }
 
+func TestAskUsage(t *testing.T) {
+	for _, c := range []struct {
+		body, want string
+		added      bool
+	}{
+		{`{"a":1}`, `{"stream_options":{"include_usage":true},"a":1}`, true},
+		{`{ "stream_options" : null }`, `{ "stream_options" : {"include_usage":true} }`, true},
+		{`{"stream_options":{ }}`, `{"stream_options":{"include_usage":true }}`, true},
+		{`{"stream_options":{"x":1, "include_usage": false}}`, `{"stream_options":{"x":1, "include_usage": true}}`, true},
+		{`{"stream_options": {"include_usage" :true}}`, `{"stream_options": {"include_usage" :true}}`, false},
+	} {
+		got, added, err := job.AskUsage([]byte(c.body))
+		if err != nil || string(got) != c.want || added != c.added {
+			t.Errorf("%s became %s, %v, %v", c.body, got, added, err)
+		}
+	}
+	if _, _, err := job.AskUsage([]byte(`{"stream_options":7}`)); !errors.Is(err, job.Invalid) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestSetListed(t *testing.T) {
+	got, err := job.SetListed([]byte(`{"model": "a:1", "x":[1, 2], "name":"a:1"}`), "b")
+	if err != nil || string(got) != `{"model": "b", "x":[1, 2], "name":"b"}` {
+		t.Errorf("%s, %v", got, err)
+	}
+}
+
 func TestSetKeepAlive(t *testing.T) {
 	for _, c := range []struct {
 		body string

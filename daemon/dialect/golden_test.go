@@ -1,0 +1,236 @@
+package dialect_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/joulemux/joulemux/daemon/dialect"
+	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/packaging/rig"
+)
+
+// startOllama starts a real Ollama, which speaks both dialects, and returns where
+// it is.
+func startOllama(t *testing.T) string {
+	t.Helper()
+	binary, err := rig.OllamaBinary(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	model, err := rig.TinyModel(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := rig.StartOllama(t.Context(), rig.OllamaOptions{Binary: binary, Home: t.TempDir(), Log: t.Output()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := rig.CreateModel(t.Context(), s.URL(), "tiny", model); err != nil {
+		t.Fatal(err)
+	}
+	return s.URL()
+}
+
+func fetch(t *testing.T, method, url string, body []byte) []byte {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("%s %s: %s %s, %v", method, url, resp.Status, answer, err)
+	}
+	return answer
+}
+
+// fields lists the members of a JSON object by their paths, and those that differ
+// from answer to answer without their values. Where nothing is told, it may be
+// left out.
+func fields(t *testing.T, object []byte) map[string]string {
+	t.Helper()
+	var v any
+	if err := json.Unmarshal(object, &v); err != nil {
+		t.Fatalf("%v: %s", err, object)
+	}
+	list := make(map[string]string)
+	var walk func(path string, v any)
+	walk = func(path string, v any) {
+		switch v := v.(type) {
+		case map[string]any:
+			for name, inner := range v {
+				walk(path+"."+name, inner)
+			}
+		case []any:
+			for i, inner := range v {
+				walk(fmt.Sprintf("%s[%d]", path, i), inner)
+			}
+		default:
+			list[path] = fmt.Sprint(v)
+		}
+	}
+	walk("", v)
+	for _, differs := range []string{".id", ".created", ".created_at"} {
+		if list[differs] != "" {
+			list[differs] = "there"
+		}
+	}
+	for name := range list {
+		if strings.HasSuffix(name, "_duration") || strings.HasPrefix(name, ".context[") {
+			delete(list, name) // the one is not told in OpenAI's dialect, and the other means nothing there
+		}
+	}
+	return list
+}
+
+// sampled makes the tiny model say the same each time.
+const sampled = `"options":{"seed":7,"temperature":0,"top_p":1,"num_predict":12}`
+
+func TestRealAnswersOfBothDialects(t *testing.T) {
+	url := startOllama(t)
+	t.Run("Ollama's are what OpenAI's become", func(t *testing.T) { compareOllamas(t, url) })
+	t.Run("OpenAI's are what Ollama's become", func(t *testing.T) { compareOpenAIs(t, url) })
+}
+
+func compareOllamas(t *testing.T, url string) {
+	t.Helper()
+	var version struct{ Version string }
+	if err := json.Unmarshal(fetch(t, "GET", url+"/api/version", nil), &version); err != nil || version.Version != dialect.OllamaVersion {
+		t.Errorf("Ollama is %s, and what is translated is of %s", version.Version, dialect.OllamaVersion)
+	}
+	for _, c := range []struct {
+		name, path, body string
+		kind             job.Kind
+	}{
+		{"a chat", "/api/chat", `{"model":"tiny","messages":[{"role":"system","content":"a"},{"role":"user","content":"b c"}],` + sampled + `}`, job.Chat},
+		{"a chat with probabilities", "/api/chat", `{"model":"tiny","messages":[{"role":"user","content":"b c"}],"logprobs":true,"top_logprobs":2,` + sampled + `}`, job.Chat},
+		{"a prompt", "/api/generate", `{"model":"tiny","system":"a","prompt":"b c",` + sampled + `}`, job.Generate},
+		{"a prompt that asks for JSON", "/api/generate", `{"model":"tiny","prompt":"b c","format":"json",` + sampled + `}`, job.Generate},
+		{"texts", "/api/embed", `{"model":"tiny","input":["a b","c"]}`, job.Embed},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			whole := strings.Replace(c.body, "{", `{"stream":false,`, 1)
+			if c.kind == job.Embed {
+				whole = c.body
+			}
+			r, err := dialect.ToOpenAI(c.kind, c.path, []byte(whole), "tiny", plain())
+			if err != nil || len(r.Warnings) > 0 {
+				t.Fatal(r.Warnings, err)
+			}
+			theirs := fetch(t, "POST", url+"/v1"+r.Path, r.Body)
+			direct := fetch(t, "POST", url+c.path, []byte(whole))
+			if c.kind == job.Embed {
+				ours, _, _, err := dialect.Vectors(theirs, r.Shape, noon(), noon())
+				alike(t, direct, ours, err)
+				return
+			}
+			ours, _, _, err := dialect.Whole(theirs, r.Shape, noon(), noon())
+			alike(t, direct, ours, err)
+			r, err = dialect.ToOpenAI(c.kind, c.path, []byte(c.body), "tiny", plain())
+			if err != nil {
+				t.Fatal(err)
+			}
+			back := streamBack(t, fetch(t, "POST", url+"/v1"+r.Path, r.Body), r.Shape)
+			want := hear(t, c.kind, fetch(t, "POST", url+c.path, []byte(c.body)))
+			if got := hear(t, c.kind, back); !reflect.DeepEqual(got, want) {
+				t.Errorf("the stream is\n%+v, and was\n%+v", got, want)
+			}
+		})
+	}
+}
+
+// alike holds that two answers have the same members, with the same values.
+func alike(t *testing.T, want, got []byte, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w, g := fields(t, want), fields(t, got); !reflect.DeepEqual(w, g) {
+		t.Errorf("the answer is\n%v, and was\n%v", g, w)
+	}
+}
+
+// streamBack turns a real stream of OpenAI's dialect into Ollama's.
+func streamBack(t *testing.T, sse []byte, s dialect.Shape) (back []byte) {
+	t.Helper()
+	l := dialect.NewLines(s, noon())
+	var events dialect.Events
+	for line := range bytes.Lines(sse) {
+		if data, ok := events.Line(line); ok {
+			out, _, err := l.Event(data, noon())
+			if err != nil {
+				t.Fatal(err)
+			}
+			back = append(back, out...)
+		}
+	}
+	rest, last, _, err := l.End(noon().Add(time.Second))
+	if err != nil || !l.Ended() {
+		t.Fatal("the stream has no end: ", err)
+	}
+	return append(append(back, rest...), last...)
+}
+
+func compareOpenAIs(t *testing.T, url string) {
+	t.Helper()
+	const sampled = `"seed":7,"temperature":0,"max_tokens":12`
+	for _, c := range []struct{ name, path, body string }{
+		{"a chat", "/v1/chat/completions", `{"model":"tiny","messages":[{"role":"system","content":"a"},{"role":"user","content":"b c"}],` + sampled + `}`},
+		{"a chat with probabilities", "/v1/chat/completions", `{"model":"tiny","messages":[{"role":"user","content":"b c"}],"logprobs":true,"top_logprobs":2,` + sampled + `}`},
+		{"a completion", "/v1/completions", `{"model":"tiny","prompt":"b c",` + sampled + `}`},
+		{"texts", "/v1/embeddings", `{"model":"tiny","input":["a b","c"]}`},
+		{"texts, packed", "/v1/embeddings", `{"model":"tiny","input":"a b","encoding_format":"base64"}`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r, err := dialect.ToOllama(c.path, []byte(c.body), "tiny")
+			if err != nil || len(r.Warnings) > 0 {
+				t.Fatal(r.Warnings, err)
+			}
+			theirs := fetch(t, "POST", url+r.Path, r.Body)
+			direct := fetch(t, "POST", url+c.path, []byte(c.body))
+			if r.Shape.Kind == job.Embed {
+				ours, err := dialect.VectorList(theirs, r.Shape)
+				alike(t, direct, ours, err)
+				return
+			}
+			ours, err := dialect.WholeChunk(theirs, r.Shape, "1", noon())
+			alike(t, direct, ours, err)
+			streamed := []byte(strings.Replace(c.body, "{", `{"stream":true,"stream_options":{"include_usage":true},`, 1))
+			if r, err = dialect.ToOllama(c.path, streamed, "tiny"); err != nil {
+				t.Fatal(err)
+			}
+			chunks := dialect.NewChunks(r.Shape, "1", noon())
+			var events []byte
+			for line := range bytes.Lines(fetch(t, "POST", url+r.Path, r.Body)) {
+				out, _, err := chunks.Line(line)
+				if err != nil {
+					t.Fatal(err)
+				}
+				events = append(events, out...)
+			}
+			got := hear(t, r.Shape.Kind, streamBack(t, events, r.Shape))
+			want := hear(t, r.Shape.Kind, streamBack(t, fetch(t, "POST", url+c.path, streamed), r.Shape))
+			if !reflect.DeepEqual(got, want) {
+				t.Errorf("the stream is\n%+v, and was\n%+v", got, want)
+			}
+		})
+	}
+}
