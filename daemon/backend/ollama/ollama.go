@@ -8,9 +8,11 @@ package ollama
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 
 	"github.com/ollama/ollama/api"
 
@@ -21,12 +23,19 @@ import (
 // InstanceHeader marks the answers of every joulemux.
 const InstanceHeader = endpoint.InstanceHeader
 
-// Server is one server of Ollama's API.
-type Server struct{ *endpoint.Endpoint }
+// Server is one server of Ollama's API, or of a part of it.
+type Server struct {
+	*endpoint.Endpoint
+	address string
+	// subset tells that it has a part of the API only, as FastFlowLM.
+	subset atomic.Bool
+}
 
 // New returns the server at a URL such as http://127.0.0.1:11434 or
 // unix:///run/user/1000/ollama.sock. It opens no connection.
-func New(u *url.URL) *Server { return &Server{endpoint.New(u)} }
+func New(u *url.URL) *Server {
+	return &Server{Endpoint: endpoint.New(u), address: u.String()}
+}
 
 // Ping asks for the version on a fresh connection.
 func (s *Server) Ping(ctx context.Context) error {
@@ -34,8 +43,8 @@ func (s *Server) Ping(ctx context.Context) error {
 	return err
 }
 
-// Probe asks the server what it is and what models it has. None of the three
-// requests makes Ollama touch a GPU.
+// Probe asks the server what it is and what models it has. None of the requests
+// makes Ollama touch a GPU.
 func (s *Server) Probe(ctx context.Context) (job.Facts, error) {
 	facts, err := version(ctx, s.Get)
 	if err != nil || facts.Instance != "" {
@@ -51,6 +60,15 @@ func (s *Server) Probe(ctx context.Context) (job.Facts, error) {
 		return facts, err
 	}
 	facts.Models = models(tags, running)
+	for i, m := range facts.Models {
+		if m.Digest == "" { // of which weights it is nobody can tell
+			facts.Models[i].Digest = s.own(m)
+		}
+	}
+	facts.Server = "ollama " + facts.Version
+	if s.subset.Load() {
+		s.qualify(&facts)
+	}
 	return facts, nil
 }
 
@@ -86,8 +104,12 @@ func (s *Server) Do(req *http.Request) (*http.Response, error) {
 }
 
 // Unload tells the server to let go of a model once the jobs with it have
-// ended. One that is not resident stays so.
+// ended. One that is not resident stays so. The error is errors.ErrUnsupported of
+// a server that cannot be told.
 func (s *Server) Unload(ctx context.Context, model string) error {
+	if s.subset.Load() {
+		return errors.ErrUnsupported
+	}
 	whole := false
 	body, err := json.Marshal(api.GenerateRequest{Model: model, Stream: &whole, KeepAlive: new(api.Duration)})
 	if err != nil {
@@ -114,6 +136,12 @@ func (s *Server) Unload(ctx context.Context, model string) error {
 // the server said so itself, for a stream that ended early. An error of ctx,
 // begin or emit is returned as it is.
 func (s *Server) Stream(ctx context.Context, j job.Job, begin func(job.Head) error, emit func(job.Chunk) error) error {
+	if s.subset.Load() {
+		j.KeepAlive = nil // it has none
+		if j.Kind == job.Embed {
+			return endpoint.Failed(ctx, s.embed(ctx, j, &endpoint.Handing{Start: begin, Emit: emit}))
+		}
+	}
 	path, body, err := encode(j)
 	if err != nil {
 		return err
