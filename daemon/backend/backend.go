@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/joulemux/joulemux/daemon/job"
@@ -25,7 +26,7 @@ type Spec struct {
 	// ID names the backend; "" names it after its class, once that is known.
 	ID   string
 	Name string // for people
-	Type string // the API it speaks: "ollama"
+	Type string // what program it is, such as "ollama"; "auto" has it found out
 	// Class is Unclassified if it has to be found out.
 	Class    power.DeviceClass
 	Endpoint url.URL
@@ -35,6 +36,9 @@ type Spec struct {
 	// Slots is on how many jobs the server works at once; zero leaves it to what
 	// the server says of itself.
 	Slots int
+	// Models are what the server calls models, by the names that clients have for
+	// them. Those that it has beside them go by its own.
+	Models map[string]string
 	// Found specs are places where a server may or may not be: unless one
 	// answers there, there is no such backend.
 	Found bool
@@ -97,6 +101,15 @@ type Backend struct {
 
 // Server returns how to talk to the backend.
 func (b Backend) Server() Server { return b.server }
+
+// Program names the program that the server is: as it was found out, or else as
+// it is configured.
+func (b Backend) Program() string {
+	if name, _, _ := strings.Cut(b.Facts.Server, " "); name != "" {
+		return name
+	}
+	return b.Spec.Type
+}
 
 // Model returns the model of that name, in any spelling, or nil.
 func (b Backend) Model(name string) *job.Model {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"log/slog"
+	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -74,7 +75,7 @@ func (s *Set) Configure(specs []Spec) {
 		e := s.find(spec, kept)
 		if e == nil {
 			e = &entry{Backend: Backend{Spec: spec, Class: spec.Class}}
-			e.server = guard(s.connect(spec), s, e)
+			e.server = guard(alias(s.connect(spec), spec.Models), s, e)
 		}
 		kept[e] = true
 		entries = append(entries, e)
@@ -92,7 +93,7 @@ func (s *Set) Configure(specs []Spec) {
 // find returns the entry of an unchanged spec that is not taken yet.
 func (s *Set) find(spec Spec, taken map[*entry]bool) *entry {
 	for _, e := range s.entries {
-		if e.Spec == spec && !taken[e] {
+		if reflect.DeepEqual(e.Spec, spec) && !taken[e] {
 			return e
 		}
 	}
