@@ -21,12 +21,15 @@ type classifier struct {
 	peers peer.Table
 }
 
-// classify goes by what a server has loaded, then by what its processes hold
+// classify goes by what a server says, or has loaded, then by what its processes hold
 // open, then by what there is: where there is no GPU, there is only the CPU.
 // Of another machine only its user knows.
 func (c classifier) classify(s backend.Spec, facts job.Facts) power.DeviceClass {
 	if !local(s.Endpoint) {
 		return power.Unclassified
+	}
+	if facts.Device != "" {
+		return facts.Device
 	}
 	if onCPU(facts.Models) {
 		return power.CPU
@@ -47,12 +50,12 @@ func local(endpoint url.URL) bool {
 	return endpoint.Scheme == "unix" || host == "localhost" || err == nil && ip.IsLoopback()
 }
 
-// onCPU reports whether all that is resident is in the processor's memory. What
-// has no room left in a GPU's spills over there too.
+// onCPU reports whether all that is resident is in the processor's memory, as far
+// as it is known where. What has no room left in a GPU's spills over there too.
 func onCPU(models []job.Model) bool {
 	resident := false
 	for _, m := range models {
-		if m.Resident && m.VRAM > 0 {
+		if m.Resident && m.VRAM != 0 {
 			return false
 		}
 		resident = resident || m.Resident

@@ -20,7 +20,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/joulemux/joulemux/daemon/backend"
-	"github.com/joulemux/joulemux/daemon/backend/ollama"
 	"github.com/joulemux/joulemux/daemon/config"
 	"github.com/joulemux/joulemux/daemon/dispatch"
 	"github.com/joulemux/joulemux/daemon/door"
@@ -162,8 +161,6 @@ func assemble(ctx context.Context, o Options) (*daemon, error) {
 	d.note(c)
 	return d, nil
 }
-
-func connect(s backend.Spec) backend.Server { return ollama.New(&s.Endpoint) }
 
 // supplied returns what takes in how the machine is powered.
 func (d *daemon) supplied(first func()) func(context.Context, power.Supply) {

@@ -122,7 +122,7 @@ func specs(c config.Config) []backend.Spec {
 	var list []backend.Spec
 	for _, b := range c.Backends {
 		list = append(list, backend.Spec{
-			ID: b.ID, Name: b.Name, Type: b.Type, Class: b.Hardware, Endpoint: b.Endpoint, Priority: b.Priority, Slots: b.Slots,
+			ID: b.ID, Name: b.Name, Type: b.Type, Class: b.Hardware, Endpoint: b.Endpoint, Models: b.Models, Priority: b.Priority, Slots: b.Slots,
 			Profile: job.Profile{Draw: b.Power, FirstToken: b.Latency, Decode: b.TokensPerSec, HoldDraw: b.Hold},
 		})
 	}

@@ -25,7 +25,7 @@ type backendState struct {
 
 func newBackendState(b backend.Backend) backendState {
 	s := backendState{
-		Id: bus.Text(b.ID), Name: bus.Text(b.Name), Type: bus.Text(b.Type), Hardware: string(b.Class),
+		Id: bus.Text(b.ID), Name: bus.Text(b.Name), Type: bus.Text(b.Program()), Hardware: string(b.Class),
 		State: b.State(), Problem: bus.Text(b.Suspect),
 	}
 	if !b.Healthy {

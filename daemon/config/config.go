@@ -56,7 +56,10 @@ type Server struct {
 type Backend struct {
 	ID, Name, Type string
 	Hardware       power.DeviceClass
-	Endpoint       url.URL
+	// Endpoint has a path only where OpenAI's API is at another than usual.
+	Endpoint url.URL
+	// Models are what it calls models, by the clients' names for them.
+	Models map[string]string
 	// Slots is on how many jobs it works at once.
 	Slots        int
 	Power        power.Power

@@ -124,7 +124,7 @@ energy: {price_per_kwh: 0.32, currency: EUR}
 		power.Battery: {DiscreteGPU: "in-time", KeepAliveFree: after(0)},
 	}
 	want.Backends = []config.Backend{{
-		ID: "a", Type: "ollama", Hardware: power.DiscreteGPU, Endpoint: url.URL{Scheme: "http", Host: "a:1"}, Hold: power.Watts(8.5),
+		ID: "a", Type: "auto", Hardware: power.DiscreteGPU, Endpoint: url.URL{Scheme: "http", Host: "a:1"}, Hold: power.Watts(8.5),
 	}}
 	want.Routing.Chat.After, want.Routing.Completion.PerToken = after(20*time.Second), after(50*time.Millisecond)
 	want.Routing.Background = config.Due{After: after(0), PerToken: after(0)}
@@ -133,6 +133,24 @@ energy: {price_per_kwh: 0.32, currency: EUR}
 	want.Energy = config.Energy{PricePerKWh: &price, Currency: "EUR"}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
+	}
+}
+
+func TestBackendsOfOtherKinds(t *testing.T) {
+	c, err := config.Parse([]byte(`
+backends:
+  - {id: npu, type: ovms, hardware: npu, endpoint: "http://127.0.0.1:8000/v3/", models: {"qwen2.5:0.5b": Qwen2.5-0.5B-int4-ov}}
+  - {id: cpu, hardware: cpu, endpoint: "unix:///run/llama.sock"}
+`))
+	want := []config.Backend{
+		{
+			ID: "npu", Type: "ovms", Hardware: power.NPU, Endpoint: url.URL{Scheme: "http", Host: "127.0.0.1:8000", Path: "/v3"},
+			Models: map[string]string{"qwen2.5:0.5b": "Qwen2.5-0.5B-int4-ov"},
+		},
+		{ID: "cpu", Type: "auto", Hardware: power.CPU, Endpoint: url.URL{Scheme: "unix", Path: "/run/llama.sock"}},
+	}
+	if err != nil || !reflect.DeepEqual(c.Backends, want) {
+		t.Errorf("got  %+v, %v\nwant %+v", c.Backends, err, want)
 	}
 }
 
@@ -173,7 +191,11 @@ func TestFaults(t *testing.T) {
 		{"backends: [{id: a, endpoint: \"http://a:1\", slots: 1025}]", `line 1: backends[0].slots: want a number from 1 to 1024, got 1025`},
 		{"backends: [{id: a, endpoint: \"http://a:99999\"}]", `line 1: backends[0].endpoint: port 99999 is none from 1 to 65535`},
 		{"backends: [{id: a, endpoint: \"http://a:1\", hardware: tpu}]", `line 1: backends[0].hardware: hardware "tpu" is none of npu, igpu, nvidia, dgpu, cpu, cloud`},
-		{"backends: [{id: a, endpoint: \"http://a:1\", type: openai}]", `line 1: backends[0].type: this version speaks only "ollama"; set enabled to false to keep the entry`},
+		{"backends: [{id: a, endpoint: \"http://a:1\", type: lamma}]", `line 1: backends[0].type: want one of auto, ollama, fastflowlm, openai, llama-server, vllm, ovms, lemonade, got "lamma"`},
+		{"backends: [{id: a, endpoint: \"http://a:1/v3\", type: ollama}]", `line 1: backends[0].endpoint: Ollama's API has no path before it, such as "/v3"`},
+		{"backends: [{id: a, endpoint: \"http://a:1\", models: [m]}]", `line 1: backends[0].models: want keys and values, got a list`},
+		{"backends: [{id: a, endpoint: \"http://a:1\", models: {m: \"\"}}]", `line 1: backends[0].models.m: want the client's name of a model, and the server's`},
+		{"backends:\n- id: a\n  endpoint: \"http://a:1\"\n  models:\n    m: x\n    m: y", `line 6: backends[0].models.m: is there twice, first on line 5`},
 		{"backends: [{id: a, endpoint: \"http://a:1\"}]\nrouting: {default_backend: b}", `line 2: routing.default_backend: no backend "b" is configured; did you mean "a"?`},
 		{"thresholds: {low_percent: 60}", `line 1: thresholds: want critical_percent <= low_percent <= saver_percent, got 5, 60 and 50`},
 		{"tiers: {battery: {dgpu: sometimes}}", `line 1: tiers.battery.dgpu: want one of always, in-time, latency-critical, named, never, got "sometimes"`},

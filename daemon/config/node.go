@@ -83,6 +83,25 @@ func suggestion(key string, known fields) string {
 	return "; there are " + strings.Join(names, ", ")
 }
 
+// pairs hands each key of a mapping, which may be any, to read with its value.
+func (s section) pairs(read func(key string, value section)) {
+	n := s.resolved()
+	if n.Kind != yaml.MappingNode {
+		s.fault("want keys and values, got %s", describe(n))
+		return
+	}
+	seen := make(map[string]int)
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key := n.Content[i]
+		if first := seen[key.Value]; first > 0 {
+			section{key, s.key + "." + key.Value, s.faults}.fault("is there twice, first on line %d", first)
+			continue
+		}
+		seen[key.Value] = key.Line
+		read(key.Value, section{n.Content[i+1], s.key + "." + key.Value, s.faults})
+	}
+}
+
 // list hands each element of a sequence to read.
 func (s section) list(read func(section)) {
 	n := s.resolved()

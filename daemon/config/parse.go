@@ -131,15 +131,16 @@ func (p *parser) backends(s section) {
 }
 
 func (p *parser) backend(s section) {
-	b := Backend{Type: "ollama"}
-	enabled, endpoint, kind := true, section{}, section{}
+	b := Backend{Type: "auto"}
+	enabled, endpoint := true, section{}
 	s.mapping(fields{
 		"id":              func(s section) { s.text(&b.ID) },
 		"name":            func(s section) { s.text(&b.Name) },
-		"type":            func(s section) { kind = s; s.text(&b.Type) },
+		"type":            func(s section) { s.oneOf(&b.Type, types...) },
 		"hardware":        func(s section) { hardware(s, &b.Hardware) },
 		"enabled":         func(s section) { s.flag(&enabled) },
 		"endpoint":        func(s section) { endpoint = s; parseEndpoint(s, &b.Endpoint) },
+		"models":          func(s section) { aliases(s, &b.Models) },
 		"slots":           func(s section) { s.integer(&b.Slots, 1, mostSlots) },
 		"characteristics": func(s section) { characteristics(s, &b) },
 	})
@@ -159,13 +160,31 @@ func (p *parser) backend(s section) {
 	if endpoint.node == nil {
 		s.fault("a backend needs an endpoint, such as http://127.0.0.1:11434")
 	}
-	if b.Type != "ollama" {
-		kind.fault("this version speaks only %q; set enabled to false to keep the entry", "ollama")
+	if path := b.Endpoint.Path; path != "" && b.Endpoint.Scheme != "unix" && (b.Type == "ollama" || b.Type == "fastflowlm") {
+		endpoint.fault("Ollama's API has no path before it, such as %q", path)
 	}
 	if b.Hardware == "" {
 		b.Hardware = power.Unclassified
 	}
 	p.Backends = append(p.Backends, b)
+}
+
+// types are the programs that a server may be said to be: "auto" has it found
+// out, and "openai" is any of OpenAI's API.
+var types = []string{"auto", "ollama", "fastflowlm", "openai", "llama-server", "vllm", "ovms", "lemonade"}
+
+// aliases reads what a server calls models, by the names that clients have for
+// them.
+func aliases(s section, to *map[string]string) {
+	*to = make(map[string]string)
+	s.pairs(func(name string, s section) {
+		var theirs string
+		s.text(&theirs)
+		if name == "" || theirs == "" {
+			s.fault("want the client's name of a model, and the server's")
+		}
+		(*to)[name] = theirs
+	})
 }
 
 // mostSlots is on how many jobs a server may be said to work at once: far more
@@ -210,8 +229,8 @@ func parseEndpoint(s section, to *url.URL) {
 		*to = *u
 	case u.Port() != "" && (err != nil || port < 1 || port > 65535):
 		s.fault("port %s is none from 1 to 65535", u.Port())
-	case (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && (u.Path == "" || u.Path == "/") && plain:
-		*to = url.URL{Scheme: u.Scheme, Host: u.Host}
+	case (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && plain:
+		*to = url.URL{Scheme: u.Scheme, Host: u.Host, Path: strings.TrimRight(u.Path, "/")}
 	default:
 		s.fault("want http://HOST:PORT, https://HOST:PORT or unix:///PATH, got %q", u.Redacted())
 	}

@@ -80,7 +80,7 @@ func (s *Server) describeAll(backends backend.Snapshot) []wire.Backend {
 
 func describeBackend(b backend.Backend, m backend.Metrics) wire.Backend {
 	d := wire.Backend{
-		ID: b.ID, Type: b.Type, Name: b.Name, Hardware: string(b.Class),
+		ID: b.ID, Type: b.Program(), Name: b.Name, Hardware: string(b.Class),
 		Status:       wire.BackendState{State: b.State(), Message: b.Problem},
 		Capabilities: wire.Capabilities{Generate: true, Embed: true, Stream: true, Models: []string{}},
 		Metrics: wire.Metrics{
@@ -88,6 +88,7 @@ func describeBackend(b backend.Backend, m backend.Metrics) wire.Backend {
 			PowerWatts: b.Profile.Draw.Watts(), PowerQuality: string(b.Profile.Quality), LoadedModels: []string{},
 		},
 	}
+	d.Lacks = b.Facts.Lacks
 	if d.Name == "" {
 		d.Name = b.ID
 	}

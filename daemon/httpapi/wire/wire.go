@@ -133,6 +133,9 @@ type Backend struct {
 	Status       BackendState `json:"status"`
 	Capabilities Capabilities `json:"capabilities"`
 	Metrics      Metrics      `json:"metrics"`
+	// Lacks names what has no effect there of what a job can ask, such as
+	// "keep_alive".
+	Lacks []string `json:"lacks,omitempty"`
 }
 
 // BackendState is compute.v1's BackendStatus. State is "healthy" or
