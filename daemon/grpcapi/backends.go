@@ -28,7 +28,7 @@ func (s service) ListBackends(ctx context.Context, q *computev1.ListBackendsRequ
 
 // is reports whether a backend is of that type or device class; any is of none.
 func is(b backend.Backend, kind string) bool {
-	return kind == "" || strings.EqualFold(kind, b.Type) || strings.EqualFold(kind, string(b.Class))
+	return kind == "" || strings.EqualFold(kind, b.Program()) || strings.EqualFold(kind, string(b.Class))
 }
 
 func describe(b backend.Backend, m backend.Metrics) *computev1.BackendInfo {
@@ -49,7 +49,7 @@ func describe(b backend.Backend, m backend.Metrics) *computev1.BackendInfo {
 		}
 	}
 	return &computev1.BackendInfo{
-		Id: b.ID, Type: b.Type, Name: text(cmp.Or(b.Name, b.ID)), Hardware: string(b.Class),
+		Id: b.ID, Type: b.Program(), Name: text(cmp.Or(b.Name, b.ID)), Hardware: string(b.Class),
 		Status: status, Capabilities: can, Metrics: metrics,
 	}
 }
