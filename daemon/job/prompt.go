@@ -27,6 +27,9 @@ func PromptOf(texts ...string) (p Prompt) {
 	h.SetSeed(seed)
 	n := 0
 	for _, text := range texts {
+		if text == "" {
+			continue // some wires have a text for what others leave out
+		}
 		for len(text) > 0 && n < promptMost {
 			piece := text[:min(len(text), promptStretch-n%promptStretch)]
 			_, _ = h.WriteString(piece) // never fails

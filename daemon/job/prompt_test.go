@@ -17,6 +17,7 @@ func TestPromptsThatBeginAlike(t *testing.T) {
 	}{
 		{"the same again", job.PromptOf("user", long), true},
 		{"the next turn", job.PromptOf("user", long, "assistant", "Indeed.", "user", "Go on."), true},
+		{"an empty text before it", job.PromptOf("", "user", long), true},
 		{"another beginning", job.PromptOf("user", "No: "+long), false},
 		{"the same text in other pieces", job.PromptOf("us", "er"+long), false},
 		{"nothing", job.PromptOf(), false},
