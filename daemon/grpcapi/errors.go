@@ -40,7 +40,7 @@ func errorOf(ctx context.Context, id string, err error) error {
 // codeOf returns the code for a job's failure. It is the one table of them.
 func codeOf(c job.Code) connect.Code {
 	switch c {
-	case job.Invalid, job.PromptTooLarge:
+	case job.Invalid, job.PromptTooLarge, job.Unsupported:
 		// Of a prompt that is too large the next attempt would be, too; clients
 		// take RESOURCE_EXHAUSTED for something that passes.
 		return connect.CodeInvalidArgument

@@ -30,7 +30,7 @@ import (
 
 func TestEveryFailureHasItsCode(t *testing.T) {
 	for code, want := range map[job.Code]connect.Code{
-		job.Invalid: connect.CodeInvalidArgument, job.PromptTooLarge: connect.CodeInvalidArgument,
+		job.Invalid: connect.CodeInvalidArgument, job.PromptTooLarge: connect.CodeInvalidArgument, job.Unsupported: connect.CodeInvalidArgument,
 		job.ModelNotFound: connect.CodeNotFound, job.BackendNotFound: connect.CodeNotFound,
 		job.Busy: connect.CodeResourceExhausted, job.PowerPolicy: connect.CodeFailedPrecondition,
 		job.NoBackend: connect.CodeUnavailable, job.BackendFailed: connect.CodeUnavailable, job.Stopping: connect.CodeUnavailable,
