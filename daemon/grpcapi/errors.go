@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"strconv"
-	"time"
 
 	"connectrpc.com/connect"
 
@@ -31,7 +30,7 @@ func errorOf(ctx context.Context, id string, err error) error {
 	if id != "" {
 		told.Meta().Set(requestID, id)
 	}
-	if after := again(e); after > 0 {
+	if after := e.Again(); after > 0 {
 		told.Meta().Set(retryAfter, strconv.Itoa(job.WholeSeconds(after)))
 	}
 	return told
@@ -61,15 +60,4 @@ func codeOf(c job.Code) connect.Code {
 	default:
 		return connect.CodeInternal
 	}
-}
-
-// again is when a client may ask again; zero if that would not help. Where
-// nobody knows when, soon is as good as later.
-func again(e *job.Error) time.Duration {
-	const soon = 5 * time.Second
-	passing := e.Code == job.Busy || e.Code == job.NoBackend || e.Code == job.Stopping
-	if e.RetryAfter == 0 && passing {
-		return soon
-	}
-	return e.RetryAfter
 }

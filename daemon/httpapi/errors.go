@@ -77,7 +77,7 @@ func fail(w http.ResponseWriter, err error) {
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(unreadFor))
 	e := asJobError(err)
 	status, _ := statusOf(e.Code)
-	if after := retryAfter(status, e); after > 0 {
+	if after := e.Again(); after > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(job.WholeSeconds(after)))
 	}
 	if a := e.Answer; a != nil {
@@ -90,17 +90,6 @@ func fail(w http.ResponseWriter, err error) {
 		return
 	}
 	reply(w, status, describe(e))
-}
-
-// retryAfter is when a client may ask again; zero if that would not help. Where
-// nobody knows when, soon is as good as later.
-func retryAfter(status int, e *job.Error) time.Duration {
-	const soon = 5 * time.Second
-	passing := status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable
-	if e.RetryAfter == 0 && passing {
-		return soon
-	}
-	return e.RetryAfter
 }
 
 // reply writes a JSON answer with a status.

@@ -53,6 +53,17 @@ type Error struct {
 	Err error
 }
 
+// Again is when a client may ask again; zero if that would not help. Where
+// nobody knows when, soon is as good as later.
+func (e *Error) Again() time.Duration {
+	const soon = 5 * time.Second
+	passing := e.Code == Busy || e.Code == NoBackend || e.Code == Stopping
+	if e.RetryAfter == 0 && passing {
+		return soon
+	}
+	return e.RetryAfter
+}
+
 // WholeSeconds returns a time to wait in seconds, as wires tell it: rounded up,
 // so that nobody comes back too early.
 func WholeSeconds(d time.Duration) int {
