@@ -98,13 +98,12 @@ type Plan struct {
 
 // placed is a job that waits or runs.
 type placed struct {
-	job       job.Job
-	onBattery bool
-	decision  route.Decision
-	at        resident // zero while the job waits for a better tier
-	started   bool
-	reviews   int
-	work      time.Duration // for how long it is predicted to occupy its slot
+	job      job.Job
+	decision route.Decision
+	at       resident // zero while the job waits for a better tier
+	started  bool
+	reviews  int
+	work     time.Duration // for how long it is predicted to occupy its slot
 }
 
 // resident is a model on a backend.
@@ -184,7 +183,7 @@ func (p *Plan) place(now time.Time, ask *Ask) (Placement, error) {
 		p.forget(now, ask.Job.ID)
 		return Placement{Decision: d}, err
 	}
-	j := &placed{job: ask.Job, onBattery: ask.OnBattery, decision: d, at: resident{d.Backend, name(&ask.Job)}}
+	j := &placed{job: ask.Job, decision: d, at: resident{d.Backend, name(&ask.Job)}}
 	j.work = d.Estimate.Total - d.Estimate.Wait
 	if was != nil {
 		j.reviews = was.reviews + 1
@@ -244,7 +243,7 @@ func (p *Plan) park(now time.Time, ask *Ask, was *placed) (Placement, error) {
 	} else if _, err := p.queue.Enter(now, t); err != nil {
 		return Placement{}, err
 	}
-	p.jobs[ask.Job.ID] = &placed{job: ask.Job, onBattery: ask.OnBattery}
+	p.jobs[ask.Job.ID] = &placed{job: ask.Job}
 	return Placement{}, nil
 }
 
