@@ -51,7 +51,7 @@ var floors = []struct {
 	{7, "packaging packaging/rig power/powertest"},
 	{7, "dbus/dbustest"},
 	{7, "daemon/daemontest"},
-	{7, "packaging/demo packaging/bench"},
+	{7, "packaging/demo packaging/bench packaging/examples packaging/examples/routes"},
 }
 
 // scaffold is what only tests and packaging may use.
@@ -70,7 +70,7 @@ var rooms = map[string][]string{
 	"github.com/ncruces/go-sqlite3":    {"daemon/ledger"},
 	"github.com/ollama/ollama/api":     {"daemon/backend/ollama", "daemon/httpapi", "cmd/...", "packaging/...", "daemon/daemontest"},
 	"github.com/spf13/cobra":           {"cmd/..."},
-	"connectrpc.com":                   {"daemon/grpcapi/..."},
+	"connectrpc.com":                   {"daemon/grpcapi/...", "packaging/..."},
 	"google.golang.org/protobuf":       {"daemon/grpcapi/computev1"},
 	"google.golang.org/grpc":           {}, // in tests, and whoever else calls us
 	"golang.org/x/sync":                {"daemon", "packaging/..."},
