@@ -28,6 +28,21 @@ func TestOllamasSuitePassesThroughJoulemuxAsItDoesDirectly(t *testing.T) {
 	}
 }
 
+// translatedPasses is how many of them do where only OpenAI's API is behind. The
+// others want what nobody says in it: the license, template and size of a model,
+// how long it took to load, and an answer as the numbers of its tokens.
+const translatedPasses = 11
+
+func TestOllamasSuiteBeforeAServerOfOpenAIsAPI(t *testing.T) {
+	canned := daemontest.Serve(t, daemontest.CannedOpenAI())
+	d := daemontest.Start(t, daemontest.Options{
+		Config: "backends: [{id: llama-server, hardware: cpu, slots: 64, type: openai, endpoint: \"http://" + canned + "\"}]\n",
+	})
+	if got := SuitePasses(t, d.Addr); got != translatedPasses {
+		t.Errorf("%d tests of the suite pass, want %d", got, translatedPasses)
+	}
+}
+
 // SuitePasses runs Ollama's integration suite against the server at addr, and
 // returns how many tests and subtests pass. Its exit status says less: it
 // makes no difference between one failure and twenty.
