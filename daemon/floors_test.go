@@ -35,6 +35,7 @@ var floors = []struct {
 	{1, "daemon/backend/endpoint"}, // the connections of either kind of server
 	// Both ends of the line to a program apart, for power/nvml and power/energyd.
 	{1, "power/helper"},
+	{1, "daemon/token"}, // on both ends: the client makes them, and the door takes them
 	{1, "power/sysfs power/nvml dbus/bus daemon/backend/ollama daemon/backend/openai daemon/peer daemon/door systemd"},
 	{1, "power/energyd"},
 	{1, "dbus/upower dbus/profiles dbus/login"},
