@@ -28,6 +28,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/daemon/ledger"
 	"github.com/joulemux/joulemux/daemon/peer"
+	"github.com/joulemux/joulemux/daemon/token"
 	"github.com/joulemux/joulemux/dbus"
 	"github.com/joulemux/joulemux/dbus/bus"
 	"github.com/joulemux/joulemux/dbus/profiles"
@@ -81,6 +82,7 @@ type daemon struct {
 	npu        *sysfs.Occupancy // nil if there is none that tells
 	dispatcher *dispatch.Dispatcher
 	door       *door.Door
+	tokens     *token.File
 	http       *httpapi.Server
 	grpc       *grpcapi.Server
 	status     status
@@ -124,6 +126,7 @@ func Run(ctx context.Context, o Options) error {
 // assemble makes the parts. Nothing runs yet.
 func assemble(ctx context.Context, o Options) (*daemon, error) {
 	d := &daemon{Options: o, reported: make(chan struct{}), mended: make(chan config.Server, 1)}
+	d.tokens = tokensBeside(o.Config)
 	d.settings = d.configuration()
 	c := d.settings
 	table, err := peer.Open("/proc")
@@ -155,7 +158,7 @@ func assemble(ctx context.Context, o Options) (*daemon, error) {
 	d.grpc = grpcapi.New(grpcapi.Parts{
 		Runner: d.dispatcher, Backends: backends, Door: d.door, Version: o.Version, Log: o.Log,
 	}, c.Limits.Body)
-	d.door.Allow(c.Server.Origins)
+	d.door.Configure(d.doorSettings(c))
 	d.backends.Configure(specs(c))
 	d.setLevel(c)
 	d.note(c)

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"net/url"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strconv"
@@ -15,18 +16,20 @@ import (
 	"github.com/joulemux/joulemux/daemon/backend"
 	"github.com/joulemux/joulemux/daemon/config"
 	"github.com/joulemux/joulemux/daemon/dispatch"
+	"github.com/joulemux/joulemux/daemon/door"
 	"github.com/joulemux/joulemux/daemon/httpapi"
 	"github.com/joulemux/joulemux/daemon/httpapi/wire"
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/daemon/residency"
 	"github.com/joulemux/joulemux/daemon/route"
+	"github.com/joulemux/joulemux/daemon/token"
 	"github.com/joulemux/joulemux/power"
 )
 
 // configuration returns what the file says. If it has faults that is nothing:
 // no backend is looked for, no port opened, and every job refused.
 func (d *daemon) configuration() config.Config {
-	c, err := config.Load(d.Config)
+	c, err := load(d.Config, d.tokens)
 	if err == nil {
 		return c
 	}
@@ -35,6 +38,29 @@ func (d *daemon) configuration() config.Config {
 	d.refusal = refusal(err)
 	d.sayRefused(err)
 	return nothing
+}
+
+// tokensBeside returns the tokens, which are in the folder of the configuration.
+func tokensBeside(path string) *token.File {
+	return token.Open(filepath.Join(filepath.Dir(path), token.FileName))
+}
+
+// load reads the configuration at path. It is a fault to let other machines in
+// while there is no token by which to know them.
+func load(path string, tokens *token.File) (config.Config, error) {
+	c, err := config.Load(path)
+	if err != nil || !c.Server.Exposed() {
+		return c, err
+	}
+	all, err := tokens.All()
+	text := fmt.Sprintf("%s is not a loopback address, which takes a token first: joulemux token create NAME", c.Server.Host)
+	switch {
+	case err != nil:
+		text = fmt.Sprintf("%s is not a loopback address, which takes a token: %v", c.Server.Host, err)
+	case len(all) > 0:
+		return c, nil
+	}
+	return config.Config{}, fmt.Errorf("%s: %w", path, config.Faults{{Line: c.Server.HostLine, Key: "server.host", Text: text}})
 }
 
 // refusal is what jobs are answered with while no configuration is in force.
@@ -55,7 +81,7 @@ func oneLine(err error) string {
 // reload reads the configuration again. One with faults changes nothing, and
 // says so wherever somebody may look.
 func (d *daemon) reload(ctx context.Context) {
-	c, err := config.Load(d.Config)
+	c, err := load(d.Config, d.tokens)
 	switch {
 	case err == nil:
 		d.take(ctx, c)
@@ -96,7 +122,7 @@ func (d *daemon) take(ctx context.Context, c config.Config) {
 // apply hands the parts what a configuration says of them.
 func (d *daemon) apply(ctx context.Context, c config.Config) {
 	_ = d.tiers.Configure(ctx, c.Policy) // fails when the daemon ends
-	d.door.Allow(c.Server.Origins)
+	d.door.Configure(d.doorSettings(c))
 	d.backends.Configure(specs(c))
 	d.dispatcher.Configure(d.dispatchSettings(c))
 	d.http.Configure(d.httpSettings(c))
@@ -202,6 +228,10 @@ func choose[T any](to, chosen *T) {
 	}
 }
 
+func (d *daemon) doorSettings(c config.Config) door.Settings {
+	return door.Settings{Origins: c.Server.Origins, Hosts: c.Server.Hosts, RequireToken: c.Server.RequireToken, Tokens: d.tokens}
+}
+
 func (d *daemon) httpSettings(c config.Config) httpapi.Settings {
 	return httpapi.Settings{
 		MaxBody: c.Limits.Body, AllowAdmin: c.Server.AllowAdmin,
@@ -220,9 +250,13 @@ func tariff(e config.Energy) *wire.Tariff {
 // Check returns what is wrong with the configuration at path, and the remarks
 // about one that is valid.
 func Check(path string) (notes []string, err error) {
-	c, err := config.Load(path)
+	tokens := tokensBeside(path)
+	c, err := load(path, tokens)
 	if err != nil {
 		return nil, fmt.Errorf("the configuration has faults: %w", err)
+	}
+	if _, err := tokens.All(); err != nil {
+		return nil, fmt.Errorf("the tokens have faults: %w", err)
 	}
 	return c.Notes, nil
 }

@@ -53,8 +53,10 @@ func nameOf(c job.Code) string {
 		// What the caller wrote as target names no backend: his argument is at
 		// fault. NoBackend would have him wait for one.
 		return bus.InvalidArgs
-	case job.Forbidden:
+	case job.Forbidden, job.Unauthenticated:
 		return bus.AccessDenied
+	case job.OverLimit:
+		return bus.LimitsExceeded
 	case job.DeadlinePassed:
 		return bus.Timeout
 	case job.NoBackend:

@@ -111,7 +111,7 @@ func (f *failure) exitCode() int {
 		return 5
 	case wire.CodeNoBackend, wire.CodeBackendNotFound:
 		return 6
-	case wire.CodeBusy:
+	case wire.CodeBusy, wire.CodeOverLimit:
 		return 7
 	case wire.CodeDeadlinePassed:
 		return 8
@@ -136,7 +136,7 @@ func exitCodesTopic() *cobra.Command {
     4    no backend has the model, or the ledger has no such job
     5    the power policy of this tier forbids it
     6    no backend can take it, or there is none of the name given to --target
-    7    it is too busy
+    7    it is too busy, or this client has had its share
     8    the deadline has passed
     130  Ctrl-C
 
@@ -180,8 +180,9 @@ What fails ends with the line
     {"error":{"error":"in words","code":"power_policy","refused":{"id":"why"}}}
 
 whose code is one of the daemon's: invalid, prompt_too_large, model_not_found,
-job_not_found, backend_not_found, no_backend, power_policy, busy, cancelled,
-deadline_passed, backend_failed, unsupported, forbidden, stopping; or one of the client's
+job_not_found, backend_not_found, no_backend, power_policy, busy, over_limit,
+cancelled, deadline_passed, backend_failed, unsupported, unauthenticated,
+forbidden, stopping; or one of the client's
 own: daemon_unreachable, answer_broken, interrupted, failed. An answer is whole only
 if its last line is an end. Clients should ignore members they do not know.`,
 	}

@@ -16,7 +16,7 @@
 //	4    the model is not there, or the job
 //	5    the power policy forbids it
 //	6    no backend can take it
-//	7    it is too busy
+//	7    it is too busy, or this client has had its share
 //	8    the deadline has passed
 //	130  Ctrl-C
 //

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -43,14 +44,23 @@ type Config struct {
 type Server struct {
 	// Socket is the path of the Unix socket; "" is the usual one.
 	Socket string
-	// Host is a loopback address. A port that is 0 is not opened.
+	// Host is an IP address, and HostLine where in the file it is said. One that
+	// is not of the loopback lets other machines in. A port that is 0 is not opened.
 	Host               string
+	HostLine           int
 	HTTPPort, GRPCPort int
 	// Origins are allowed beside those of this machine's own pages and apps.
 	Origins []string
+	// Hosts are names, in lower case, by which others know this machine.
+	Hosts []string
+	// RequireToken has this user's own programs need one on TCP, too.
+	RequireToken bool
 	// AllowAdmin permits clients to pull, create, copy, push and delete models.
 	AllowAdmin bool
 }
+
+// Exposed reports whether other machines are let in.
+func (s Server) Exposed() bool { return !net.ParseIP(s.Host).IsLoopback() }
 
 // Backend is one that the user configured. Zero figures are not known.
 type Backend struct {

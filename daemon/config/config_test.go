@@ -90,6 +90,23 @@ func TestEarlierVocabularyIsUnderstood(t *testing.T) {
 	}
 }
 
+func TestOtherMachinesAreLetInWithANote(t *testing.T) {
+	c, err := config.Parse([]byte("server:\n  host: 0.0.0.0\n  hosts: [Desk.example.org., nas]\n  require_token: true\n  origins: [\"*\"]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := config.Default()
+	want.Server.Host, want.Server.HostLine, want.Server.Hosts = "0.0.0.0", 2, []string{"desk.example.org", "nas"}
+	want.Server.RequireToken, want.Server.Origins = true, []string{"*"}
+	want.Notes = []string{
+		"line 2: server.host: other machines are let in who show a token, and nothing is encrypted: who is on the way can read tokens, prompts and answers",
+		"line 5: server.origins[0]: any web page that this user opens may ask, and read the answers",
+	}
+	if !reflect.DeepEqual(c, want) || !c.Server.Exposed() || config.Default().Server.Exposed() {
+		t.Errorf("got  %+v\nwant %+v", c, want)
+	}
+}
+
 func TestEverythingElse(t *testing.T) {
 	c, err := config.Parse([]byte(`
 server: {socket: /tmp/s, host: "::1", origins: ["https://a.example"], allow_admin: true}
@@ -175,7 +192,10 @@ func TestFaults(t *testing.T) {
 		{"server: {http_port: 70000}", `line 1: server.http_port: want a number from 0 to 65535, got 70000`},
 		{"server: {grpc_port: -1}", `line 1: server.grpc_port: want a number from 0 to 65535, got -1`},
 		{"server: {grpc_port: 8080}", `line 1: server: http_port and grpc_port are both 8080`},
-		{"server: {host: 0.0.0.0}", `line 1: server.host: "0.0.0.0" is not a loopback address; joulemux serves this machine alone`},
+		{"server: {host: desk.example.org}", `line 1: server.host: "desk.example.org" is no IP address, such as 127.0.0.1`},
+		{"server: {hosts: [\"desk:8080\"]}", `line 1: server.hosts[0]: want a name such as desk.example.org, without a port, got "desk:8080"`},
+		{"server: {hosts: desk}", `line 1: server.hosts: want a list, got "desk"`},
+		{"server: {require_token: 7}", `line 1: server.require_token: want true or false, got "7"`},
 		{"server: [1]", `line 1: server: want keys and values, got a list`},
 		{"server: {}\nserver: {}", `line 2: server: is there twice, first on line 1`},
 		{"routing: {power_aware: maybe}", `line 1: routing.power_aware: want true or false, got "maybe"`},

@@ -100,18 +100,14 @@ func (p *parser) validate(s section) {
 
 func (p *parser) server(s section) {
 	s.mapping(fields{
-		"socket":      func(s section) { s.text(&p.Server.Socket) },
-		"host":        p.host,
-		"http_port":   func(s section) { s.integer(&p.Server.HTTPPort, 0, 65535) },
-		"grpc_port":   func(s section) { s.integer(&p.Server.GRPCPort, 0, 65535) },
-		"allow_admin": func(s section) { s.flag(&p.Server.AllowAdmin) },
-		"origins": func(s section) {
-			s.list(func(s section) {
-				var origin string
-				s.text(&origin)
-				p.Server.Origins = append(p.Server.Origins, origin)
-			})
-		},
+		"socket":        func(s section) { s.text(&p.Server.Socket) },
+		"host":          p.host,
+		"http_port":     func(s section) { s.integer(&p.Server.HTTPPort, 0, 65535) },
+		"grpc_port":     func(s section) { s.integer(&p.Server.GRPCPort, 0, 65535) },
+		"allow_admin":   func(s section) { s.flag(&p.Server.AllowAdmin) },
+		"origins":       p.origins,
+		"hosts":         p.hosts,
+		"require_token": func(s section) { s.flag(&p.Server.RequireToken) },
 	})
 }
 
@@ -120,9 +116,38 @@ func (p *parser) host(s section) {
 	if p.Server.Host == "localhost" {
 		p.Server.Host = "127.0.0.1"
 	}
-	if ip := net.ParseIP(p.Server.Host); ip == nil || !ip.IsLoopback() {
-		s.fault("%q is not a loopback address; joulemux serves this machine alone", p.Server.Host)
+	switch ip := net.ParseIP(p.Server.Host); {
+	case ip == nil:
+		s.fault("%q is no IP address, such as 127.0.0.1", p.Server.Host)
+	case !ip.IsLoopback():
+		p.Server.HostLine = s.node.Line
+		p.note(s, "other machines are let in who show a token, and nothing is encrypted: who is on the way can read tokens, prompts and answers")
 	}
+}
+
+// hosts reads the names of this machine.
+func (p *parser) hosts(s section) {
+	s.list(func(s section) {
+		var name string
+		s.text(&name)
+		name = strings.ToLower(strings.TrimSuffix(name, "."))
+		if name == "" || strings.ContainsAny(name, ":/*@ ") {
+			s.fault("want a name such as desk.example.org, without a port, got %q", name)
+		}
+		p.Server.Hosts = append(p.Server.Hosts, name)
+	})
+}
+
+// origins reads which pages may ask.
+func (p *parser) origins(s section) {
+	s.list(func(s section) {
+		var origin string
+		s.text(&origin)
+		if origin == "*" {
+			p.note(s, "any web page that this user opens may ask, and read the answers")
+		}
+		p.Server.Origins = append(p.Server.Origins, origin)
+	})
 }
 
 func (p *parser) backends(s section) {

@@ -1,6 +1,7 @@
 // Package door lets clients in over HTTP: it serves listeners, finds out who is
-// at the other end of a connection, turns away other users and foreign web
-// pages, and reads what the head of a request says of its job.
+// at the other end of a connection, turns away foreign web pages and, unless they
+// show a token, other users and machines, and reads what the head of a request
+// says of its job.
 //
 // What is asked for, and the words in which somebody is turned away, are the
 // front-ends'.
@@ -23,27 +24,41 @@ import (
 	"syscall"
 
 	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/daemon/token"
 )
 
 // Door is where clients come in.
 type Door struct {
-	uid     func(local, remote netip.AddrPort) (uid int, known bool)
-	program func(pid int) string
-	origins atomic.Pointer[[]string]
-	log     *slog.Logger
+	uid      func(local, remote netip.AddrPort) (uid int, known bool)
+	program  func(pid int) string
+	settings atomic.Pointer[Settings]
+	failed   tries
+	log      *slog.Logger
+}
+
+// Settings are the user's choices about who comes in.
+type Settings struct {
+	// Origins are of pages that may ask beside this machine's own; "*" in one
+	// stands for anything.
+	Origins []string
+	// Hosts are names, in lower case, by which others know this machine.
+	Hosts []string
+	// Tokens are those that there are; nil is none.
+	Tokens Tokens
+	// RequireToken has this user's own programs need one on TCP, too.
+	RequireToken bool
 }
 
 // New returns a door. Uid tells the user behind a loopback connection, and
 // program names what a process runs, or returns "".
 func New(uid func(local, remote netip.AddrPort) (uid int, known bool), program func(pid int) string, log *slog.Logger) *Door {
 	d := &Door{uid: uid, program: program, log: log}
-	d.Allow(nil)
+	d.Configure(Settings{})
 	return d
 }
 
-// Allow lets in pages of other origins than this machine's own; "*" in one
-// stands for anything. It replaces those of the last call.
-func (d *Door) Allow(origins []string) { d.origins.Store(&origins) }
+// Configure replaces the settings for requests to come.
+func (d *Door) Configure(s Settings) { d.settings.Store(&s) }
 
 // caller is who is at the other end of a connection. Finding that out takes
 // reading a table of the kernel, so it is done once, when a request comes.
@@ -51,8 +66,21 @@ type caller struct {
 	// tcp connections can come from a browser, and so from any web page.
 	tcp bool
 	who func() (uid, pid int, known bool)
+	// here is the address of this machine that was called, and from where.
+	here netip.Addr
+	from netip.AddrPort
 	// program names what runs there, or is "".
 	program func() string
+}
+
+// ours reports whether the caller is this user or root, as the kernel says. It
+// knows that of callers on this machine alone.
+func (c *caller) ours() bool {
+	if c.tcp && !c.from.Addr().IsLoopback() {
+		return false
+	}
+	uid, _, known := c.who()
+	return known && (uid == os.Getuid() || uid == 0)
 }
 
 type callerKey struct{}
@@ -70,6 +98,7 @@ func (d *Door) meet(ctx context.Context, conn net.Conn) context.Context {
 	case *net.TCPConn:
 		c.tcp = true
 		local, remote := addrPort(conn.LocalAddr()), addrPort(conn.RemoteAddr())
+		c.here, c.from = local.Addr().Unmap().WithZone(""), netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port())
 		// As seen from the other end, its own address is the local one.
 		uid := sync.OnceValues(func() (int, bool) { return d.uid(remote, local) })
 		c.who = func() (int, int, bool) {
@@ -101,34 +130,71 @@ func credentials(conn *net.UnixConn) (uid, pid int, known bool) {
 	return uid, pid, known
 }
 
-// Admit refuses requests of other users and of foreign web pages. A loopback
-// port is open to both: to a page by its own requests, and by a name that it
-// has made to point here (DNS rebinding). Browsers are told that pages of this
-// machine may ask, and read the exposed headers.
-func (d *Door) Admit(w http.ResponseWriter, r *http.Request, exposed string) error {
+// Admit lets in a request for what takes a right, or says why not. It returns
+// the request with what is known of who asks, and without what he has shown for
+// it, which is nobody's below to see.
+//
+// A port is open to other users and to web pages: to a page by its own requests,
+// and by a name that it has made to point here (DNS rebinding). So users are
+// told apart, by the kernel or by a token, and hosts and origins are looked at
+// whoever asks. Browsers are told that pages which may ask may read the exposed
+// headers.
+func (d *Door) Admit(w http.ResponseWriter, r *http.Request, right token.Right, exposed string) (*http.Request, error) {
 	c, ok := r.Context().Value(callerKey{}).(*caller)
 	if !ok {
-		return job.Errorf(job.Forbidden, "nobody knows who asks")
+		return r, job.Errorf(job.Forbidden, "nobody knows who asks")
 	}
-	uid, _, known := c.who()
-	if !known || uid != os.Getuid() && uid != 0 {
-		return job.Errorf(job.Forbidden, "this joulemux serves the user %d alone", os.Getuid())
-	}
+	shown := presented(r.Header)
+	forget(r.Header)
+	s := d.settings.Load()
 	if !c.tcp {
-		return nil
+		if !c.ours() {
+			return r, strange()
+		}
+		return d.identify(w, r, c, s, right, shown)
 	}
-	if !localHost(r.Host) {
-		return &job.Error{Code: job.Forbidden, Field: "Host", Detail: fmt.Sprintf("%q is not this machine", r.Host)}
+	if !s.isHere(r.Host, c.here) {
+		return r, &job.Error{Code: job.Forbidden, Field: "Host", Detail: fmt.Sprintf("%q is not this machine; server.hosts in the configuration can have its names", r.Host)}
 	}
-	return d.admitOrigin(w, r, exposed)
+	if err := s.admitOrigin(w, r, exposed); err != nil {
+		return r, err
+	}
+	if preflight(r) {
+		return r, nil // in which browsers show nothing; it does nothing, either
+	}
+	return d.identify(w, r, c, s, right, shown)
+}
+
+// preflight reports whether a browser asks whether it may ask.
+func preflight(r *http.Request) bool {
+	return r.Method == http.MethodOptions && r.Header.Get("Origin") != "" && r.Header.Get("Access-Control-Request-Method") != ""
+}
+
+// isHere reports whether a Host header names this machine, for a connection to
+// that address of it. A page can have any name point here, but no address and
+// not localhost.
+func (s *Settings) isHere(host string, here netip.Addr) bool {
+	if localHost(host) {
+		return true
+	}
+	host = hostName(host)
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return ip.Unmap().WithZone("") == here
+	}
+	return slices.Contains(s.Hosts, host)
+}
+
+// hostName returns a Host header without its port, in lower case.
+func hostName(host string) string {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	return strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
 }
 
 // localHost reports whether a Host header names this machine's loopback.
 func localHost(host string) bool {
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		host = name
-	}
-	host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
+	host = hostName(host)
 	if ip, err := netip.ParseAddr(host); err == nil {
 		return ip.Unmap().IsLoopback()
 	}
@@ -136,12 +202,12 @@ func localHost(host string) bool {
 }
 
 // admitOrigin lets the pages and apps of this machine in, and tells browsers so.
-func (d *Door) admitOrigin(w http.ResponseWriter, r *http.Request, exposed string) error {
+func (s *Settings) admitOrigin(w http.ResponseWriter, r *http.Request, exposed string) error {
 	origin := r.Header.Get("Origin")
 	if origin == "" {
 		return nil
 	}
-	if !d.allows(origin) {
+	if !s.allows(origin) {
 		return &job.Error{Code: job.Forbidden, Field: "Origin", Detail: fmt.Sprintf("%q is not allowed; server.origins in the configuration can", origin)}
 	}
 	h := w.Header()
@@ -160,14 +226,14 @@ func (d *Door) admitOrigin(w http.ResponseWriter, r *http.Request, exposed strin
 var appSchemes = []string{"app", "file", "tauri", "vscode-webview", "vscode-file"}
 
 // allows reports whether pages of an origin may ask.
-func (d *Door) allows(origin string) bool {
+func (s *Settings) allows(origin string) bool {
 	u, err := url.Parse(origin)
 	if err != nil {
 		return false
 	}
 	web := u.Scheme == "http" || u.Scheme == "https"
 	return web && localHost(u.Host) || slices.Contains(appSchemes, u.Scheme) ||
-		slices.ContainsFunc(*d.origins.Load(), func(pattern string) bool { return matches(pattern, origin) })
+		slices.ContainsFunc(s.Origins, func(pattern string) bool { return matches(pattern, origin) })
 }
 
 // matches reports whether a configured origin stands for this one.
@@ -182,6 +248,9 @@ func matches(pattern, origin string) bool {
 
 // Holder names a caller in lists of holds.
 func Holder(ctx context.Context) string {
+	if t, ok := tokenOf(ctx); ok {
+		return "the token " + t.Name
+	}
 	if c, ok := ctx.Value(callerKey{}).(*caller); ok {
 		if _, pid, known := c.who(); known && pid != 0 {
 			return fmt.Sprintf("pid %d", pid)
@@ -190,9 +259,12 @@ func Holder(ctx context.Context) string {
 	return "a client of the HTTP port"
 }
 
-// Client names the program that asks. One that comes by the port says itself
-// what it is, like any that browses the web.
+// Client names who asks: by the token that was shown, or else the program. One
+// that comes by the port says itself what it is, like any that browses the web.
 func Client(ctx context.Context, head http.Header) string {
+	if t, ok := tokenOf(ctx); ok {
+		return t.Name
+	}
 	if c, ok := ctx.Value(callerKey{}).(*caller); ok {
 		if name := c.program(); name != "" {
 			return name

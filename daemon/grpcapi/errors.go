@@ -49,12 +49,14 @@ func codeOf(c job.Code) connect.Code {
 		return connect.CodeUnavailable
 	case job.PowerPolicy:
 		return connect.CodeFailedPrecondition
-	case job.Busy:
+	case job.Busy, job.OverLimit:
 		return connect.CodeResourceExhausted
 	case job.Cancelled:
 		return connect.CodeCanceled
 	case job.DeadlinePassed:
 		return connect.CodeDeadlineExceeded
+	case job.Unauthenticated:
+		return connect.CodeUnauthenticated
 	case job.Forbidden:
 		return connect.CodePermissionDenied
 	default:

@@ -35,6 +35,7 @@ func TestEveryFailureHasItsCode(t *testing.T) {
 		job.Busy: connect.CodeResourceExhausted, job.PowerPolicy: connect.CodeFailedPrecondition,
 		job.NoBackend: connect.CodeUnavailable, job.BackendFailed: connect.CodeUnavailable, job.Stopping: connect.CodeUnavailable,
 		job.DeadlinePassed: connect.CodeDeadlineExceeded, job.Cancelled: connect.CodeCanceled, job.Forbidden: connect.CodePermissionDenied,
+		job.Unauthenticated: connect.CodeUnauthenticated, job.OverLimit: connect.CodeResourceExhausted,
 		"something new": connect.CodeInternal,
 	} {
 		if got := grpcapi.CodeOf(code); got != want {

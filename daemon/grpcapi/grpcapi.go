@@ -29,6 +29,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/grpcapi/computev1"
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/daemon/route"
+	"github.com/joulemux/joulemux/daemon/token"
 	"github.com/joulemux/joulemux/power"
 )
 
@@ -131,7 +132,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	control := http.NewResponseController(w)
 	_ = control.SetWriteDeadline(time.Now().Add(s.stalled))
 	_ = control.SetReadDeadline(time.Now().Add(s.arriving))
-	if err := s.Door.Admit(w, r, exposed); err != nil {
+	r, err := s.Door.Admit(w, r, rightFor(r.URL.Path), exposed)
+	if err != nil {
 		s.fail(w, r, errorOf(r.Context(), "", err))
 		return
 	}
@@ -145,6 +147,15 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), controlKey{}, control)))
+}
+
+// rightFor returns what it takes to call what is at a path: of the service, a
+// right; to see that it is there, and what it offers, none in particular.
+func rightFor(path string) token.Right {
+	if strings.HasPrefix(path, "/"+computev1.ComputeServiceName+"/") {
+		return token.Generate
+	}
+	return token.Anyone
 }
 
 // nowhere is the answer to a request that nothing here is for.

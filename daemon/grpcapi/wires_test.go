@@ -11,6 +11,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/joulemux/joulemux/daemon/door"
 	"github.com/joulemux/joulemux/daemon/grpcapi/computev1"
 	"github.com/joulemux/joulemux/power"
 )
@@ -129,7 +130,7 @@ func TestForeignPagesAreRefusedInTheWordsOfTheirProtocol(t *testing.T) {
 	if status != http.StatusOK || head.Get("Access-Control-Allow-Origin") != "http://localhost:3000" || !strings.Contains(head.Get("Access-Control-Expose-Headers"), "Grpc-Status") {
 		t.Errorf("a page of this machine: %d %v", status, head)
 	}
-	r.door.Allow([]string{"https://chat.example.com"})
+	r.door.Configure(door.Settings{Origins: []string{"https://chat.example.com"}})
 	if status, _, _ := post(t, r, "Generate", "application/json", []byte(`{"prompt":"x","model":"m"}`), "Origin: https://chat.example.com"); status != http.StatusOK {
 		t.Errorf("an origin that is configured: %d", status)
 	}

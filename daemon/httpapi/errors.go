@@ -33,6 +33,10 @@ func statusOf(c job.Code) (status int, code string) {
 		return statusClientClosed, wire.CodeCancelled
 	case job.DeadlinePassed:
 		return http.StatusGatewayTimeout, wire.CodeDeadlinePassed
+	case job.OverLimit:
+		return http.StatusTooManyRequests, wire.CodeOverLimit
+	case job.Unauthenticated:
+		return http.StatusUnauthorized, wire.CodeUnauthenticated
 	case job.Forbidden:
 		return http.StatusForbidden, wire.CodeForbidden
 	case job.Stopping:

@@ -9,12 +9,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/joulemux/joulemux/daemon/door"
 	"github.com/joulemux/joulemux/daemon/httpapi/wire"
 )
 
 func TestForeignHostsAndOriginsAreRefusedOnThePort(t *testing.T) {
 	r := newRig(t)
-	r.door.Allow([]string{"https://chat.example.com", "https://*.example.org"})
+	r.door.Configure(door.Settings{Origins: []string{"https://chat.example.com", "https://*.example.org"}})
 	for header, want := range map[string]int{
 		"Host: localhost":                      200,
 		"Host: LOCALHOST.:8080":                200,
@@ -61,7 +62,7 @@ func TestForeignHostsAndOriginsAreRefusedOnThePort(t *testing.T) {
 			t.Errorf("%s: got %d on the socket, where no page can come from", header, got.status)
 		}
 	}
-	r.door.Allow([]string{"*"})
+	r.door.Configure(door.Settings{Origins: []string{"*"}})
 	if got := r.over(r.overTCP, "GET", "/healthz", "", "Origin: null"); got.status != 200 {
 		t.Errorf("got %+v though all origins are allowed", got)
 	}

@@ -162,7 +162,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		// Also a body that nobody here reads is waited for, by net/http.
 		_ = control.SetReadDeadline(time.Now().Add(s.arriving))
 	}
-	if err := s.Door.Admit(w, r, exposed); err != nil {
+	r, err := s.Door.Admit(w, r, rightFor(r.URL.Path), exposed)
+	if err != nil {
 		fail(w, err)
 		return
 	}

@@ -25,7 +25,9 @@ const (
 	DeadlinePassed  Code = "deadline passed"
 	BackendFailed   Code = "backend failed"
 	Unsupported     Code = "not supported by the backend" // though it may be by another
+	Unauthenticated Code = "unauthenticated"              // who asks has to say who he is
 	Forbidden       Code = "forbidden"
+	OverLimit       Code = "over the client's limit"
 	Stopping        Code = "joulemux is stopping"
 )
 
@@ -57,7 +59,7 @@ type Error struct {
 // nobody knows when, soon is as good as later.
 func (e *Error) Again() time.Duration {
 	const soon = 5 * time.Second
-	passing := e.Code == Busy || e.Code == NoBackend || e.Code == Stopping
+	passing := e.Code == Busy || e.Code == OverLimit || e.Code == NoBackend || e.Code == Stopping
 	if e.RetryAfter == 0 && passing {
 		return soon
 	}

@@ -470,10 +470,12 @@ const (
 	CodeNoBackend       = "no_backend"
 	CodePowerPolicy     = "power_policy"
 	CodeBusy            = "busy"
+	CodeOverLimit       = "over_limit"
 	CodeCancelled       = "cancelled"
 	CodeDeadlinePassed  = "deadline_passed"
 	CodeBackendFailed   = "backend_failed"
 	CodeUnsupported     = "unsupported" // by a backend, for which there are no words in its dialect
+	CodeUnauthenticated = "unauthenticated"
 	CodeForbidden       = "forbidden"
 	CodeStopping        = "stopping"
 	CodeInternal        = "internal" // joulemux itself failed
