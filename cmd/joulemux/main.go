@@ -68,7 +68,7 @@ func rootCommand(a *app) *cobra.Command {
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "write JSON, as \"joulemux help json\" describes")
 	root.AddCommand(
 		generateCommand(a), chatCommand(a), explainCommand(a), statusCommand(a), backendsCommand(a), modelsCommand(a),
-		energyCommand(a), holdCommand(a), policyCommand(a), simulateCommand(a), captureCommand(a), versionCommand(a), exitCodesTopic(), jsonTopic(),
+		energyCommand(a), holdCommand(a), policyCommand(a), tokenCommand(a), simulateCommand(a), captureCommand(a), versionCommand(a), exitCodesTopic(), jsonTopic(),
 	)
 	return root
 }
