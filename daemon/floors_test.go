@@ -39,7 +39,7 @@ var floors = []struct {
 	{1, "power/sysfs power/nvml dbus/bus daemon/backend/ollama daemon/backend/openai daemon/peer daemon/door systemd"},
 	{1, "power/energyd"},
 	{1, "dbus/upower dbus/profiles dbus/login"},
-	{2, "power/tracker power/meter daemon/route daemon/queue daemon/residency daemon/backend daemon/ledger"},
+	{2, "power/tracker power/meter daemon/route daemon/queue daemon/residency daemon/backend daemon/ledger daemon/quota"},
 	{3, "daemon/cache daemon/pull daemon/pipeline daemon/metrics daemon/config"},
 	{3, "daemon/plan"}, // joins the rules; dispatch and simulate drive it
 	{3, "daemon/dispatch"},

@@ -20,6 +20,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/httpapi"
 	"github.com/joulemux/joulemux/daemon/httpapi/wire"
 	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/daemon/quota"
 	"github.com/joulemux/joulemux/daemon/residency"
 	"github.com/joulemux/joulemux/daemon/route"
 	"github.com/joulemux/joulemux/daemon/token"
@@ -175,7 +176,17 @@ func configured(c config.Config, port int) bool {
 func (d *daemon) dispatchSettings(c config.Config) dispatch.Settings {
 	return dispatch.Settings{
 		Rules: rules(c), Residency: kept(c), Learn: c.Routing.Learn, Models: c.Models, MaxPrompt: c.Limits.Prompt, LoadLimit: c.Limits.Load, Refusal: d.refusal,
+		Quota: quotas(c.Limits),
 	}
+}
+
+// quotas are what clients may have.
+func quotas(l config.Limits) quota.Rules {
+	r := quota.Rules{Each: quota.Limits(l.PerClient), Named: make(map[string]quota.Limits, len(l.Clients))}
+	for name, q := range l.Clients {
+		r.Named[name] = quota.Limits(q)
+	}
+	return r
 }
 
 // rules are the defaults with what is configured over them.

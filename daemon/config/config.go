@@ -118,6 +118,18 @@ type Tier struct {
 type Limits struct {
 	Body, Prompt int // in bytes
 	Load         time.Duration
+	// PerClient is what each client may have, and Clients what differs for some,
+	// by their names.
+	PerClient Quota
+	Clients   map[string]Quota
+}
+
+// Quota is what one client may have. Zero fields are no limit, or as for each.
+type Quota struct {
+	// Jobs is how many at once, and PerMinute how many begin in any minute.
+	Jobs, PerMinute int
+	// PerDay is for how much energy of a calendar day jobs begin.
+	PerDay power.Energy
 }
 
 // Energy says what energy costs the user.

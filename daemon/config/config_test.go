@@ -123,7 +123,12 @@ routing:
   may_miss: 0
   in_time_joules: 50
   curiosity: false
-limits: {body_mib: 1, prompt_mib: 0.5, load_seconds: 60}
+limits:
+  body_mib: 1
+  prompt_mib: 0.5
+  load_seconds: 60
+  per_client: {jobs: 4, jobs_per_minute: 60, joules_per_day: 50_000}
+  clients: {phone: {joules_per_day: 2.5}, "a b": {jobs: 1}}
 energy: {price_per_kwh: 0.32, currency: EUR}
 `))
 	if err != nil {
@@ -146,7 +151,10 @@ energy: {price_per_kwh: 0.32, currency: EUR}
 	want.Routing.Chat.After, want.Routing.Completion.PerToken = after(20*time.Second), after(50*time.Millisecond)
 	want.Routing.Background = config.Due{After: after(0), PerToken: after(0)}
 	want.Routing.MayMiss, want.Routing.InTime, want.Routing.Curious = &never, &joules, false
-	want.Limits = config.Limits{Body: 1 << 20, Prompt: 1 << 19, Load: time.Minute}
+	want.Limits = config.Limits{Body: 1 << 20, Prompt: 1 << 19, Load: time.Minute,
+		PerClient: config.Quota{Jobs: 4, PerMinute: 60, PerDay: 50_000 * power.Joule},
+		Clients:   map[string]config.Quota{"phone": {PerDay: power.Joules(2.5)}, "a b": {Jobs: 1}},
+	}
 	want.Energy = config.Energy{PricePerKWh: &price, Currency: "EUR"}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
@@ -186,7 +194,10 @@ func TestFaults(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{"servr: {}", `line 1: servr: no such key; did you mean "server"?`},
 		{"routing:\n  power_awear: true", `line 2: routing.power_awear: no such key; did you mean "power_aware"?`},
-		{"limits: {zzzzzzzzz: 1}", `line 1: limits.zzzzzzzzz: no such key; there are body_mib, load_seconds, prompt_mib`},
+		{"limits: {zzzzzzzzz: 1}", `line 1: limits.zzzzzzzzz: no such key; there are body_mib, clients, load_seconds, per_client, prompt_mib`},
+		{"limits: {per_client: {jobs: 0}}", `line 1: limits.per_client.jobs: want a number from 1 to 1e+06, got 0`},
+		{"limits:\n  clients:\n    phone: {joule_per_day: 5}", `line 3: limits.clients.phone.joule_per_day: no such key; did you mean "joules_per_day"?`},
+		{"limits: {clients: [phone]}", `line 1: limits.clients: want keys and values, got a list`},
 		{"server: {http_port: eighty}", `line 1: server.http_port: want a number, got "eighty"`},
 		{"server: {http_port: 80.5}", `line 1: server.http_port: want a whole number, got 80.5`},
 		{"server: {http_port: 70000}", `line 1: server.http_port: want a number from 0 to 65535, got 70000`},

@@ -422,7 +422,24 @@ func (p *parser) limits(s section) {
 		"body_mib":     mebibytes(&p.Limits.Body),
 		"prompt_mib":   mebibytes(&p.Limits.Prompt),
 		"load_seconds": func(s section) { readSeconds(s, &p.Limits.Load, 1, 86_400) },
+		"per_client":   func(s section) { p.Limits.PerClient = quota(s) },
+		"clients": func(s section) {
+			p.Limits.Clients = make(map[string]Quota)
+			s.pairs(func(name string, s section) { p.Limits.Clients[name] = quota(s) })
+		},
 	})
+}
+
+// quota reads what a client may have.
+func quota(s section) (q Quota) {
+	var joules float64
+	s.mapping(fields{
+		"jobs":            func(s section) { s.integer(&q.Jobs, 1, 1_000_000) },
+		"jobs_per_minute": func(s section) { s.integer(&q.PerMinute, 1, 10_000) },
+		"joules_per_day":  func(s section) { s.number(&joules, 1, 1e9) },
+	})
+	q.PerDay = power.Joules(joules)
+	return q
 }
 
 // longestCurrency is in characters.

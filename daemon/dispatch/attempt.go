@@ -50,6 +50,7 @@ func (r *run) attempt(ctx context.Context, b backend.Backend, d route.Decision) 
 	err := b.Server().Stream(ctx, r.job, begin, emit)
 	took.end(ctx, job.Usage{})
 	r.Ledger.Record(r.entry(took, err))
+	r.spend(r.job.Client, took.cost)
 	switch {
 	case err != nil:
 		r.spent = r.spent.Plus(took.cost)

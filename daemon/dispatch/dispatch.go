@@ -21,6 +21,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/latest"
 	"github.com/joulemux/joulemux/daemon/ledger"
 	"github.com/joulemux/joulemux/daemon/plan"
+	"github.com/joulemux/joulemux/daemon/quota"
 	"github.com/joulemux/joulemux/daemon/residency"
 	"github.com/joulemux/joulemux/daemon/route"
 	"github.com/joulemux/joulemux/power"
@@ -56,6 +57,7 @@ type Ledger interface {
 	Record(ledger.Entry)
 	Learned(backend, model string, onBattery bool) (ledger.Learned, bool)
 	Answers(ctx context.Context, n int) ([]ledger.Entry, error)
+	Totals(ctx context.Context, from, to time.Time, by ledger.Grouping) ([]ledger.Total, error)
 }
 
 // Parts is what dispatch stands on.
@@ -95,6 +97,8 @@ type Settings struct {
 	MaxPrompt int
 	// LoadLimit bounds how long a model may take to become resident.
 	LoadLimit time.Duration
+	// Quota says what one client may have.
+	Quota quota.Rules
 	// Refusal is what every job is answered with, unless nil.
 	Refusal *job.Error
 }
@@ -126,11 +130,14 @@ type Dispatcher struct {
 	mu      sync.Mutex // guards the following
 	running map[*run]context.CancelCauseFunc
 	stopped bool
+	quota   *quota.Quota
+
+	lookup sync.Mutex // held by whoever looks up for the quota what was spent
 }
 
 // New returns a dispatcher with those settings.
 func New(p Parts, settings Settings) *Dispatcher {
-	d := &Dispatcher{Parts: p, lines: newLines(), desk: newDesk(&settings), running: make(map[*run]context.CancelCauseFunc)}
+	d := &Dispatcher{Parts: p, lines: newLines(), desk: newDesk(&settings), running: make(map[*run]context.CancelCauseFunc), quota: quota.New(settings.Quota)}
 	d.settings.Publish(&settings)
 	return d
 }
@@ -139,6 +146,7 @@ func New(p Parts, settings Settings) *Dispatcher {
 // that wait for a better tier. Calls must not overlap.
 func (d *Dispatcher) Configure(s Settings) {
 	d.settings.Publish(&s)
+	d.ration(s.Quota)
 	_ = d.desk.do(func(now time.Time) { // fails once there are no jobs
 		d.desk.carryOut(d.desk.plan.Configure(now, s.plan()))
 	})
@@ -162,7 +170,7 @@ func (d *Dispatcher) Run(ctx context.Context, j job.Job, sink Sink) error {
 		j.Prompt = j.Content.Fingerprint()
 	}
 	r := &run{Dispatcher: d, settings: d.settings.Current(), job: j, sink: sink, turn: make(chan plan.Effect, 1)}
-	if err := d.enter(r, cancel); err != nil {
+	if err := d.enter(ctx, r, cancel); err != nil {
 		return err
 	}
 	defer d.leave(r)
@@ -173,23 +181,6 @@ func (d *Dispatcher) Run(ctx context.Context, j job.Job, sink Sink) error {
 		defer stop()
 	}
 	return r.finish(ctx, r.run(ctx))
-}
-
-// enter admits a job, unless the dispatcher has been stopped.
-func (d *Dispatcher) enter(r *run, cancel context.CancelCauseFunc) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.stopped {
-		return job.Errorf(job.Stopping, "")
-	}
-	d.running[r] = cancel
-	return nil
-}
-
-func (d *Dispatcher) leave(r *run) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	delete(d.running, r)
 }
 
 // Running returns how many jobs are under way.

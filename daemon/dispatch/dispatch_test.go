@@ -183,6 +183,8 @@ type rig struct {
 	learned map[string]ledger.Learned // by backend, on battery
 	onLine  map[string]ledger.Learned // and on line power
 	earlier []ledger.Entry            // of other days, the latest first
+
+	lookedUp int // how often somebody asked for sums
 }
 
 // Learned implements dispatch.Ledger, for the model m.
@@ -202,6 +204,26 @@ func (r *rig) Answers(context.Context, int) ([]ledger.Entry, error) {
 	all := slices.Clone(r.entries)
 	slices.Reverse(all)
 	return append(all, r.earlier...), nil
+}
+
+// Totals implements dispatch.Ledger, by client, for entries of that day.
+func (r *rig) Totals(_ context.Context, from, _ time.Time, by ledger.Grouping) (all []ledger.Total, err error) {
+	if by != ledger.ByClient {
+		return nil, errors.New("not asked for")
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lookedUp++
+	sums := make(map[string]power.Energy)
+	for _, e := range append(slices.Clone(r.entries), r.earlier...) {
+		if e.Ended.Local().Format(time.DateOnly) == from.Local().Format(time.DateOnly) {
+			sums[e.Client] += e.Cost.Energy
+		}
+	}
+	for client, energy := range sums {
+		all = append(all, ledger.Total{Key: client, Estimated: ledger.Sum{Energy: energy}})
+	}
+	return all, nil
 }
 
 // Record implements dispatch.Ledger.

@@ -12,6 +12,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/backend"
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/daemon/plan"
+	"github.com/joulemux/joulemux/daemon/quota"
 	"github.com/joulemux/joulemux/daemon/route"
 	"github.com/joulemux/joulemux/power"
 	"github.com/joulemux/joulemux/power/tracker"
@@ -22,6 +23,7 @@ type run struct {
 	*Dispatcher
 	settings *Settings
 	job      job.Job
+	account  *quota.Account // on which it is counted
 	sink     Sink
 
 	now      tracker.Snapshot // the tier that the job is decided by

@@ -259,6 +259,9 @@ func Holder(ctx context.Context) string {
 	return "a client of the HTTP port"
 }
 
+// longestProduct is in bytes. What calls itself more is not remembered by all.
+const longestProduct = 64
+
 // Client names who asks: by the token that was shown, or else the program. One
 // that comes by the port says itself what it is, like any that browses the web.
 func Client(ctx context.Context, head http.Header) string {
@@ -272,5 +275,5 @@ func Client(ctx context.Context, head http.Header) string {
 	}
 	product, _, _ := strings.Cut(head.Get("User-Agent"), "/")
 	product, _, _ = strings.Cut(strings.TrimSpace(product), " ")
-	return product
+	return product[:min(len(product), longestProduct)]
 }

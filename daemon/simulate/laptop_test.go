@@ -103,6 +103,11 @@ func (l *laptop) Learned(device, model string, onBattery bool) (ledger.Learned, 
 // Answers implements dispatch.Ledger: there were none before.
 func (l *laptop) Answers(context.Context, int) ([]ledger.Entry, error) { return nil, nil }
 
+// Totals implements dispatch.Ledger: nothing is limited.
+func (l *laptop) Totals(context.Context, time.Time, time.Time, ledger.Grouping) ([]ledger.Total, error) {
+	return nil, nil
+}
+
 // live has a trace happen. The machine is powered as it was in the simulation,
 // and both come to their end at the same time.
 func (l *laptop) live(t *testing.T, trace *simulate.Trace, as *simulate.Result) {
