@@ -54,7 +54,7 @@ func load(path string, tokens *token.File) (config.Config, error) {
 		return c, err
 	}
 	all, err := tokens.All()
-	text := fmt.Sprintf("%s is not a loopback address, which takes a token first: joulemux token create NAME", c.Server.Host)
+	text := fmt.Sprintf("%s is not a loopback address, which takes a token first: joulemux token create NAME, and then to reload", c.Server.Host)
 	switch {
 	case err != nil:
 		text = fmt.Sprintf("%s is not a loopback address, which takes a token: %v", c.Server.Host, err)

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 )
 
@@ -29,6 +30,7 @@ func (d *Door) Serve(ctx context.Context, l net.Listener, h http.Handler) error 
 		MaxHeaderBytes:    64 << 10,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ConnContext:       d.meet,
+		ConnState:         (&crowd{}).watch,
 		ErrorLog:          slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
 	}
 	over := make(chan struct{})
@@ -48,6 +50,40 @@ func (d *Door) Serve(ctx context.Context, l net.Listener, h http.Handler) error 
 		return nil
 	}
 	return err
+}
+
+// mostForeign is how many connections to one port other machines may have, all
+// together, at once. Programs of this machine have other ways to use up its memory.
+const mostForeign = 256
+
+// crowd counts the connections of other machines to one listener.
+type crowd struct {
+	mu   sync.Mutex
+	open map[net.Conn]bool
+}
+
+// watch closes what is one too many. It is told of each connection when that
+// opens and when it has closed.
+func (c *crowd) watch(conn net.Conn, s http.ConnState) {
+	if s != http.StateNew && s != http.StateClosed {
+		return
+	}
+	if a := addrPort(conn.RemoteAddr()); !a.IsValid() || a.Addr().IsLoopback() {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case s == http.StateClosed:
+		delete(c.open, conn)
+	case len(c.open) >= mostForeign:
+		_ = conn.Close()
+	default:
+		if c.open == nil {
+			c.open = make(map[net.Conn]bool)
+		}
+		c.open[conn] = true
+	}
 }
 
 // protocols are HTTP/1.1, and HTTP/2 for clients that begin with it, as gRPC's

@@ -23,6 +23,9 @@ const bodyTimeout = time.Minute
 // readBody reads a body as JSON needs it: in UTF-8, and not too long.
 func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	most := int64(s.settings.Load().MaxBody)
+	if r.ContentLength > most { // nothing of it need be read to know
+		return nil, s.unreadable(&http.MaxBytesError{Limit: most})
+	}
 	limited := http.MaxBytesReader(w, r.Body, most)
 	var b bytes.Buffer
 	if n := r.ContentLength; n > 0 && n <= most {

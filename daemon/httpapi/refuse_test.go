@@ -36,6 +36,8 @@ func TestEveryCodeHasItsStatus(t *testing.T) {
 		job.DeadlinePassed:  {504, wire.CodeDeadlinePassed},
 		job.BackendFailed:   {502, wire.CodeBackendFailed},
 		job.Forbidden:       {403, wire.CodeForbidden},
+		job.Unauthenticated: {401, wire.CodeUnauthenticated},
+		job.OverLimit:       {429, wire.CodeOverLimit},
 		job.Stopping:        {503, wire.CodeStopping},
 		"another":           {500, wire.CodeInternal},
 	} {
