@@ -19,7 +19,7 @@ func rightFor(path string) token.Right {
 		return token.Anyone
 	case administers(path):
 		return token.Admin
-	case isOurs && !slices.Contains(forJobs, ours):
+	case isOurs && !slices.Contains(forJobs, ours) && !strings.HasPrefix(ours, "pipelines/"):
 		return token.Control
 	default:
 		return token.Generate
@@ -30,7 +30,7 @@ func rightFor(path string) token.Right {
 var anyones = []string{"/", "/health", "/healthz", "/readyz", "/version", "/api/version"}
 
 // forJobs are those of our own paths that are about jobs.
-var forJobs = []string{"generate", "chat", "explain", "models", "backends", "status"}
+var forJobs = []string{"generate", "chat", "explain", "models", "backends", "status", "pipelines"}
 
 // administers reports whether what is at a path changes what models there are.
 func administers(path string) bool {
