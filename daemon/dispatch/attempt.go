@@ -21,6 +21,9 @@ func (r *run) attempt(ctx context.Context, b backend.Backend, d route.Decision) 
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	took := r.take(ctx, b)
+	if r.attempts++; r.attempts == 1 {
+		r.queued = took.start.Sub(r.job.Arrived)
+	}
 	defer took.end(ctx, job.Usage{}) // if it panics
 	v := keepVigil(ctx, b.Server().Ping, r.limits(b), cancel)
 	r.lines.join(b.ID, v)
@@ -40,6 +43,7 @@ func (r *run) attempt(ctx context.Context, b backend.Backend, d route.Decision) 
 		if c.Last {
 			took.end(ctx, c.Usage)
 			report = r.report(d, took)
+			r.told = report
 		} else if r.job.Stream {
 			took.span.Tokens(ctx, bytes.Count(c.Raw, lineEnd))
 		}
@@ -49,8 +53,11 @@ func (r *run) attempt(ctx context.Context, b backend.Backend, d route.Decision) 
 	}
 	err := b.Server().Stream(ctx, r.job, begin, emit)
 	took.end(ctx, job.Usage{})
-	r.Ledger.Record(r.entry(took, err))
+	entry := r.entry(took, err)
+	r.Ledger.Record(entry)
+	r.Observer.Attempted(&entry)
 	r.spend(r.job.Client, took.cost)
+	r.refused = took.refused
 	switch {
 	case err != nil:
 		r.spent = r.spent.Plus(took.cost)

@@ -326,6 +326,7 @@ func (d *Dispatcher) unload(ctx context.Context, id, model string) {
 			return
 		}
 		d.Backends.Unloaded(id, model)
+		d.Observer.Unloaded(id)
 	})
 }
 

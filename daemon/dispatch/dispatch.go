@@ -66,6 +66,8 @@ type Parts struct {
 	Backends Backends
 	Meter    Meter
 	Ledger   Ledger
+	// Observer may be nil.
+	Observer Observer
 	Log      *slog.Logger
 }
 
@@ -137,6 +139,9 @@ type Dispatcher struct {
 
 // New returns a dispatcher with those settings.
 func New(p Parts, settings Settings) *Dispatcher {
+	if p.Observer == nil {
+		p.Observer = nobody{}
+	}
 	d := &Dispatcher{Parts: p, lines: newLines(), desk: newDesk(&settings), running: make(map[*run]context.CancelCauseFunc), quota: quota.New(settings.Quota)}
 	d.settings.Publish(&settings)
 	return d
@@ -170,7 +175,9 @@ func (d *Dispatcher) Run(ctx context.Context, j job.Job, sink Sink) error {
 		j.Prompt = j.Content.Fingerprint()
 	}
 	r := &run{Dispatcher: d, settings: d.settings.Current(), job: j, sink: sink, turn: make(chan plan.Effect, 1)}
+	defer r.observed()
 	if err := d.enter(ctx, r, cancel); err != nil {
+		r.over, r.code = true, Failure{Err: err}.Code()
 		return err
 	}
 	defer d.leave(r)
@@ -188,6 +195,13 @@ func (d *Dispatcher) Running() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return len(d.running)
+}
+
+// Waiting returns how many jobs of a class wait: in line, or for a better tier.
+func (d *Dispatcher) Waiting(class job.Class) int {
+	d.desk.mu.Lock()
+	defer d.desk.mu.Unlock()
+	return d.desk.plan.Waiting(class)
 }
 
 // Stop ends every job with the code Stopping, and admits no more.

@@ -183,6 +183,9 @@ type rig struct {
 	learned map[string]ledger.Learned // by backend, on battery
 	onLine  map[string]ledger.Learned // and on line power
 	earlier []ledger.Entry            // of other days, the latest first
+	told    []dispatch.End            // as an observer
+	seen    int                       // attempts, likewise
+	letGo   []string
 
 	lookedUp int // how often somebody asked for sums
 }
@@ -264,7 +267,7 @@ func newRig(t *testing.T, change func(*rig)) *rig {
 	r.meter = meter.New(r.metered)
 	t.Cleanup(r.meter.Close)
 	r.Dispatcher = dispatch.New(dispatch.Parts{
-		Tiers: looked{r.tiers, &r.looks}, Backends: backends, Meter: r.meter, Ledger: r, Log: log,
+		Tiers: looked{r.tiers, &r.looks}, Backends: backends, Meter: r.meter, Ledger: r, Observer: r, Log: log,
 	}, gpuAsleep())
 	driven := make(chan struct{})
 	desk, leave := context.WithCancel(ctx)

@@ -3,6 +3,7 @@ package dispatch_test
 import (
 	"context"
 	"errors"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -70,6 +71,7 @@ type guest struct {
 	job.Job
 	comes, leaves time.Duration
 	ends
+	err error // of Run
 }
 
 func someone(r *rand.Rand) *guest {
@@ -94,6 +96,7 @@ func (g *guest) run(t *testing.T, h *rig) {
 	ctx, cancel := context.WithTimeout(t.Context(), g.leaves)
 	defer cancel()
 	err := h.Run(ctx, g.Job, &g.ends)
+	g.err = err
 	var typed *job.Error
 	switch {
 	case err == nil && g.last != 1:
@@ -232,8 +235,11 @@ func TestEveryJobEndsExactlyOnce(t *testing.T) {
 			if n := h.Running(); n != 0 {
 				t.Errorf("seed %d: %d jobs never ended", seed, n)
 			}
-			if n := len(h.entries); n != attempts {
-				t.Errorf("seed %d: the ledger has %d attempts of %d", seed, n, attempts)
+			if n := len(h.entries); n != attempts || h.seen != attempts {
+				t.Errorf("seed %d: the ledger has %d attempts of %d, an observer %d", seed, n, attempts, h.seen)
+			}
+			if got, want := outcomes(h.told), outcomesOf(guests); !maps.Equal(got, want) {
+				t.Errorf("seed %d: an observer hears of %v, and clients of %v", seed, got, want)
 			}
 		})
 	}

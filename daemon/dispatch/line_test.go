@@ -104,6 +104,9 @@ func TestAGPUIsLetGoOnBattery(t *testing.T) {
 		if got := r.nvidia.lets(); !slices.Equal(got, []string{"m:latest"}) {
 			t.Errorf("it was asked to let go of %q", got)
 		}
+		if !slices.Equal(r.letGo, []string{"ollama-nvidia"}) {
+			t.Errorf("an observer hears of %q", r.letGo)
+		}
 		if keep := r.nvidia.jobs[0].KeepAlive; keep == nil || *keep > time.Minute {
 			t.Errorf("it was told to keep the model for %v", keep)
 		}

@@ -32,6 +32,12 @@ type run struct {
 	failures []Failure
 	spent    power.Cost // by attempts that failed
 	begun    bool
+	attempts int
+	queued   time.Duration    // until the first attempt
+	refused  bool             // by a backend, as malformed
+	told     *Report          // with the last chunk
+	code     job.Code         // why there is none
+	over     bool             // and not by a panic
 	turn     chan plan.Effect // what the plan has to say while the job waits
 	// seat is the job's name in the plan; "" while it has no place there.
 	seat string
@@ -248,9 +254,13 @@ func (r *run) failed(refusal error) error {
 
 // finish turns whatever ended the job into a *job.Error, and logs it.
 func (r *run) finish(ctx context.Context, err error) error {
+	r.over = true
 	var e *job.Error
 	switch {
 	case err == nil:
+		if r.refused {
+			r.code = job.Invalid
+		}
 		r.Log.LogAttrs(ctx, slog.LevelDebug, "job done",
 			slog.String("job", r.job.ID), slog.String("backend", r.decision.Backend), slog.String("model", r.job.Model),
 			slog.String("reason", r.decision.Reason()), slog.Duration("after", time.Since(r.job.Arrived)))
@@ -262,6 +272,7 @@ func (r *run) finish(ctx context.Context, err error) error {
 		// Neither ours nor the context's: the sink could not take a chunk.
 		e = &job.Error{Code: job.Cancelled, Detail: "the answer cannot be delivered", Err: err}
 	}
+	r.code = e.Code
 	r.Log.LogAttrs(ctx, slog.LevelInfo, "job failed",
 		slog.String("job", r.job.ID), slog.String("code", string(e.Code)), slog.Any("err", e), slog.Duration("after", time.Since(r.job.Arrived)))
 	return e

@@ -123,6 +123,9 @@ func (p *Plan) Configure(now time.Time, s *Settings) []Effect {
 	return p.reconsiderWaiting(now)
 }
 
+// Waiting returns how many jobs of a class wait.
+func (p *Plan) Waiting(class job.Class) int { return p.queue.AllWaiting(class) }
+
 // Weigh decides where a job would go, and takes no note of it.
 func (p *Plan) Weigh(now time.Time, ask *Ask) (route.Decision, error) {
 	ask.Job.Waited = now.Sub(ask.Job.Arrived)

@@ -215,6 +215,10 @@ func (q *Queue) Waiting(backend string, class job.Class) int {
 	return l.turns(class).jobs
 }
 
+// AllWaiting returns how many jobs of a class wait, in whatever line or in none.
+// A class is what jobs count as, as with Waiting.
+func (q *Queue) AllWaiting(class job.Class) int { return q.waiting[class] }
+
 // AtWork returns how many jobs have slots of a backend.
 func (q *Queue) AtWork(backend string) int {
 	l, ok := q.lines[backend]
