@@ -18,8 +18,8 @@ import (
 	"github.com/joulemux/joulemux/packaging/rig"
 )
 
-// openAIOnly is a real Ollama of which only OpenAI's API is to be seen.
-func openAIOnly(t *testing.T) (addr string) {
+// realOllama starts an Ollama that has the model "tiny", and returns its URL.
+func realOllama(t *testing.T) string {
 	t.Helper()
 	binary, err := rig.OllamaBinary(t.Context())
 	if err != nil {
@@ -41,7 +41,13 @@ func openAIOnly(t *testing.T) (addr string) {
 	if err := rig.CreateModel(t.Context(), s.URL(), "tiny", gguf); err != nil {
 		t.Fatal(err)
 	}
-	there, err := url.Parse(s.URL())
+	return s.URL()
+}
+
+// openAIOnly is a real Ollama of which only OpenAI's API is to be seen.
+func openAIOnly(t *testing.T) (addr string) {
+	t.Helper()
+	there, err := url.Parse(realOllama(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,6 +27,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/httpapi"
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/daemon/ledger"
+	"github.com/joulemux/joulemux/daemon/metrics"
 	"github.com/joulemux/joulemux/daemon/peer"
 	"github.com/joulemux/joulemux/daemon/token"
 	"github.com/joulemux/joulemux/dbus"
@@ -79,6 +80,7 @@ type daemon struct {
 	profiles   *profiles.Watcher
 	check      *crossCheck
 	heat       *heat
+	metrics    *metrics.Metrics
 	npu        *sysfs.Occupancy // nil if there is none that tells
 	dispatcher *dispatch.Dispatcher
 	door       *door.Door
@@ -144,15 +146,19 @@ func assemble(ctx context.Context, o Options) (*daemon, error) {
 	backends := cooled{d.backends, d.heat.verdict, o.Sys}
 	d.npu, _ = sysfs.NPUOccupancy(o.Sys)
 	d.ledger = ledger.New(o.State, ledger.DefaultKeep(), o.Log)
-	d.meter = newMeter(ctx, o, d.backends, table, d.ledger.Tail)
+	d.metrics = metrics.New(d.figures()...)
+	d.meter = newMeter(ctx, o, d.backends, table, func(id string, tail power.Energy) {
+		d.ledger.Tail(id, tail)
+		d.metrics.Tail(id, tail)
+	})
 	d.check = &crossCheck{whole: d.meter.Whole, left: d.supplies.Left, log: o.Log}
 	d.dispatcher = dispatch.New(dispatch.Parts{
-		Tiers: d.tiers, Backends: backends, Meter: d.meter, Ledger: d.ledger, Log: o.Log,
+		Tiers: d.tiers, Backends: backends, Meter: d.meter, Ledger: d.ledger, Observer: d.metrics, Log: o.Log,
 	}, d.dispatchSettings(c))
 	d.door = door.New(table.UID, table.Program, o.Log)
 	d.http = httpapi.New(httpapi.Parts{
 		Runner: d.dispatcher, Explainer: d.dispatcher, Tiers: d.tiers, Backends: backends, Ledger: d.ledger,
-		Door: d.door, Machine: d.machine, Version: o.Version, Log: o.Log,
+		Door: d.door, Metrics: d.metrics, Machine: d.machine, Version: o.Version, Log: o.Log,
 		FullCharge: func() (power.Energy, bool) { return sysfs.FullCharge(o.Sys) },
 	}, d.httpSettings(c))
 	d.grpc = grpcapi.New(grpcapi.Parts{

@@ -40,9 +40,10 @@ var floors = []struct {
 	{1, "power/energyd"},
 	{1, "dbus/upower dbus/profiles dbus/login"},
 	{2, "power/tracker power/meter daemon/route daemon/queue daemon/residency daemon/backend daemon/ledger daemon/quota"},
-	{3, "daemon/cache daemon/pull daemon/pipeline daemon/metrics daemon/config"},
+	{3, "daemon/cache daemon/pull daemon/pipeline daemon/config"},
 	{3, "daemon/plan"}, // joins the rules; dispatch and simulate drive it
 	{3, "daemon/dispatch"},
+	{3, "daemon/metrics"}, // counts what dispatch tells of jobs, in its words
 	{4, "daemon/httpapi daemon/grpcapi dbus"},
 	{5, "daemon daemon/simulate"},
 	// What the programs have in common as such: flags, exit codes, version.
@@ -76,6 +77,10 @@ var rooms = map[string][]string{
 	"google.golang.org/grpc":           {}, // in tests, and whoever else calls us
 	"golang.org/x/sync":                {"daemon", "packaging/..."},
 	"golang.org/x/sys":                 {"cmd/joulemux", "daemon", "power/helper"},
+
+	"github.com/prometheus/client_golang": {"daemon/metrics"},
+	"github.com/prometheus/common":        {"daemon/metrics"}, // its formats, with client_golang
+	"github.com/prometheus/client_model":  {},                 // in tests, which read them
 }
 
 // house is what the root may hold.

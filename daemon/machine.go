@@ -4,7 +4,6 @@ import (
 	"context"
 	"io/fs"
 	"math"
-	"strings"
 
 	"github.com/joulemux/joulemux/daemon/httpapi/wire"
 	"github.com/joulemux/joulemux/power"
@@ -59,16 +58,11 @@ func devices(sys fs.FS, npu *sysfs.Occupancy) []wire.Device {
 	list := []wire.Device{}
 	for _, d := range found {
 		one := wire.Device{
-			Address: d.Address, Vendor: d.Vendor, Kind: "accelerator",
+			Address: d.Address, Vendor: vendorOf(d), Kind: kindOf(d),
 			Status: d.Status, PowerState: d.State, NeverSleeps: d.Control == "on",
 			SuspendedMs: d.Suspended.Milliseconds(), ActiveMs: d.Active.Milliseconds(),
 		}
-		if name := vendors[d.Vendor]; name != "" {
-			one.Vendor = name
-		}
-		if strings.HasPrefix(d.Class, "0x03") {
-			one.Kind = "display"
-		} else if npu != nil && one.Vendor == "intel" {
+		if one.Kind != "display" && npu != nil && one.Vendor == "intel" {
 			if busy, _, err := npu.Busy(); err == nil {
 				one.BusyMs = busy.Milliseconds()
 			}

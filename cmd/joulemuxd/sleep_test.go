@@ -194,7 +194,7 @@ func (l *sleeper) ask(ctx context.Context, method, path, body string) ([]byte, e
 // look looks at all there is to see, and returns the status.
 func (l *sleeper) look(t *testing.T) (s wire.Status) {
 	t.Helper()
-	for _, path := range []string{"/health", "/backends", "/joulemux/v1/models", "/api/tags", "/api/ps", "/joulemux/v1/status"} {
+	for _, path := range []string{"/health", "/backends", "/joulemux/v1/models", "/api/tags", "/api/ps", "/metrics", "/joulemux/v1/status"} {
 		text, err := l.ask(t.Context(), "GET", path, "")
 		if err == nil && path == "/joulemux/v1/status" {
 			err = json.Unmarshal(text, &s)

@@ -1,6 +1,6 @@
 // Package httpapi is the HTTP front-end, on a Unix socket and on loopback TCP:
 // Ollama's API at the root, joulemux's own JSON under /joulemux/v1/ (described
-// in package wire), and /health, /backends and /version.
+// in package wire), and /health, /backends, /metrics and /version.
 //
 // It turns requests into jobs and answers into responses; it never chooses a
 // backend, nor talks to one about a job. Who may ask is daemon/door's to say. What a client
@@ -74,6 +74,8 @@ type Parts struct {
 	Backends  Backends
 	Ledger    Ledger
 	Door      *door.Door
+	// Metrics answers Prometheus.
+	Metrics http.Handler
 	// Machine looks at the machine.
 	Machine func(ctx context.Context) wire.Machine
 	// FullCharge tells what its batteries hold when they are full.
@@ -127,6 +129,7 @@ func New(p Parts, settings Settings) *Server {
 		"GET /readyz":   s.ready,
 		"GET /version":  s.version,
 		"GET /backends": s.backends,
+		"GET /metrics":  func(w http.ResponseWriter, r *http.Request) { s.Metrics.ServeHTTP(w, r) },
 
 		"GET /joulemux/v1/status":    s.status,
 		"GET /joulemux/v1/backends":  s.backends,

@@ -1,0 +1,107 @@
+package metrics
+
+import (
+	"bytes"
+	"compress/gzip"
+	"net/http"
+	"strings"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/common/expfmt"
+)
+
+// gatherer is what client_golang knows.
+type gatherer = prometheus.Gatherer
+
+// newGatherer returns what the process says of itself: few of many figures, none
+// of which stops the world.
+func newGatherer() gatherer {
+	r := prometheus.NewRegistry()
+	r.MustRegister(
+		collectors.NewGoCollector(collectors.WithGoCollectorMemStatsMetricsDisabled()),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
+	return r
+}
+
+// ServeHTTP answers a scrape, in the format that the scraper would rather have.
+func (m *Metrics) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	format := expfmt.NegotiateAccept(r.Header, expfmt.FmtOpenMetrics_1_0_0, expfmt.FmtOpenMetrics_0_0_1, expfmt.FmtText)
+	body := m.render(format)
+	w.Header().Set("Content-Type", string(format))
+	w.Header().Add("Vary", "Accept, Accept-Encoding")
+	if !takesGzip(r.Header) {
+		_, _ = w.Write(body) // a client that is gone needs no answer
+		return
+	}
+	w.Header().Set("Content-Encoding", "gzip")
+	z := zips.Get().(*gzip.Writer)
+	defer zips.Put(z)
+	z.Reset(w)
+	_, _ = z.Write(body)
+	_ = z.Close()
+}
+
+// zips are compressors at rest, of a megabyte each, which go when memory is
+// collected.
+var zips = sync.Pool{New: func() any {
+	z, _ := gzip.NewWriterLevel(nil, gzip.BestSpeed) // there is such a level
+	return z
+}}
+
+// takesGzip reports whether a client takes a compressed answer.
+func takesGzip(h http.Header) bool {
+	for part := range strings.SplitSeq(h.Get("Accept-Encoding"), ",") {
+		name, q, _ := strings.Cut(part, ";")
+		if strings.TrimSpace(name) == "gzip" {
+			q = strings.ReplaceAll(q, " ", "")
+			return q != "q=0" && !strings.HasPrefix(q, "q=0.0")
+		}
+	}
+	return false
+}
+
+// render writes everything.
+func (m *Metrics) render(format expfmt.Format) []byte {
+	openMetrics := format.FormatType() == expfmt.TypeOpenMetrics
+	dst := m.writeJobs(make([]byte, 0, m.size.Load()+m.size.Load()/8+4096), openMetrics)
+	for i := range m.figures {
+		dst = m.figures[i].write(dst, openMetrics)
+	}
+	out := bytes.NewBuffer(dst)
+	encoder := expfmt.NewEncoder(out, format)
+	families, _ := m.process().Gather() // what cannot be read is not among them
+	for _, f := range families {
+		_ = encoder.Encode(f) // a buffer takes everything
+	}
+	if end, has := encoder.(expfmt.Closer); has {
+		_ = end.Close()
+	}
+	m.size.Store(int64(out.Len()))
+	return out.Bytes()
+}
+
+// writeJobs appends what was counted. No job can end meanwhile, so that the
+// families agree; they take a tenth of a microsecond a series.
+func (m *Metrics) writeJobs(dst []byte, openMetrics bool) []byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, f := range m.families() {
+		dst = f.write(dst, openMetrics)
+	}
+	return dst
+}
+
+// family is what can be written.
+type family interface {
+	write(dst []byte, openMetrics bool) []byte
+}
+
+func (f *jobFamilies) families() []family {
+	return []family{
+		&f.jobs, &f.attempts, &f.read, &f.written, &f.energy, &f.load, &f.tail, &f.fallbacks, &f.unloads,
+		&f.duration, &f.firstToken, &f.queueing, &f.loading,
+	}
+}
