@@ -95,3 +95,6 @@ var classes = map[string]Class{
 
 // Prefers reports whether the client would rather have the job on that device.
 func (a *Annotations) Prefers(c power.DeviceClass) bool { return slices.Contains(a.Preferred, c) }
+
+// AnyTarget reports whether the client leaves it open where the job runs.
+func (a *Annotations) AnyTarget() bool { return a.Target == "" || a.Target == "auto" }

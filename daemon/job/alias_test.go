@@ -107,3 +107,25 @@ func TestEveryPreferenceIsDocumented(t *testing.T) {
 		}
 	}
 }
+
+func TestCacheIsPermittedRefusedOrLeftOpen(t *testing.T) {
+	for value, want := range map[any]Annotations{true: {CacheEnabled: true}, false: {CacheRefused: true}} {
+		var j Job
+		if err := j.Set("cache_enabled", value); err != nil || j.CacheEnabled != want.CacheEnabled || j.CacheRefused != want.CacheRefused {
+			t.Errorf("%v sets %+v, %v", value, j.Annotations, err)
+		}
+	}
+	var j Job
+	if err := j.Set("cache_enabled", "yes"); err == nil || j.CacheEnabled || j.CacheRefused {
+		t.Errorf("got %+v, %v", j.Annotations, err)
+	}
+}
+
+func TestTargetNamesByIDClassAndAlias(t *testing.T) {
+	c := Candidate{ID: "ollama-nvidia", Class: power.NVIDIA, Aliases: []string{"ollama-11436"}}
+	for target, want := range map[string]bool{"ollama-nvidia": true, "nvidia": true, "dgpu": true, "ollama-11436": true, "igpu": false, "": false} {
+		if c.Named(target) != want {
+			t.Errorf("%q names it: %v", target, !want)
+		}
+	}
+}

@@ -38,7 +38,7 @@ var setters = map[string]func(j *Job, v any) string{
 	"class":                   func(j *Job, v any) string { return class(v, &j.Class) },
 	"latency_critical":        func(j *Job, v any) string { return flag(v, &j.LatencyCritical) },
 	"prefer_power_efficiency": func(j *Job, v any) string { return flag(v, &j.PreferPowerEfficiency) },
-	"cache_enabled":           func(j *Job, v any) string { return flag(v, &j.CacheEnabled) },
+	"cache_enabled":           func(j *Job, v any) string { return cached(v, &j.Annotations) },
 	"max_latency_ms":          func(j *Job, v any) string { return milliseconds(v, &j.MaxLatency) },
 	"deadline_ms":             func(j *Job, v any) string { return milliseconds(v, &j.Deadline) },
 	"max_power_watts":         func(j *Job, v any) string { return watts(v, &j.MaxPower) },
@@ -106,6 +106,12 @@ func flag(v any, to *bool) string {
 	}
 	*to = b
 	return ""
+}
+
+func cached(v any, to *Annotations) string {
+	detail := flag(v, &to.CacheEnabled)
+	to.CacheRefused = detail == "" && !to.CacheEnabled
+	return detail
 }
 
 func class(v any, to *Class) string {

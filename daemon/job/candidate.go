@@ -2,6 +2,7 @@ package job
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	"github.com/joulemux/joulemux/power"
@@ -41,11 +42,24 @@ type Candidate struct {
 	Tail power.Energy
 }
 
+// Named reports whether a target names c, by its id or its class.
+func (c *Candidate) Named(target string) bool {
+	switch {
+	case target == c.ID, target == string(c.Class), slices.Contains(c.Aliases, target):
+		return true
+	default:
+		return target == string(power.DiscreteGPU) && c.Class == power.NVIDIA
+	}
+}
+
 // Model is a model that a backend has.
 type Model struct {
 	Name   string
 	Digest string
-	Size   int64 // in bytes
+	// Assumed tells that the digest is no sum of the weights, since the server
+	// tells none: it stays when they change.
+	Assumed bool
+	Size    int64 // in bytes
 	// Resident models need no loading before the first token.
 	Resident bool
 	// ContextLength is with how many tokens of context a resident model was

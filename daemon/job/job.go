@@ -93,8 +93,9 @@ type Annotations struct {
 	Class                 Class
 	LatencyCritical       bool
 	PreferPowerEfficiency bool
-	// CacheEnabled permits answers that were given before.
-	CacheEnabled bool
+	// CacheEnabled permits answers that were given before, be they such as are
+	// another every time, and CacheRefused does not permit any.
+	CacheEnabled, CacheRefused bool
 	// MaxLatency bounds the time from arrival to the first token, as predicted.
 	MaxLatency time.Duration
 	// MaxPower bounds the draw of the backend while it works.

@@ -62,7 +62,7 @@ func (s *Server) Probe(ctx context.Context) (job.Facts, error) {
 	facts.Models = models(tags, running)
 	for i, m := range facts.Models {
 		if m.Digest == "" { // of which weights it is nobody can tell
-			facts.Models[i].Digest = s.own(m)
+			facts.Models[i].Digest, facts.Models[i].Assumed = s.own(m), true
 		}
 	}
 	facts.Server = "ollama " + facts.Version

@@ -49,7 +49,7 @@ func (s *Server) qualify(facts *job.Facts) {
 	facts.Device, facts.Lacks = power.NPU, []string{"keep_alive", "unload"}
 	for i := range facts.Models {
 		m := &facts.Models[i]
-		m.Digest, m.VRAM = s.own(*m), -1
+		m.Digest, m.Assumed, m.VRAM = s.own(*m), true, -1
 	}
 }
 

@@ -187,7 +187,7 @@ func (s *Server) modelOf(f *findings, m listed) job.Model {
 	// otherwise they give other vectors. So they are like no other server's.
 	digest := sha256.Sum256([]byte(s.address + "\x00" + m.ID))
 	return job.Model{
-		Name: m.ID, Digest: hex.EncodeToString(digest[:]), Size: max(0, m.Meta.Size), VRAM: -1,
+		Name: m.ID, Digest: hex.EncodeToString(digest[:]), Assumed: true, Size: max(0, m.Meta.Size), VRAM: -1,
 		ContextLength: max(0, m.Context, m.Meta.Context),
 		Resident:      m.Status.Value == "" || m.Status.Value == "loaded",
 	}
