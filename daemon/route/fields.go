@@ -4,7 +4,7 @@ import "math"
 
 // Fields returns the decision by the names that it has on every wire: those
 // of compute.v1 and our additions. The values are strings, lists of strings,
-// float64 and int32.
+// float64, int32 and bool.
 func (d Decision) Fields() map[string]any {
 	return map[string]any{
 		"backend_used":            d.Backend,
@@ -16,5 +16,6 @@ func (d Decision) Fields() map[string]any {
 		"estimated_latency_ms":    int32(min(d.Latency.Milliseconds(), math.MaxInt32)),
 		"estimated_energy_joules": d.Estimate.Energy.Joules(),
 		"estimate_quality":        string(d.Quality),
+		"from_cache":              d.Borrowed != "",
 	}
 }

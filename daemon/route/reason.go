@@ -8,9 +8,12 @@ import (
 	"github.com/joulemux/joulemux/daemon/job"
 )
 
-// Reason says in one line of ASCII why the backend was chosen, as headers need
-// it.
+// Reason says in one line of ASCII why the backend was chosen, or why nothing is
+// run, as headers need it.
 func (d Decision) Reason() string {
+	if d.Borrowed != "" {
+		return d.Borrowed
+	}
 	if d.Backend == "" || len(d.Options) == 0 {
 		return ""
 	}

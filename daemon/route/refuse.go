@@ -89,22 +89,11 @@ func (w *weigher) more() string {
 
 // targeted reports whether c is, or may be, what the client named.
 func (w *weigher) targeted(c *job.Candidate) bool {
-	return w.anyTarget() || w.named(c)
+	return w.job.AnyTarget() || w.named(c)
 }
-
-func (w *weigher) anyTarget() bool { return w.job.Target == "" || w.job.Target == "auto" }
 
 // named reports whether the client named c, by id or by class.
-func (w *weigher) named(c *job.Candidate) bool {
-	target := w.job.Target
-	if target == c.ID || target == string(c.Class) {
-		return true
-	}
-	if slices.Contains(c.Aliases, target) {
-		return true
-	}
-	return target == string(power.DiscreteGPU) && c.Class == power.NVIDIA
-}
+func (w *weigher) named(c *job.Candidate) bool { return c.Named(w.job.Target) }
 
 func (w *weigher) discreteAllowed(c *job.Candidate) bool {
 	switch w.rule.DiscreteGPU {

@@ -20,6 +20,9 @@ type Decision struct {
 	// Latency is the predicted time from the job's arrival to its first token.
 	Latency time.Duration
 	Tier    power.Tier
+	// Borrowed says why nothing is run: the answer is that to another job, which
+	// the backend made.
+	Borrowed string
 	// Options are all backends: the one that was chosen, the others that the
 	// job may run on, the next best first, and those that it may not run on.
 	Options []Option
@@ -72,6 +75,12 @@ func Decide(rules *Rules, tier power.Tier, j *job.Job, candidates []job.Candidat
 	d.Backend, d.Class, d.Estimate, d.Quality = best.ID, best.Class, best.Estimate, best.Profile.Quality
 	d.Latency = w.job.Waited + best.Estimate.FirstToken
 	return d, nil
+}
+
+// Borrow returns the decision about a job that gets the answer to another, made by
+// that backend. Nothing is spent on it.
+func Borrow(backend string, class power.DeviceClass, tier power.Tier, why string) Decision {
+	return Decision{Backend: backend, Class: class, Tier: tier, Quality: power.None, Borrowed: why}
 }
 
 // Alternatives returns the other backends that the job may run on, the next
