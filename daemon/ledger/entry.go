@@ -15,6 +15,7 @@ type Entry struct {
 	// ID is the job's own.
 	ID             string
 	Arrived, Ended time.Time
+	// Backend is Cache of what none has worked on.
 	Backend, Model string
 	Hardware       power.DeviceClass
 	// Kind is "" of what an earlier joulemux has recorded, which did not keep it,
@@ -40,9 +41,13 @@ type Entry struct {
 	Failed job.Code
 }
 
+// Cache is in the place of the backend of jobs that got the answer to another.
+// No backend can have that id.
+const Cache = "(cache)"
+
 // answered reports whether e wrote a whole answer to something that is known.
 func (e Entry) answered() bool {
-	return e.Failed == "" && e.Tokens > 0 && (e.Kind == job.Generate || e.Kind == job.Chat)
+	return e.Failed == "" && e.Backend != Cache && e.Tokens > 0 && (e.Kind == job.Generate || e.Kind == job.Chat)
 }
 
 // What an entry may hold. Whoever sends a whole prompt as the name of its

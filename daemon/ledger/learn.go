@@ -103,9 +103,10 @@ const (
 )
 
 // With returns what is learned when e is known as well. Nothing is learned
-// from what failed, and of energy nothing from what was not measured.
+// from what failed or was not worked on, and of energy nothing from what was not
+// measured.
 func (l Learned) With(e Entry) Learned {
-	if e.Failed != "" {
+	if e.Failed != "" || e.Backend == Cache {
 		return l
 	}
 	l = l.withTimes(e)

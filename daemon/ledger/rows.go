@@ -141,7 +141,7 @@ func sumAccounts(by Grouping) string {
 }
 
 const (
-	answered = "WHERE failed = '' AND tokens > 0 AND kind IN ('generate', 'chat')"
+	answered = "WHERE failed = '' AND backend <> '" + Cache + "' AND tokens > 0 AND kind IN ('generate', 'chat')"
 
 	findTail = "SELECT n, day, backend, model, client, quality, tail FROM job WHERE id = ? ORDER BY n DESC LIMIT 1"
 	setTail  = "UPDATE job SET tail = ? WHERE n = ?"
