@@ -1,0 +1,123 @@
+package cache
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"strconv"
+
+	"github.com/joulemux/joulemux/daemon/job"
+)
+
+// Key is what a client asks for: two requests have the same if the same answer
+// will do for both.
+type Key struct {
+	sum    [sha256.Size]byte
+	client string
+}
+
+// Key returns what a job asks for. It has none if its answer is not to be kept,
+// nor one to be given that was.
+func (c *Cache) Key(j *job.Job) (Key, bool) {
+	if c == nil || j.CacheRefused {
+		return Key{}, false
+	}
+	c.mu.Lock()
+	s := c.settings
+	c.mu.Unlock()
+	if s.Bytes == 0 || j.Client == "" && !s.Share {
+		return Key{}, false
+	}
+	sum, ok := sumOf(j)
+	k := Key{sum: sum}
+	if !s.Share {
+		k.client = j.Client
+	}
+	return k, ok
+}
+
+// sumOf returns the sum of all that matters to the answer, if that is the same
+// every time or the client does not mind.
+func sumOf(j *job.Job) (sum [sha256.Size]byte, ok bool) {
+	if j.PromptBytes == 0 { // nothing is asked, or we do not know what
+		return sum, false
+	}
+	repeats := j.CacheEnabled || j.Kind == job.Embed
+	var what []byte
+	if j.Original == nil {
+		t := j.Content.Sampling.Temperature
+		repeats = repeats || t != nil && *t == 0
+		what, ok = content(j)
+	} else {
+		if !repeats && !bytes.Contains(j.Original.Body, []byte("temperature")) && !bytes.Contains(j.Original.Body, []byte("seed")) {
+			return sum, false
+		}
+		var same bool
+		what, same, ok = original(j)
+		repeats = repeats || same
+	}
+	if !ok || !repeats {
+		return sum, false
+	}
+	return sha256.Sum256(what), true
+}
+
+// content returns what a job without an Original asks. It gets text and vectors
+// alone, so that it does not matter whether they come in pieces.
+func content(j *job.Job) ([]byte, bool) {
+	what, err := json.Marshal(struct {
+		Kind      job.Kind
+		Model     string
+		MaxTokens int
+		Content   job.Content
+	}{j.Kind, j.Model, j.MaxTokens, j.Content})
+	return what, err == nil
+}
+
+// original returns what an Original asks, and whether its answer is the same
+// every time.
+func original(j *job.Job) (what []byte, same, ok bool) {
+	o := j.Original
+	c := canon{out: make([]byte, 0, len(o.Body)+128)}
+	for _, word := range []string{string(j.Kind), string(o.Dialect), o.Path, j.Model, strconv.FormatBool(j.Stream)} {
+		c.out = append(append(c.out, word...), 0)
+	}
+	w := walk{text: o.Body}
+	top, ok := w.members()
+	if !ok || w.space() < len(w.text) || depends(top) {
+		return nil, false, false
+	}
+	sampling := top
+	if o.Dialect == job.Ollama {
+		inner := walk{text: find(top, "options")}
+		if sampling, ok = inner.members(); !ok {
+			sampling = nil
+		}
+	}
+	ok = c.object(top, idle, 0)
+	return c.out, fixed(sampling), ok
+}
+
+// fixed reports whether there is no chance in how tokens are chosen.
+func fixed(sampling []member) bool {
+	if t, err := strconv.ParseFloat(string(find(sampling, "temperature")), 64); err == nil && t == 0 {
+		return true
+	}
+	seed, err := strconv.ParseFloat(string(find(sampling, "seed")), 64)
+	return err == nil && seed >= 0
+}
+
+// depends reports whether a request is about more than what is in it: what the
+// server keeps of others, or is to keep of this one.
+func depends(top []member) bool {
+	for _, name := range []string{"previous_response_id", "conversation", "store", "background"} {
+		if v := string(find(top, name)); v != "" && v != "null" && v != "false" {
+			return true
+		}
+	}
+	return false
+}
+
+// idle are the members of a request that make no difference to its answer, but
+// for stream, of which the job tells.
+var idle = map[string]bool{"keep_alive": true, "stream": true, job.OwnMember: true}
