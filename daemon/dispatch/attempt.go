@@ -16,9 +16,11 @@ import (
 
 // attempt runs the job on one backend.
 func (r *run) attempt(ctx context.Context, b backend.Backend, d route.Decision) error {
-	if m := b.Model(r.job.Model); r.job.Kind == job.Embed && r.digest == "" && m != nil {
+	m := b.Model(r.job.Model)
+	if r.job.Kind == job.Embed && r.digest == "" && m != nil {
 		r.digest = m.Digest
 	}
+	r.source = placeOf(b, r.job.Model, m)
 	ctx, cancel := context.WithCancelCause(ctx)
 	took := r.take(ctx, b)
 	if r.attempts++; r.attempts == 1 {

@@ -5,6 +5,12 @@
 // with every constraint kept. After the first token a failure is an error of
 // the stream: what a client has seen is never taken back, and a stream that
 // broke is never ended as if it were whole.
+//
+// A job whose answer is known, or is being given to another, is not run: what
+// daemon/cache keeps costs nothing, whatever the tier and be every backend down,
+// and what several ask for at the same time is asked for once. It counts with
+// the job that came first; what is predicted of backends, their health and how
+// long models stay hear nothing of the others.
 package dispatch
 
 import (
@@ -17,6 +23,7 @@ import (
 	"time"
 
 	"github.com/joulemux/joulemux/daemon/backend"
+	"github.com/joulemux/joulemux/daemon/cache"
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/daemon/latest"
 	"github.com/joulemux/joulemux/daemon/ledger"
@@ -66,6 +73,8 @@ type Parts struct {
 	Backends Backends
 	Meter    Meter
 	Ledger   Ledger
+	// Cache keeps answers; nil keeps none.
+	Cache *cache.Cache
 	// Observer may be nil.
 	Observer Observer
 	Log      *slog.Logger
@@ -127,6 +136,7 @@ type Dispatcher struct {
 	settings latest.Value[*Settings]
 	lines    *lines
 	desk     *desk
+	flights  *flights
 	errands  sync.WaitGroup // of the desk: watching the tier, and what is asked of servers beside jobs
 
 	mu      sync.Mutex // guards the following
@@ -142,7 +152,10 @@ func New(p Parts, settings Settings) *Dispatcher {
 	if p.Observer == nil {
 		p.Observer = nobody{}
 	}
-	d := &Dispatcher{Parts: p, lines: newLines(), desk: newDesk(&settings), running: make(map[*run]context.CancelCauseFunc), quota: quota.New(settings.Quota)}
+	d := &Dispatcher{
+		Parts: p, lines: newLines(), flights: newFlights(p.Cache), desk: newDesk(&settings),
+		running: make(map[*run]context.CancelCauseFunc), quota: quota.New(settings.Quota),
+	}
 	d.settings.Publish(&settings)
 	return d
 }
@@ -187,7 +200,7 @@ func (d *Dispatcher) Run(ctx context.Context, j job.Job, sink Sink) error {
 		ctx, stop = context.WithDeadlineCause(ctx, j.Arrived.Add(j.Deadline), passed)
 		defer stop()
 	}
-	return r.finish(ctx, r.run(ctx))
+	return r.finish(ctx, r.answer(ctx))
 }
 
 // Running returns how many jobs are under way.

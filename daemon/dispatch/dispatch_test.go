@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/joulemux/joulemux/daemon/backend"
+	"github.com/joulemux/joulemux/daemon/cache"
 	"github.com/joulemux/joulemux/daemon/dispatch"
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/daemon/ledger"
@@ -174,8 +175,9 @@ type rig struct {
 	slots                  int          // of each backend
 	metered                meter.Options
 	meter                  *meter.Meter
-	veto                   bool   // devices get hot
-	heat                   *heat  // nil if they do not
+	veto                   bool  // devices get hot
+	heat                   *heat // nil if they do not
+	cache                  *cache.Cache
 	stop                   func() // the desk
 
 	mu      sync.Mutex
@@ -267,7 +269,7 @@ func newRig(t *testing.T, change func(*rig)) *rig {
 	r.meter = meter.New(r.metered)
 	t.Cleanup(r.meter.Close)
 	r.Dispatcher = dispatch.New(dispatch.Parts{
-		Tiers: looked{r.tiers, &r.looks}, Backends: backends, Meter: r.meter, Ledger: r, Observer: r, Log: log,
+		Tiers: looked{r.tiers, &r.looks}, Backends: backends, Meter: r.meter, Ledger: r, Cache: r.cache, Observer: r, Log: log,
 	}, gpuAsleep())
 	driven := make(chan struct{})
 	desk, leave := context.WithCancel(ctx)

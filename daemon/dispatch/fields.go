@@ -7,7 +7,7 @@ import (
 
 // Fields returns the report by the names that it has on every wire: those of
 // compute.v1 and our additions. The values are strings, lists of strings,
-// float64 and int32.
+// float64, int32 and bool.
 //
 // energy_joules is there only if the energy is known; energy_wh, which
 // compute.v1 always has, is zero otherwise, and energy_quality tells. What the

@@ -27,13 +27,14 @@ type ends struct {
 
 func (e *ends) Chunk(ctx context.Context, c job.Chunk, r *dispatch.Report) error {
 	e.after = e.after || e.last > 0
-	if c.Last {
-		e.last++
-	}
 	if (r != nil) != c.Last {
 		return errors.New("the report does not come with the last chunk")
 	}
-	return e.sink.Chunk(ctx, c, r)
+	err := e.sink.Chunk(ctx, c, r)
+	if c.Last && err == nil {
+		e.last++
+	}
+	return err
 }
 
 // erratic is a script that does anything a server may do, by chance.

@@ -24,6 +24,9 @@ type Report struct {
 	Failures []Failure
 }
 
+// FromCache reports whether the answer is that to another job.
+func (r Report) FromCache() bool { return r.Decision.Borrowed != "" }
+
 // report returns the report of a job that d answers, with its last chunk.
 func (r *run) report(d route.Decision, t *taken) *Report {
 	return &Report{

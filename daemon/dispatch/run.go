@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/joulemux/joulemux/daemon/backend"
+	"github.com/joulemux/joulemux/daemon/cache"
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/daemon/plan"
 	"github.com/joulemux/joulemux/daemon/quota"
@@ -29,6 +30,8 @@ type run struct {
 	now      tracker.Snapshot // the tier that the job is decided by
 	decision route.Decision   // the latest
 	digest   string           // of the model, for embeddings
+	source   cache.Place      // where the answer is from
+	reader   *reader          // of a flight
 	failures []Failure
 	spent    power.Cost // by attempts that failed
 	begun    bool
@@ -49,14 +52,19 @@ type Failure struct {
 	Err     error
 }
 
-// run takes the job from admission to its end.
-func (r *run) run(ctx context.Context) error {
+// admit returns why the job is not to be answered, if it is not.
+func (r *run) admit() error {
 	if refusal := r.settings.Refusal; refusal != nil {
 		return refusal
 	}
 	if most := r.settings.MaxPrompt; most > 0 && r.job.PromptBytes > most {
 		return job.Errorf(job.PromptTooLarge, "%d bytes of text, the limit is %d", r.job.PromptBytes, most)
 	}
+	return nil
+}
+
+// run takes the job from where it has been admitted to its end.
+func (r *run) run(ctx context.Context) error {
 	// A sink or a server may panic, and whoever called may live on.
 	defer func() { r.ended(plan.Outcome{Failed: true}) }()
 	for {
