@@ -238,7 +238,7 @@ func (r *rig) Record(e ledger.Entry) {
 	r.entries = append(r.entries, e)
 }
 
-func newRig(t *testing.T, change func(*rig)) *rig {
+func newRig(t testing.TB, change func(*rig)) *rig {
 	t.Helper()
 	one := func() *server {
 		return &server{models: []job.Model{{Name: "m", Digest: "d", Resident: true}}, script: answers("Hello", ", ", "world")}
@@ -309,7 +309,7 @@ func gpuAsleep() dispatch.Settings {
 	return s
 }
 
-func (r *rig) supply(t *testing.T, charge power.Charge) {
+func (r *rig) supply(t testing.TB, charge power.Charge) {
 	t.Helper()
 	s := power.Supply{Source: "upower", Battery: true, Discharging: true, Charge: charge, Warning: power.WarningNone}
 	if charge < 5 {

@@ -316,3 +316,34 @@ func TestClientGoneWhileItsAnswerIsRecalled(t *testing.T) {
 		synctest.Wait()
 	})
 }
+
+// BenchmarkRecall is what an answer that is kept takes, beside a job that a
+// server in memory answers at once.
+func BenchmarkRecall(b *testing.B) {
+	for _, c := range []struct {
+		name   string
+		change func(*rig)
+	}{{"run", nil}, {"recalled", keeping}} {
+		b.Run(c.name, func(b *testing.B) {
+			r := newRig(b, func(r *rig) {
+				if c.change != nil {
+					c.change(r)
+				}
+				for _, s := range []*server{r.npu, r.igpu, r.nvidia, r.cpu} {
+					s.script = func(_ context.Context, begin func(job.Head) error, emit func(job.Chunk) error) error {
+						_ = begin(job.Head{Status: 200})
+						return emit(job.Chunk{Text: "a", Last: true})
+					}
+				}
+			})
+			j := fixed("hi")
+			_ = r.Run(b.Context(), j, new(sink))
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := r.Run(b.Context(), j, new(sink)); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
