@@ -33,6 +33,7 @@ type Config struct {
 	Policy power.Policy
 	Tiers  map[power.Tier]Tier
 	Limits Limits
+	Cache  Cache
 	Energy Energy
 	// LogLevel is "debug", "info", "warn" or "error".
 	LogLevel string
@@ -132,6 +133,16 @@ type Quota struct {
 	PerDay power.Energy
 }
 
+// Cache says which answers are kept to be given again.
+type Cache struct {
+	// Bytes is how much is kept at most; zero is nothing.
+	Bytes int
+	// Share has clients get the answers to each other's requests.
+	Share bool
+	// Idle is for how long an answer is kept that nobody asks for.
+	Idle time.Duration
+}
+
 // Energy says what energy costs the user.
 type Energy struct {
 	// PricePerKWh is nil if it is not known; a roof may give it for nothing.
@@ -149,6 +160,7 @@ func Default() Config {
 		Policy:   power.DefaultPolicy(),
 		Tiers:    map[power.Tier]Tier{},
 		Limits:   Limits{Body: 64 << 20, Prompt: 8 << 20, Load: 5 * time.Minute},
+		Cache:    Cache{Bytes: 8 << 20, Idle: time.Hour},
 		LogLevel: "info",
 	}
 }

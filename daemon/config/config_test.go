@@ -129,6 +129,7 @@ limits:
   load_seconds: 60
   per_client: {jobs: 4, jobs_per_minute: 60, joules_per_day: 50_000}
   clients: {phone: {joules_per_day: 2.5}, "a b": {jobs: 1}}
+cache: {size_mib: 0.5, share: true, idle_seconds: 90}
 energy: {price_per_kwh: 0.32, currency: EUR}
 `))
 	if err != nil {
@@ -155,6 +156,7 @@ energy: {price_per_kwh: 0.32, currency: EUR}
 		PerClient: config.Quota{Jobs: 4, PerMinute: 60, PerDay: 50_000 * power.Joule},
 		Clients:   map[string]config.Quota{"phone": {PerDay: power.Joules(2.5)}, "a b": {Jobs: 1}},
 	}
+	want.Cache = config.Cache{Bytes: 1 << 19, Share: true, Idle: 90 * time.Second}
 	want.Energy = config.Energy{PricePerKWh: &price, Currency: "EUR"}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
@@ -198,6 +200,12 @@ func TestFaults(t *testing.T) {
 		{"limits: {per_client: {jobs: 0}}", `line 1: limits.per_client.jobs: want a number from 1 to 1e+06, got 0`},
 		{"limits:\n  clients:\n    phone: {joule_per_day: 5}", `line 3: limits.clients.phone.joule_per_day: no such key; did you mean "joules_per_day"?`},
 		{"limits: {clients: [phone]}", `line 1: limits.clients: want keys and values, got a list`},
+		{"cache:\n  size_mib: -1", `line 2: cache.size_mib: want a number from 0 to 1024, got -1`},
+		{"cache: {size_mib: 1025}", `line 1: cache.size_mib: want a number from 0 to 1024, got 1025`},
+		{"cache: {idle_seconds: 0}", `line 1: cache.idle_seconds: want a number from 1 to 604800, got 0`},
+		{"cache: {share: 1}", `line 1: cache.share: want true or false, got "1"`},
+		{"cache: {shared: true}", `line 1: cache.shared: no such key; did you mean "share"?`},
+		{"cache: 8", `line 1: cache: want keys and values, got "8"`},
 		{"server: {http_port: eighty}", `line 1: server.http_port: want a number, got "eighty"`},
 		{"server: {http_port: 80.5}", `line 1: server.http_port: want a whole number, got 80.5`},
 		{"server: {http_port: 70000}", `line 1: server.http_port: want a number from 0 to 65535, got 70000`},

@@ -68,6 +68,7 @@ func (p *parser) file(s section) {
 		"thresholds": p.thresholds,
 		"tiers":      p.tiers,
 		"limits":     p.limits,
+		"cache":      p.cache,
 		"energy":     p.energy,
 		"monitoring": p.monitoring,
 	})
@@ -410,17 +411,27 @@ func (p *parser) tiers(s section) {
 	s.mapping(byTier)
 }
 
-func (p *parser) limits(s section) {
-	mebibytes := func(to *int) func(section) {
-		return func(s section) {
-			n := float64(*to) / (1 << 20)
-			s.number(&n, 0.001, 4096)
-			*to = int(n * (1 << 20))
-		}
+// mebibytes reads a size of at least so much.
+func mebibytes(to *int, least, most float64) func(section) {
+	return func(s section) {
+		n := float64(*to) / (1 << 20)
+		s.number(&n, least, most)
+		*to = int(n * (1 << 20))
 	}
+}
+
+func (p *parser) cache(s section) {
 	s.mapping(fields{
-		"body_mib":     mebibytes(&p.Limits.Body),
-		"prompt_mib":   mebibytes(&p.Limits.Prompt),
+		"size_mib":     mebibytes(&p.Cache.Bytes, 0, 1024),
+		"share":        func(s section) { s.flag(&p.Cache.Share) },
+		"idle_seconds": func(s section) { readSeconds(s, &p.Cache.Idle, 1, aWeek) },
+	})
+}
+
+func (p *parser) limits(s section) {
+	s.mapping(fields{
+		"body_mib":     mebibytes(&p.Limits.Body, 0.001, 4096),
+		"prompt_mib":   mebibytes(&p.Limits.Prompt, 0.001, 4096),
 		"load_seconds": func(s section) { readSeconds(s, &p.Limits.Load, 1, 86_400) },
 		"per_client":   func(s section) { p.Limits.PerClient = quota(s) },
 		"clients": func(s section) {
