@@ -181,6 +181,9 @@ func (f *flight) wake() {
 func (f *flight) keep(r *run) {
 	f.home.mu.Lock()
 	fit := f.last >= 0 && f.gone == 0 && f.head.Status == http.StatusOK && r.source.Digest != ""
+	if r.job.Kind == job.Embed && f.text { // else nobody here knows what it ought to be
+		fit = fit && len(f.vectors) == len(r.job.Content.Input)
+	}
 	f.home.mu.Unlock()
 	b, found := r.Backends.Current().Find(r.decision.Backend)
 	if !fit || !found || placeOf(b, r.source.Model, b.Model(r.source.Model)) != r.source {

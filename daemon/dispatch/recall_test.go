@@ -164,6 +164,7 @@ func TestWhatIsNotKept(t *testing.T) {
 	for name, c := range map[string]struct {
 		script script
 		assume bool
+		embed  bool
 		leaves time.Duration
 	}{
 		"a refusal": {script: func(_ context.Context, begin func(job.Head) error, emit func(job.Chunk) error) error {
@@ -175,7 +176,11 @@ func TestWhatIsNotKept(t *testing.T) {
 			_ = emit(job.Chunk{Text: "a"})
 			return job.Errorf(job.BackendFailed, "boom")
 		}},
-		"what nobody waited for":    {script: answers("a", "b", "c"), leaves: 1500 * time.Millisecond},
+		"what nobody waited for": {script: answers("a", "b", "c"), leaves: 1500 * time.Millisecond},
+		"a vector too few": {embed: true, script: func(_ context.Context, begin func(job.Head) error, emit func(job.Chunk) error) error {
+			_ = begin(job.Head{Status: 200})
+			return emit(job.Chunk{Vectors: [][]float32{{1}}, Last: true})
+		}},
 		"of weights without digest": {script: answers("a"), assume: true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -186,6 +191,9 @@ func TestWhatIsNotKept(t *testing.T) {
 			}, func(t *testing.T, r *rig) {
 				j := fixed("hi")
 				j.Target, j.Deadline = "igpu", c.leaves
+				if c.embed {
+					j.Kind, j.Content = job.Embed, job.Content{Input: []string{"a", "b"}}
+				}
 				_ = r.Run(t.Context(), j, new(sink))
 				if s := r.cache.Stats(); s.Entries != 0 || s.Misses != 1 {
 					t.Errorf("got %+v", s)
