@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/joulemux/joulemux/daemon/backend"
+	"github.com/joulemux/joulemux/daemon/cache"
 	"github.com/joulemux/joulemux/daemon/config"
 	"github.com/joulemux/joulemux/daemon/dispatch"
 	"github.com/joulemux/joulemux/daemon/door"
@@ -79,6 +80,7 @@ type daemon struct {
 	peers      peer.Table
 	profiles   *profiles.Watcher
 	check      *crossCheck
+	cache      *cache.Cache
 	heat       *heat
 	metrics    *metrics.Metrics
 	npu        *sysfs.Occupancy // nil if there is none that tells
@@ -152,12 +154,13 @@ func assemble(ctx context.Context, o Options) (*daemon, error) {
 		d.metrics.Tail(id, tail)
 	})
 	d.check = &crossCheck{whole: d.meter.Whole, left: d.supplies.Left, log: o.Log}
+	d.cache = cache.New(cache.Settings(c.Cache))
 	d.dispatcher = dispatch.New(dispatch.Parts{
-		Tiers: d.tiers, Backends: backends, Meter: d.meter, Ledger: d.ledger, Observer: d.metrics, Log: o.Log,
+		Tiers: d.tiers, Backends: backends, Meter: d.meter, Ledger: d.ledger, Cache: d.cache, Observer: d.metrics, Log: o.Log,
 	}, d.dispatchSettings(c))
 	d.door = door.New(table.UID, table.Program, o.Log)
 	d.http = httpapi.New(httpapi.Parts{
-		Runner: d.dispatcher, Explainer: d.dispatcher, Tiers: d.tiers, Backends: backends, Ledger: d.ledger,
+		Runner: d.dispatcher, Explainer: d.dispatcher, Tiers: d.tiers, Backends: backends, Ledger: d.ledger, Cache: d.cache,
 		Door: d.door, Metrics: d.metrics, Machine: d.machine, Version: o.Version, Log: o.Log,
 		FullCharge: func() (power.Energy, bool) { return sysfs.FullCharge(o.Sys) },
 	}, d.httpSettings(c))

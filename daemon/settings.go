@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/joulemux/joulemux/daemon/backend"
+	"github.com/joulemux/joulemux/daemon/cache"
 	"github.com/joulemux/joulemux/daemon/config"
 	"github.com/joulemux/joulemux/daemon/dispatch"
 	"github.com/joulemux/joulemux/daemon/door"
@@ -125,6 +126,7 @@ func (d *daemon) apply(ctx context.Context, c config.Config) {
 	_ = d.tiers.Configure(ctx, c.Policy) // fails when the daemon ends
 	d.door.Configure(d.doorSettings(c))
 	d.backends.Configure(specs(c))
+	d.cache.Configure(cache.Settings(c.Cache))
 	d.dispatcher.Configure(d.dispatchSettings(c))
 	d.http.Configure(d.httpSettings(c))
 	d.grpc.Limit(c.Limits.Body)

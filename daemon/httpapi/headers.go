@@ -23,6 +23,9 @@ func setRoute(h http.Header, id string, d route.Decision) {
 	}
 	h["X-Request-Id"] = []string{id}
 	h["X-Tier"] = []string{d.Tier.String()}
+	if d.Borrowed != "" {
+		h["X-From-Cache"] = []string{"true"}
+	}
 }
 
 // energyHeaders are the fields of a report that tell of energy, by the headers
@@ -57,5 +60,5 @@ func setEnergy(h http.Header, r *dispatch.Report) {
 
 // exposed are the headers that pages of this machine may read.
 var exposed = strings.Join(append([]string{
-	"X-Backend-Used", "X-Routing-Reason", "X-Estimated-Power-Watts", "X-Estimated-Latency-Ms", "X-Alternatives", "X-Request-ID", "X-Tier", "X-Joulemux-Warning",
+	"X-Backend-Used", "X-Routing-Reason", "X-Estimated-Power-Watts", "X-Estimated-Latency-Ms", "X-Alternatives", "X-Request-ID", "X-Tier", "X-From-Cache", "X-Joulemux-Warning",
 }, slices.Sorted(maps.Values(energyHeaders))...), ", ")

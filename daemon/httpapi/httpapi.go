@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/joulemux/joulemux/daemon/backend"
+	"github.com/joulemux/joulemux/daemon/cache"
 	"github.com/joulemux/joulemux/daemon/dispatch"
 	"github.com/joulemux/joulemux/daemon/door"
 	"github.com/joulemux/joulemux/daemon/httpapi/wire"
@@ -66,6 +67,12 @@ type Ledger interface {
 	Trouble() error
 }
 
+// Cache has the answers that are kept. *cache.Cache does.
+type Cache interface {
+	Stats() cache.Stats
+	Clear() int
+}
+
 // Parts is what the front-end stands on.
 type Parts struct {
 	Runner    Runner
@@ -73,6 +80,7 @@ type Parts struct {
 	Tiers     Tiers
 	Backends  Backends
 	Ledger    Ledger
+	Cache     Cache
 	Door      *door.Door
 	// Metrics answers Prometheus.
 	Metrics http.Handler
@@ -140,6 +148,8 @@ func New(p Parts, settings Settings) *Server {
 		"POST /joulemux/v1/hold":     s.hold,
 		"GET /joulemux/v1/policy":    s.policy,
 		"PUT /joulemux/v1/policy":    s.setPolicy,
+		"GET /joulemux/v1/cache":     s.cache,
+		"DELETE /joulemux/v1/cache":  s.clearCache,
 		"GET /joulemux/v1/energy":    s.energy,
 		"GET " + energyOf + "{id}":   s.energyOfJob,
 	} {

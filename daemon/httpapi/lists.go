@@ -143,6 +143,7 @@ func (s *Server) administer(w http.ResponseWriter, r *http.Request) {
 		fail(w, &job.Error{Code: job.BackendFailed, Detail: b.id, Err: err})
 		return
 	}
+	defer s.Cache.Clear() // what was answered may be of a model that is another now
 	s.pass(w, r, b.id, resp)
 }
 

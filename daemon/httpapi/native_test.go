@@ -19,7 +19,7 @@ import (
 
 // stream is an answer of lines that is still coming.
 type stream struct {
-	t     *testing.T
+	t     testing.TB
 	lines *bufio.Scanner
 	leave context.CancelFunc
 }

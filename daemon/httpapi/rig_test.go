@@ -20,6 +20,7 @@ import (
 
 	"github.com/joulemux/joulemux/daemon/backend"
 	"github.com/joulemux/joulemux/daemon/backend/ollama"
+	"github.com/joulemux/joulemux/daemon/cache"
 	"github.com/joulemux/joulemux/daemon/dispatch"
 	"github.com/joulemux/joulemux/daemon/door"
 	"github.com/joulemux/joulemux/daemon/httpapi"
@@ -42,6 +43,7 @@ type scriptedOllama struct {
 	models   []string
 	resident []string
 	script   http.HandlerFunc
+	digest   string // of all models
 
 	mu    sync.Mutex
 	asked []question
@@ -56,7 +58,7 @@ func (o *scriptedOllama) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_, _ = fmt.Fprintf(w, `{"version":%q}`, o.version)
 		return
 	case "/api/tags":
-		_, _ = io.WriteString(w, listing(o.models))
+		_, _ = io.WriteString(w, strings.ReplaceAll(listing(o.models), `"size"`, o.named()))
 		return
 	case "/api/ps":
 		_, _ = io.WriteString(w, listing(o.resident))
@@ -80,6 +82,16 @@ func listing(models []string) string {
 		list[i] = fmt.Sprintf(`{"name":%q,"model":%q,"size":7,"mark":[1, 2]}`, m, m)
 	}
 	return `{"models":[` + strings.Join(list, ",") + `]}`
+}
+
+// named returns what is told of each model before its size.
+func (o *scriptedOllama) named() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.digest == "" {
+		return `"size"`
+	}
+	return fmt.Sprintf(`"digest":%q,"size"`, o.digest)
 }
 
 // questions returns what was asked beside the listings.
@@ -111,11 +123,12 @@ func with(script http.HandlerFunc) *scriptedOllama {
 type rig struct {
 	*httpapi.Server
 	door     *door.Door
-	t        *testing.T
+	t        testing.TB
 	tiers    *tracker.Tracker
 	backends *backend.Set
 	dispatch *dispatch.Dispatcher
 	ledger   *ledger.Ledger
+	cache    *cache.Cache
 	state    string // the ledger's folder
 	socket   string
 	addr     string
@@ -124,7 +137,7 @@ type rig struct {
 }
 
 // newRig starts a front-end over servers that are called one, two and so on.
-func newRig(t *testing.T, servers ...http.Handler) *rig {
+func newRig(t testing.TB, servers ...http.Handler) *rig {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	r := &rig{
@@ -144,8 +157,9 @@ func newRig(t *testing.T, servers ...http.Handler) *rig {
 		specs = append(specs, backend.Spec{ID: []string{"one", "two", "three"}[i], Type: "ollama", Class: classes[i], Slots: 64, Endpoint: *u})
 	}
 	r.backends.Configure(specs)
+	r.cache = cache.New(cache.DefaultSettings())
 	r.dispatch = dispatch.New(dispatch.Parts{
-		Tiers: r.tiers, Backends: r.backends, Meter: meter.New(meter.Options{}), Ledger: r.ledger, Log: log,
+		Tiers: r.tiers, Backends: r.backends, Meter: meter.New(meter.Options{}), Ledger: r.ledger, Cache: r.cache, Log: log,
 	}, dispatch.DefaultSettings())
 	table, err := peer.Open("/proc")
 	if err != nil {
@@ -153,7 +167,7 @@ func newRig(t *testing.T, servers ...http.Handler) *rig {
 	}
 	r.door = door.New(table.UID, table.Program, log)
 	r.Server = httpapi.New(httpapi.Parts{
-		Runner: r.dispatch, Explainer: r.dispatch, Tiers: r.tiers, Backends: r.backends, Ledger: r.ledger, Door: r.door,
+		Runner: r.dispatch, Explainer: r.dispatch, Tiers: r.tiers, Backends: r.backends, Ledger: r.ledger, Cache: r.cache, Door: r.door,
 		FullCharge: func() (power.Energy, bool) { return 50 * 3600 * power.Joule, true },
 		Machine: func(context.Context) wire.Machine {
 			watts := 9.0
@@ -269,7 +283,7 @@ func (r *rig) dial(path, body string) net.Conn {
 }
 
 // read decodes a JSON text.
-func read[T any](t *testing.T, text string) (v T) {
+func read[T any](t testing.TB, text string) (v T) {
 	t.Helper()
 	if err := json.Unmarshal([]byte(text), &v); err != nil {
 		t.Fatalf("%q: %v", text, err)
@@ -278,7 +292,7 @@ func read[T any](t *testing.T, text string) (v T) {
 }
 
 // wait fails the test unless something happens in time.
-func wait(t *testing.T, what string, happened <-chan struct{}) {
+func wait(t testing.TB, what string, happened <-chan struct{}) {
 	t.Helper()
 	select {
 	case <-happened:

@@ -9,6 +9,7 @@
 //	POST /joulemux/v1/explain           Explain → Explanation; nothing is run
 //	POST /joulemux/v1/hold              Hold → Held at once; the hold lasts as long as the response
 //	GET, PUT /joulemux/v1/policy        Policy
+//	GET, DELETE /joulemux/v1/cache      Cache; the latter empties it and tells what it had
 //	GET  /joulemux/v1/energy            Energy; with ?by=, ?since= and ?until=
 //	GET  /joulemux/v1/energy/{id}       EnergyJob
 //
@@ -480,3 +481,22 @@ const (
 	CodeStopping        = "stopping"
 	CodeInternal        = "internal" // joulemux itself failed
 )
+
+// Cache is the answers that are kept to be given again, in memory alone.
+type Cache struct {
+	Entries  int `json:"entries"`
+	Bytes    int `json:"bytes"`
+	MaxBytes int `json:"max_bytes"` // 0 if nothing is kept
+	// Shared tells that clients get the answers to each other's requests.
+	Shared bool `json:"shared"`
+	// Hits are the jobs that were answered from here since the daemon was started,
+	// Joined those that followed another which asked for the same at that time,
+	// and Misses those that had to be run although they might have been neither.
+	Hits   int64 `json:"hits"`
+	Joined int64 `json:"joined"`
+	Misses int64 `json:"misses"`
+	// Evictions are the answers that made room for others, and Expiries those that
+	// nobody asked for any more.
+	Evictions int64 `json:"evictions"`
+	Expiries  int64 `json:"expiries"`
+}
