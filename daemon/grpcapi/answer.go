@@ -67,7 +67,7 @@ func (s *stream) Chunk(ctx context.Context, c job.Chunk, r *dispatch.Report) err
 		return nil
 	}
 	return s.put(&computev1.GenerateStreamResponse{
-		Done: true, Stats: statsOf(r), Routing: routingOf(r), RequestId: r.ID, Model: text(r.Model),
+		Done: true, Stats: statsOf(r), Routing: routingOf(r), RequestId: r.ID, Model: text(r.Model), FromCache: r.FromCache(),
 	})
 }
 

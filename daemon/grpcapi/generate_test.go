@@ -328,9 +328,43 @@ func TestEmbed(t *testing.T) {
 	}
 	_, err = embed(&computev1.EmbedRequest{Model: "m"})
 	fails(t, "no text", err, codes.InvalidArgument, "text: it is empty")
+	again, err := embed(&computev1.EmbedRequest{Text: "sky", Model: "m"})
+	if err != nil || !again.FromCache || !reflect.DeepEqual(again.Embedding, a.Embedding) || again.Stats.EnergyQuality != "none" || a.FromCache || len(server.bodies()) != 1 {
+		t.Errorf("once more: %v, %v", again, err)
+	}
 	vectors = `{"embeddings":[]}`
-	_, err = embed(&computev1.EmbedRequest{Text: "sky", Model: "m"})
+	_, err = embed(&computev1.EmbedRequest{Text: "ground", Model: "m"})
 	fails(t, "no vector", err, codes.Unavailable, "0 vectors")
+}
+
+func TestAnswersFromTheCache(t *testing.T) {
+	server := scripted(says(piece("It "), piece("is."), last))
+	r := newRig(t, place{power.CPU, server})
+	q := ask()
+	q.Options = &computev1.GenerationOptions{Greedy: true}
+	for n := range 2 {
+		a, err := r.calls.generate(within(t), q)
+		if err != nil || a.Response != "It is." || a.BackendUsed != "ollama-cpu" || a.FromCache != (n > 0) || (a.Stats.EnergyQuality == "none") != (n > 0) || a.Stats.TokensGenerated != 3 {
+			t.Errorf("the %d. time: %v, %v", n+1, a, err)
+		}
+	}
+	s, err := r.calls.stream(within(t), q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := all(s)
+	if err != nil || len(list) != 2 || list[0].Token != "It is." || list[0].FromCache || list[0].BackendUsed != "ollama-cpu" || !strings.HasPrefix(list[0].Routing.Reason, "answered before") ||
+		!list[1].Done || !list[1].FromCache || list[1].Stats.EnergyWh != 0 || list[1].Stats.EnergyQuality != "none" {
+		t.Errorf("as a stream: %v, %v", list, err)
+	}
+	// Left to chance, an answer is given again to who says so.
+	q.Options = nil
+	for n, cached := range []bool{false, false, true} {
+		q.Annotations = &computev1.JobAnnotations{CacheEnabled: n > 0}
+		if a, err := r.calls.generate(within(t), q); err != nil || a.FromCache != cached {
+			t.Errorf("the %d. time: from cache: %v, %v", n+1, a.GetFromCache(), err)
+		}
+	}
 }
 
 func TestExplainRunsNothing(t *testing.T) {

@@ -24,6 +24,7 @@ import (
 
 	"github.com/joulemux/joulemux/daemon/backend"
 	"github.com/joulemux/joulemux/daemon/backend/ollama"
+	"github.com/joulemux/joulemux/daemon/cache"
 	"github.com/joulemux/joulemux/daemon/dispatch"
 	"github.com/joulemux/joulemux/daemon/door"
 	"github.com/joulemux/joulemux/daemon/grpcapi"
@@ -172,7 +173,7 @@ func newRig(t *testing.T, places ...place) *rig {
 	set.Configure(specs)
 	books := ledger.New("", ledger.DefaultKeep(), log)
 	r.dispatch = dispatch.New(dispatch.Parts{
-		Tiers: r.tiers, Backends: set, Meter: meter.New(meter.Options{}), Ledger: books, Log: log,
+		Tiers: r.tiers, Backends: set, Meter: meter.New(meter.Options{}), Ledger: books, Cache: cache.New(cache.DefaultSettings()), Log: log,
 	}, dispatch.DefaultSettings())
 	table, err := peer.Open("/proc")
 	if err != nil {

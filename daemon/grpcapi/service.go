@@ -26,6 +26,7 @@ func (s service) Generate(ctx context.Context, q *computev1.GenerateRequest) (*c
 	return &computev1.GenerateResponse{
 		Response: a.text.String(), BackendUsed: a.report.Decision.Backend,
 		Routing: routingOf(a.report), Stats: statsOf(a.report), RequestId: a.report.ID, Model: text(a.report.Model),
+		FromCache: a.report.FromCache(),
 	}, nil
 }
 
@@ -49,6 +50,7 @@ func (s service) Embed(ctx context.Context, q *computev1.EmbedRequest) (*compute
 	return &computev1.EmbedResponse{
 		Embedding: a.vectors[0], BackendUsed: a.report.Decision.Backend,
 		Routing: routingOf(a.report), Stats: statsOf(a.report), RequestId: a.report.ID, Model: text(a.report.Model),
+		FromCache: a.report.FromCache(),
 	}, nil
 }
 

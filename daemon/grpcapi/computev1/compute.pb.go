@@ -133,7 +133,8 @@ type JobAnnotations struct {
 	LatencyCritical bool `protobuf:"varint,2,opt,name=latency_critical,json=latencyCritical,proto3" json:"latency_critical,omitempty"`
 	// The backend that spends the fewest joules, however long it takes.
 	PreferPowerEfficiency bool `protobuf:"varint,3,opt,name=prefer_power_efficiency,json=preferPowerEfficiency,proto3" json:"prefer_power_efficiency,omitempty"`
-	// Permits an answer that was given before.
+	// Permits an answer that was given before, even if another might be given each
+	// time. One that is the same each time is given again without this, too.
 	CacheEnabled bool `protobuf:"varint,4,opt,name=cache_enabled,json=cacheEnabled,proto3" json:"cache_enabled,omitempty"`
 	// The first token is predicted within so many milliseconds after arrival,
 	// queue and load included. Holds on a fallback too. 0: no limit.
@@ -370,7 +371,8 @@ type GenerateResponse struct {
 	Routing *RoutingMetadata `protobuf:"bytes,3,opt,name=routing,proto3" json:"routing,omitempty"`
 	// What the job took.
 	Stats *GenerationStats `protobuf:"bytes,4,opt,name=stats,proto3" json:"stats,omitempty"`
-	// The answer was given before, and nothing was generated.
+	// The answer is that to another request, before or at the same time, and
+	// nothing was spent on this one.
 	FromCache bool `protobuf:"varint,5,opt,name=from_cache,json=fromCache,proto3" json:"from_cache,omitempty"`
 	// The job's name, as asked for or made up.
 	RequestId string `protobuf:"bytes,20,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
@@ -476,7 +478,8 @@ type GenerateStreamResponse struct {
 	RequestId string `protobuf:"bytes,21,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// The model that answers; in the last message.
 	Model string `protobuf:"bytes,22,opt,name=model,proto3" json:"model,omitempty"`
-	// The answer was given before; in the last message.
+	// The answer is that to another request, before or at the same time, and
+	// nothing was spent on this one; in the last message.
 	FromCache     bool `protobuf:"varint,23,opt,name=from_cache,json=fromCache,proto3" json:"from_cache,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1077,7 +1080,8 @@ type EmbedResponse struct {
 	RequestId string `protobuf:"bytes,21,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// The model that answered.
 	Model string `protobuf:"bytes,22,opt,name=model,proto3" json:"model,omitempty"`
-	// The answer was given before, and nothing was computed.
+	// The answer is that to another request, before or at the same time, and
+	// nothing was spent on this one.
 	FromCache     bool `protobuf:"varint,23,opt,name=from_cache,json=fromCache,proto3" json:"from_cache,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
