@@ -29,6 +29,7 @@ func (o options) flags(cmd *cobra.Command) {
 	o.add(cmd, "max-latency", "max_latency_ms", duration, "how long the first token may take, as in 800ms")
 	o.add(cmd, "max-power", "max_power_watts", watts, "what the backend may draw, as in 15W")
 	o.add(cmd, "deadline", "deadline_ms", duration, "how long the whole answer may take, as in 30s")
+	o.add(cmd, "cache", "cache_enabled", yesOrNo, "take an answer that was given before; --cache=false takes none")
 	o.add(cmd, "max-tokens", "max_tokens", count, "how long the answer may be")
 	o.add(cmd, "temperature", "temperature", number, "how freely tokens are chosen")
 	o.add(cmd, "top-p", "top_p", number, "choose among the tokens of this share of all probability")
