@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/joulemux/joulemux/daemon/cache"
 	"github.com/joulemux/joulemux/daemon/config"
 	"github.com/joulemux/joulemux/daemon/residency"
 	"github.com/joulemux/joulemux/daemon/route"
@@ -36,6 +37,9 @@ func TestTheREADMETellsTheDefaults(t *testing.T) {
 	}
 	if _, err := config.Parse(example(t, "backends:")); err != nil {
 		t.Error(err)
+	}
+	if c, err = config.Parse(example(t, "cache:")); err != nil || !reflect.DeepEqual(cache.Settings(c.Cache), cache.DefaultSettings()) {
+		t.Errorf("the cache: got %+v, %v", c.Cache, err)
 	}
 }
 
