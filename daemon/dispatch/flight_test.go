@@ -3,6 +3,7 @@ package dispatch_test
 import (
 	"context"
 	"errors"
+	"maps"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -325,6 +326,9 @@ func TestEverySharedJobEndsExactlyOnce(t *testing.T) {
 				t.Errorf("seed %d: %d jobs never ended", seed, n)
 			}
 			h.balance(t, seed, guests)
+			if seen, told := outcomesOf(guests), outcomes(h.told); !maps.Equal(seen, told) {
+				t.Errorf("seed %d: an observer is told of %v, clients see %v", seed, told, seen)
+			}
 		})
 	}
 }

@@ -24,7 +24,8 @@ type End struct {
 	Kind  job.Kind
 	Class job.Class
 	// Backend and Model are those of the last attempt, and "" if there was
-	// none: whatever else the client named may be anything.
+	// none: whatever else the client named may be anything. The backend is
+	// ledger.Cache of a job that got, or waited for, the answer to another.
 	Backend, Model string
 	// Code is why there is no whole answer, or "".
 	Code job.Code
@@ -59,6 +60,9 @@ func (r *run) observed() {
 	if r.attempts > 0 {
 		e.Backend, e.Model, e.Queued = r.decision.Backend, job.CanonicalModel(r.job.Model), r.queued
 		e.Fallbacks = r.failures[:min(len(r.failures), r.attempts-1)]
+	}
+	if r.decision.Borrowed != "" {
+		e.Backend, e.Model = ledger.Cache, job.CanonicalModel(r.job.Model)
 	}
 	r.Observer.Ended(&e)
 }
