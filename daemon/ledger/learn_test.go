@@ -218,3 +218,10 @@ func averageOfTimes(all ...time.Duration) (a Average[time.Duration]) {
 	}
 	return a
 }
+
+func TestNothingIsLearnedFromWhatWasNotWorkedOn(t *testing.T) {
+	e := Entry{Backend: Cache, Kind: job.Chat, Tokens: 50, PromptTokens: 50, Decode: time.Second, Prefill: time.Second, FirstToken: time.Second}
+	if l := (Learned{}).With(e); l != (Learned{}) {
+		t.Errorf("got %+v", l)
+	}
+}
