@@ -161,3 +161,22 @@ func replaceModel(t *testing.T, d *daemontest.Daemon, server *rig.Ollama) {
 		t.Error("the new model's answer is not kept")
 	}
 }
+
+func TestMetricsCountWhatIsGivenAgain(t *testing.T) {
+	d := daemontest.Start(t, daemontest.Options{Config: oneBackend(t)})
+	body := `{"model":"` + model + `","prompt":"Why?","stream":false,"options":{"seed":1}}`
+	for range 3 {
+		if a := ask(t, d, "POST", "/api/generate", body); a.status != http.StatusOK {
+			t.Fatalf("%d: %s", a.status, a.body)
+		}
+	}
+	told := ask(t, d, "GET", "/metrics", "").body
+	for _, want := range []string{
+		`joulemux_cache_jobs_total{outcome="hit"} 2`, `joulemux_cache_jobs_total{outcome="miss"} 1`,
+		`joulemux_cache_jobs_total{outcome="joined"} 0`, "joulemux_cache_entries 1", `backend="(cache)"`,
+	} {
+		if !strings.Contains(told, want) {
+			t.Errorf("there is no %s", want)
+		}
+	}
+}

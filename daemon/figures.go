@@ -19,7 +19,7 @@ import (
 // each scrape, from what is known by then: no server is asked, no bus, and of the
 // machine only what does not wake it.
 func (d *daemon) figures() []metrics.Figure {
-	return slices.Concat(d.figuresOfDaemon(), d.figuresOfSupply(), d.figuresOfBackends(), d.figuresOfDevices())
+	return slices.Concat(d.figuresOfDaemon(), d.figuresOfCache(), d.figuresOfSupply(), d.figuresOfBackends(), d.figuresOfDevices())
 }
 
 func (d *daemon) figuresOfDaemon() []metrics.Figure {
@@ -46,6 +46,37 @@ func (d *daemon) figuresOfDaemon() []metrics.Figure {
 		{
 			Name: "joulemux_ledger_trouble", Help: "Whether costs are kept in memory alone, as the ledger's file does not take them.", Type: metrics.Gauge,
 			Read: func(tell metrics.Tell) { tell(metrics.Truth(d.ledger.Trouble() != nil)) },
+		},
+	}
+}
+
+func (d *daemon) figuresOfCache() []metrics.Figure {
+	return []metrics.Figure{
+		{
+			Name: "joulemux_cache_jobs_total", Type: metrics.Counter, Labels: []string{"outcome"},
+			Help: "Jobs that may have the answer to another: a hit has one that was given before, joined has one that is being given, a miss is run.",
+			Read: func(tell metrics.Tell) {
+				s := d.cache.Stats()
+				tell(float64(s.Hits), "hit")
+				tell(float64(s.Joined), "joined")
+				tell(float64(s.Misses), "miss")
+			},
+		},
+		{
+			Name: "joulemux_cache_dropped_total", Help: "Answers that are kept no longer: to make room, or since nobody asked for them.", Type: metrics.Counter, Labels: []string{"reason"},
+			Read: func(tell metrics.Tell) {
+				s := d.cache.Stats()
+				tell(float64(s.Evictions), "room")
+				tell(float64(s.Expiries), "idle")
+			},
+		},
+		{
+			Name: "joulemux_cache_entries", Help: "Answers that are kept.", Type: metrics.Gauge,
+			Read: func(tell metrics.Tell) { tell(float64(d.cache.Stats().Entries)) },
+		},
+		{
+			Name: "joulemux_cache_bytes", Help: "Memory that they take.", Type: metrics.Gauge,
+			Read: func(tell metrics.Tell) { tell(float64(d.cache.Stats().Bytes)) },
 		},
 	}
 }
