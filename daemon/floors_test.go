@@ -33,6 +33,7 @@ var floors = []struct {
 	// pure as the vocabulary, and yet about wires, of which that knows nothing.
 	{1, "daemon/dialect"},
 	{1, "daemon/backend/endpoint"}, // the connections of either kind of server
+	{1, "daemon/backend/events"},   // what either kind answers in the client's own dialect
 	// Both ends of the line to a program apart, for power/nvml and power/energyd.
 	{1, "power/helper"},
 	{1, "daemon/token"}, // on both ends: the client makes them, and the door takes them

@@ -1,6 +1,7 @@
 package dialect
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/base64"
 	"encoding/binary"
@@ -118,26 +119,59 @@ func (a *openAIAnswer) usage() *job.Usage {
 	return u
 }
 
-// Used returns what an event, or an undivided answer, says that it took, and
-// whether it says nothing else.
-func Used(data []byte) (u job.Usage, alone bool) {
-	var a openAIAnswer
-	if json.Unmarshal(data, &a) != nil {
-		return u, false
-	}
-	if told := a.usage(); told != nil {
-		u = *told
-	}
-	return u, a.Usage != nil && len(a.Choices) == 0
+// Sign is what an event says of the stream that it is in, beside what it says in
+// it.
+type Sign struct {
+	// End ends the stream. After Finish nothing is missing of the answer, if there
+	// comes nothing more.
+	End, Finish bool
+	// Error is why the server gives up; "" if it does not.
+	Error string
+	// Told says that there is something of what the answer took, and Alone that
+	// there is nothing else.
+	Told, Alone bool
+	Usage       job.Usage
 }
 
-// Failed returns the error that an event is, or "".
-func Failed(data []byte) string {
-	var a openAIAnswer
-	if json.Unmarshal(data, &a) != nil || !present(a.Error) {
-		return ""
+// Look tells what an event of OpenAI's dialect, or an undivided answer, says of
+// itself. Few need be parsed for it.
+func Look(data []byte) (s Sign) {
+	if string(data) == Done {
+		return Sign{End: true}
 	}
-	return cmp.Or(OpenAIMessage(data), "an error without words")
+	s.Finish = has(data, `"finish_reason"`, '"')
+	s.Told = bytes.Contains(data, []byte(`"usage"`))
+	if !has(data, `"usage"`, '{') && !has(data, `"timings"`, '{') && !bytes.Contains(data, []byte(`"error"`)) {
+		return s
+	}
+	var a openAIAnswer
+	if json.Unmarshal(data, &a) != nil {
+		return s
+	}
+	if present(a.Error) {
+		s.Error = cmp.Or(OpenAIMessage(data), "an error without words")
+	}
+	if u := a.usage(); u != nil {
+		s.Usage = *u
+	}
+	s.Alone = a.Usage != nil && len(a.Choices) == 0
+	return s
+}
+
+// has reports whether there is a member of that name, quotes and all, whose value
+// begins so and is not empty. In a JSON string its quotes would be escaped.
+func has(object []byte, name string, begins byte) bool {
+	for {
+		i := bytes.Index(object, []byte(name))
+		if i < 0 {
+			return false
+		}
+		object = object[i+len(name):]
+		value := bytes.TrimLeft(object, " \t\r\n:")
+		if len(value) > 0 && len(value) < len(object) && value[0] == begins && !bytes.HasPrefix(value, []byte(`""`)) {
+			return true
+		}
+	}
 }
 
 // readOpenAI parses an event or an undivided answer.
@@ -178,6 +212,14 @@ func OpenAIMessage(body []byte) string {
 		}
 	}
 	return e.Message
+}
+
+// IsOpenAIError reports whether an error has the form of OpenAI's API.
+func IsOpenAIError(body []byte) bool {
+	var e struct {
+		Error struct{ Message *string } `json:"error"`
+	}
+	return json.Unmarshal(body, &e) == nil && e.Error.Message != nil
 }
 
 // OpenAIError returns an error as OpenAI's API has it. What is at fault is named

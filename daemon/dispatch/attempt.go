@@ -1,7 +1,6 @@
 package dispatch
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -47,7 +46,7 @@ func (r *run) attempt(ctx context.Context, b backend.Backend, d route.Decision) 
 			report = r.report(d, took)
 			r.told = report
 		} else if r.job.Stream {
-			took.span.Tokens(ctx, bytes.Count(c.Raw, lineEnd))
+			took.span.Tokens(ctx, c.Pieces)
 		}
 		v.pause()
 		defer v.heard()
@@ -70,9 +69,6 @@ func (r *run) attempt(ctx context.Context, b backend.Backend, d route.Decision) 
 	r.ended(plan.Outcome{Usage: took.usage, Failed: err != nil || took.refused})
 	return err
 }
-
-// lineEnd follows each token in a stream.
-var lineEnd = []byte{'\n'}
 
 // blame tells of a failure that is the backend's.
 func (r *run) blame(ctx context.Context, b backend.Backend, err error) {

@@ -12,7 +12,7 @@ import (
 
 // The permitted edits of foreign bytes, all of them: naming a model that the
 // client left out or that the backend calls otherwise, in a listing too; saying
-// for how long it stays; asking for what a stream took; taking our own member out
+// for how long it stays; asking for what a stream took, and hiding it; taking our own member out
 // of a request, and splicing it into an answer. Whatever else a client or a
 // backend wrote stays as it was, to the byte.
 
@@ -162,6 +162,21 @@ func AskUsage(body []byte) (asking []byte, added bool, err error) {
 	return asking, true, err
 }
 
+// HideUsage returns an event of such a stream without the member that tells what
+// it took, which its client did not ask for. Where an event has other things to
+// say, some servers add it all the same.
+func HideUsage(event []byte) []byte {
+	open := bytes.IndexByte(event, '{')
+	if open < 0 {
+		return event
+	}
+	rest, _, err := take(event[open:], "usage")
+	if err != nil {
+		return event
+	}
+	return append(event[:open:open], rest...)
+}
+
 // set returns body with the value of a member replaced, or with the member if
 // it had none.
 func set(body []byte, name string, value []byte) ([]byte, error) {
@@ -240,6 +255,12 @@ func SetKeepAlive(body []byte, d time.Duration) ([]byte, error) {
 // TakeOwn returns body without our own member, and the member's value, or nil
 // if there was none.
 func TakeOwn(body []byte) (rest []byte, own json.RawMessage, err error) {
+	return take(body, OwnMember)
+}
+
+// take returns body without a member, and the member's value, or nil if there was
+// none.
+func take(body []byte, name string) (rest []byte, value json.RawMessage, err error) {
 	list, open, err := members(body)
 	if err != nil {
 		return nil, nil, err
@@ -247,8 +268,8 @@ func TakeOwn(body []byte) (rest []byte, own json.RawMessage, err error) {
 	out := append(make([]byte, 0, len(body)), body[:open]...)
 	end, kept := open, false
 	for _, m := range list {
-		if m.key == OwnMember {
-			own = m.value
+		if m.key == name {
+			value = m.value
 		} else {
 			// The comma before a member goes with it, except the first one's.
 			start := m.start
@@ -260,7 +281,7 @@ func TakeOwn(body []byte) (rest []byte, own json.RawMessage, err error) {
 		}
 		end = m.end
 	}
-	return append(out, body[end:]...), own, nil
+	return append(out, body[end:]...), value, nil
 }
 
 // Splice returns line, a JSON object with perhaps white space around it, with

@@ -74,6 +74,8 @@ func WholeSeconds(d time.Duration) int {
 
 // Answer is an error response in a backend's own words.
 type Answer struct {
+	// Dialect is that of the words: only who speaks it can be given them.
+	Dialect     Dialect
 	Status      int
 	ContentType string
 	Body        []byte

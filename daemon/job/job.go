@@ -6,6 +6,7 @@
 package job
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -196,6 +197,8 @@ type Chunk struct {
 	Raw []byte
 	// Text is the generated text in Raw, for jobs without an Original.
 	Text string
+	// Pieces is how many pieces of a stream it holds: a token each, mostly.
+	Pieces int
 	// Vectors are the embeddings, for such jobs without an Original.
 	Vectors [][]float32
 	// Last marks the end of a complete answer. In a stream it holds the last
@@ -209,4 +212,12 @@ type Chunk struct {
 type Usage struct {
 	PromptTokens, Tokens  int
 	Load, Prefill, Decode time.Duration
+}
+
+// Over returns u with what it does not tell as before.
+func (u Usage) Over(before Usage) Usage {
+	return Usage{
+		PromptTokens: cmp.Or(u.PromptTokens, before.PromptTokens), Tokens: cmp.Or(u.Tokens, before.Tokens),
+		Load: cmp.Or(u.Load, before.Load), Prefill: cmp.Or(u.Prefill, before.Prefill), Decode: cmp.Or(u.Decode, before.Decode),
+	}
 }

@@ -84,9 +84,12 @@ func (a *answer) lines(block []byte) (done bool, err error) {
 	return false, a.piece(block)
 }
 
+// lineEnd follows each token in a stream.
+var lineEnd = []byte{'\n'}
+
 // piece passes on lines that are not the last.
 func (a *answer) piece(lines []byte) error {
-	c := job.Chunk{Raw: lines}
+	c := job.Chunk{Raw: lines, Pieces: bytes.Count(lines, lineEnd)}
 	if a.job.Original == nil {
 		c.Text = text(lines)
 	}

@@ -1,13 +1,13 @@
 package openai
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"net/http"
 	"time"
 
 	"github.com/joulemux/joulemux/daemon/backend/endpoint"
+	"github.com/joulemux/joulemux/daemon/backend/events"
 	"github.com/joulemux/joulemux/daemon/dialect"
 	"github.com/joulemux/joulemux/daemon/job"
 )
@@ -15,31 +15,23 @@ import (
 // lines is the type of a stream of Ollama's.
 const lines = "application/x-ndjson"
 
-// maxLine is the longest line of a stream, and maxEvent the longest event.
-const (
-	maxLine  = 16 << 20
-	maxEvent = 64 << 20
-)
-
-// bufferSize fits many events of a few hundred bytes each.
-const bufferSize = 16 << 10
-
 // answer hands a response on in Ollama's dialect.
 type answer struct {
 	*endpoint.Handing
 	shape dialect.Shape
 	sent  time.Time
 
-	events dialect.Events
+	parser dialect.Events
 	lines  *dialect.Lines
 	out    []byte // what has become of the events that arrived together
+	pieces int    // how many lines that is
 	text   []byte
 }
 
 // refused handles an error response: it is an answer to a client whose request is
 // at fault, if there is one who can read it.
 func (a *answer) refused(j job.Job, resp *http.Response) error {
-	e := refusal(resp, func(_ int, message string) []byte { return dialect.OllamaError(message) })
+	e := refusal(resp)
 	if e.Code != job.Invalid || j.Original == nil {
 		return e
 	}
@@ -77,7 +69,7 @@ func (a *answer) whole(body io.Reader) error {
 func (a *answer) stream(body io.Reader) error {
 	a.Head.ContentType, a.Head.Length = lines, -1
 	a.lines = dialect.NewLines(a.shape, a.sent)
-	err := readLines(body, a.take, a.hand)
+	err := events.Lines(body, a.take, a.hand)
 	if errors.Is(err, io.EOF) {
 		err = a.ended()
 	}
@@ -95,10 +87,10 @@ var errDone = errors.New("the stream has ended")
 
 // take takes a line of a stream.
 func (a *answer) take(line []byte) error {
-	data, ok := a.events.Line(line)
+	data, ok := a.parser.Line(line)
 	if !ok {
-		if a.events.Held() > maxEvent {
-			return job.Errorf(job.BackendFailed, "an event of its stream is longer than %d bytes", maxEvent)
+		if a.parser.Held() > events.MaxEvent {
+			return job.Errorf(job.BackendFailed, "an event of its stream is longer than %d bytes", events.MaxEvent)
 		}
 		return nil
 	}
@@ -110,6 +102,9 @@ func (a *answer) event(data []byte) error {
 	line, text, err := a.lines.Event(data, time.Now())
 	if err != nil {
 		return err
+	}
+	if len(line) > 0 {
+		a.pieces++
 	}
 	a.out, a.text = append(a.out, line...), append(a.text, text...)
 	if a.lines.Ended() {
@@ -123,15 +118,15 @@ func (a *answer) hand() error {
 	if len(a.out) == 0 {
 		return nil
 	}
-	err := a.Pass(job.Chunk{Raw: a.out, Text: string(a.text)})
-	a.out, a.text = a.out[:0], a.text[:0]
+	err := a.Pass(job.Chunk{Raw: a.out, Text: string(a.text), Pieces: a.pieces})
+	a.out, a.text, a.pieces = a.out[:0], a.text[:0], 0
 	return err
 }
 
 // ended handles a stream that ends without saying so, which only one may that
 // has given the reason why its answer ends.
 func (a *answer) ended() error {
-	if data, ok := a.events.End(); ok {
+	if data, ok := a.parser.End(); ok {
 		if err := a.event(data); err != nil {
 			return err
 		}
@@ -154,52 +149,4 @@ func (a *answer) end() error {
 		}
 	}
 	return a.Pass(job.Chunk{Raw: last, Last: true, Usage: usage})
-}
-
-// readLines calls line for each line of a stream, and pause when nothing more has
-// arrived. It returns what they do, or the error that ends the stream.
-func readLines(body io.Reader, line func([]byte) error, pause func() error) error {
-	buf := make([]byte, 0, bufferSize)
-	for {
-		n, err := body.Read(buf[len(buf):cap(buf)])
-		at, seen := 0, len(buf)
-		buf = buf[:seen+n]
-		for {
-			// What was there before has no end of a line in it.
-			end := bytes.IndexByte(buf[max(at, seen):], '\n') + 1
-			if end == 0 {
-				break
-			}
-			end += max(at, seen)
-			if err := line(buf[at:end]); err != nil {
-				return err
-			}
-			at = end
-		}
-		if err != nil {
-			return rest(buf[at:], line, err)
-		}
-		if err := pause(); err != nil {
-			return err
-		}
-		if at > 0 {
-			buf = append(buf[:0], buf[at:]...)
-		}
-		switch {
-		case len(buf) >= maxLine:
-			return job.Errorf(job.BackendFailed, "a line of its stream is longer than %d bytes", maxLine)
-		case len(buf) == cap(buf):
-			buf = append(make([]byte, 0, 2*cap(buf)), buf...)
-		}
-	}
-}
-
-// rest takes a line that the end of the stream ends, and returns why that came.
-func rest(last []byte, line func([]byte) error, why error) error {
-	if len(last) > 0 {
-		if err := line(last); err != nil {
-			return err
-		}
-	}
-	return why
 }

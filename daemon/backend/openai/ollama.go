@@ -174,7 +174,7 @@ func (s *Server) Unload(ctx context.Context, model string) error {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode >= http.StatusBadRequest {
-		return refusal(resp, func(_ int, message string) []byte { return dialect.OllamaError(message) })
+		return refusal(resp)
 	}
 	_, err = io.Copy(io.Discard, io.LimitReader(resp.Body, endpoint.MaxError))
 	return endpoint.Failed(ctx, err)

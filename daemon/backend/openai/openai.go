@@ -10,7 +10,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -18,6 +17,7 @@ import (
 	"time"
 
 	"github.com/joulemux/joulemux/daemon/backend/endpoint"
+	"github.com/joulemux/joulemux/daemon/backend/events"
 	"github.com/joulemux/joulemux/daemon/dialect"
 	"github.com/joulemux/joulemux/daemon/job"
 )
@@ -156,15 +156,12 @@ func load(f *findings, model string, s dialect.Shape, to *endpoint.Handing) erro
 	return to.Pass(job.Chunk{Raw: line, Last: true})
 }
 
-// refusal returns the error that an error response is.
-func refusal(resp *http.Response, words func(status int, message string) []byte) *job.Error {
-	body, _ := io.ReadAll(io.LimitReader(resp.Body, endpoint.MaxError))
-	detail := dialect.OpenAIMessage(body)
-	if detail == "" {
-		detail = resp.Status
+// refusal returns the error that an error response is, in Ollama's words.
+func refusal(resp *http.Response) *job.Error {
+	e := events.Refusal(resp)
+	e.Answer = &job.Answer{
+		Dialect: job.Ollama, Status: resp.StatusCode,
+		ContentType: "application/json; charset=utf-8", Body: dialect.OllamaError(e.Detail),
 	}
-	return &job.Error{
-		Code: endpoint.CodeOf(resp.StatusCode), Detail: detail,
-		Answer: &job.Answer{Status: resp.StatusCode, ContentType: "application/json; charset=utf-8", Body: words(resp.StatusCode, detail)},
-	}
+	return e
 }

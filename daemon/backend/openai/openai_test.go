@@ -362,7 +362,7 @@ func TestStreamOfItsOwnDialectPassesEveryByte(t *testing.T) {
 	} {
 		server := llamaCpp(sends(firstEvent, ": a comment\n\n", nextEvent, reason, usage, done))
 		o := stream(t, serve(t, "", server), openAI(c.body))
-		if o.err != nil || o.raw != c.want || string(o.last.Raw) != strings.TrimSuffix(done, "\n") && string(o.last.Raw) != done || o.last.Usage.Tokens != 3 {
+		if o.err != nil || o.raw != c.want || !strings.HasSuffix(string(o.last.Raw), done) || o.last.Usage.Tokens != 3 {
 			t.Errorf("%s: got %+v", c.body, o)
 		}
 		if string(server.body) != c.sent {
@@ -372,7 +372,7 @@ func TestStreamOfItsOwnDialectPassesEveryByte(t *testing.T) {
 }
 
 func TestUndividedAnswerOfItsOwnDialectPassesEveryByte(t *testing.T) {
-	body := `{"choices": [{"message":{"content":"` + strings.Repeat("x", 3*bufferSize) + `"}}],"usage":{"completion_tokens":3}}`
+	body := `{"choices": [{"message":{"content":"` + strings.Repeat("x", 3*16<<10) + `"}}],"usage":{"completion_tokens":3}}`
 	o := stream(t, serve(t, "", llamaCpp(answers(200, body))), openAI(`{"model":"qwen3"}`))
 	if o.err != nil || o.raw != body || o.last.Usage.Tokens != 3 {
 		t.Errorf("%d bytes, %+v", len(o.raw), o.last.Usage)
@@ -389,7 +389,7 @@ func TestRefusals(t *testing.T) {
 	}{
 		{500, chat(hi), job.BackendFailed, `{"error":"so it is"}`},
 		{503, chat(hi), job.Busy, `{"error":"so it is"}`},
-		{429, openAI(`{}`), job.Busy, `{"error":{"code":null,"message":"so it is","param":null,"type":"rate_limit_error"}}`},
+		{429, openAI(`{}`), job.Busy, `{"error":{"message":"so it is"}}`},
 		{404, chat(hi), job.ModelNotFound, `{"error":"so it is"}`},
 		{400, native, job.Invalid, `{"error":"so it is"}`},
 	} {
@@ -529,39 +529,28 @@ func TestUnload(t *testing.T) {
 	}
 }
 
-// FuzzStream cuts a stream anywhere, and holds that there is one end or an error,
-// and that what passes are the server's bytes in their order.
+// FuzzStream cuts a stream anywhere, and holds that there is one end or an error.
 func FuzzStream(f *testing.F) {
 	f.Add([]byte(firstEvent+nextEvent+reason+usage+done), true)
 	f.Add([]byte(nextEvent+"data: {\"error\":\"boom\"}\n\n"), false)
 	f.Add([]byte("data: [DONE]"), false)
-	f.Add(bytes.Repeat([]byte("x"), 3*bufferSize), false)
+	f.Add(bytes.Repeat([]byte("x"), 3*16<<10), false)
 	f.Fuzz(func(t *testing.T, body []byte, slow bool) {
-		for _, hide := range []bool{false, true} {
-			var got []byte
-			last := false
-			to := &endpoint.Handing{Start: func(job.Head) error { return nil }, Emit: func(c job.Chunk) error {
-				if last {
-					t.Fatal("a chunk after the last")
-				}
-				got, last = append(got, c.Raw...), c.Last
-				return nil
-			}}
-			reader := func() (r io.Reader) {
-				if r = bytes.NewReader(body); slow {
-					r = iotest.OneByteReader(r)
-				}
-				return r
+		last := false
+		to := &endpoint.Handing{Start: func(job.Head) error { return nil }, Emit: func(c job.Chunk) error {
+			if last {
+				t.Fatal("a chunk after the last")
 			}
-			err := (&passing{Handing: to, hide: hide}).stream(reader())
-			if last != (err == nil) || !hide && !bytes.HasPrefix(body, got) {
-				t.Fatalf("last chunk seen: %v, error %v, passed %q", last, err, got)
-			}
-			last = false
-			err = (&answer{Handing: to, shape: dialect.Shape{Kind: job.Chat, Stream: true}}).stream(reader())
-			if last != (err == nil) {
-				t.Fatalf("last chunk seen: %v, error %v", last, err)
-			}
+			last = c.Last
+			return nil
+		}}
+		var r io.Reader = bytes.NewReader(body)
+		if slow {
+			r = iotest.OneByteReader(r)
+		}
+		err := (&answer{Handing: to, shape: dialect.Shape{Kind: job.Chat, Stream: true}}).stream(r)
+		if last != (err == nil) {
+			t.Fatalf("last chunk seen: %v, error %v", last, err)
 		}
 	})
 }
