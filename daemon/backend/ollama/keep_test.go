@@ -2,6 +2,7 @@ package ollama_test
 
 import (
 	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -32,7 +33,7 @@ func TestModelsStayForAsLongAsTheyMay(t *testing.T) {
 	}
 
 	ask(0)
-	await(t, s, "no model may stay", false)
+	gone(t, s, "no model may stay")
 
 	ask(time.Hour)
 	if !resident(t, s) {
@@ -41,7 +42,7 @@ func TestModelsStayForAsLongAsTheyMay(t *testing.T) {
 	if err := s.Unload(t.Context(), "tiny"); err != nil {
 		t.Fatal(err)
 	}
-	await(t, s, "the model was unloaded", false)
+	gone(t, s, "the model was unloaded")
 	if err := s.Unload(t.Context(), "tiny"); err != nil {
 		t.Error("what is gone can go: ", err)
 	}
@@ -51,14 +52,78 @@ func TestModelsStayForAsLongAsTheyMay(t *testing.T) {
 	if !resident(t, s) {
 		t.Error("a model that may stay 5 s is gone at once")
 	}
-	await(t, s, "its 5 s are over", false)
+	gone(t, s, "its 5 s are over")
 	if stayed := time.Since(start); stayed < 5*time.Second {
 		t.Errorf("it stayed %v", stayed)
 	}
 }
 
+// In OpenAI's dialect no request can say for how long a model stays.
+func TestModelsStayForAsLongAsTheyMayWhereTheRequestCannotSay(t *testing.T) {
+	for name, c := range map[string]struct {
+		kind       job.Kind
+		path, body string
+	}{
+		"a stream":            {job.Chat, "/v1/chat/completions", `{"model":"tiny","stream":true,"messages":[{"role":"user","content":"hi"}],"max_tokens":2}`},
+		"an undivided answer": {job.Generate, "/v1/completions", `{"model":"tiny","prompt":"hi","max_tokens":2}`},
+		"embeddings":          {job.Embed, "/v1/embeddings", `{"model":"tiny","input":"hi"}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := startOllama(t)
+			ask := func(keep time.Duration) {
+				t.Helper()
+				j := job.Job{
+					Kind: c.kind, Model: "tiny", Stream: strings.Contains(c.body, `"stream":true`), KeepAlive: &keep,
+					Original: &job.Original{Dialect: job.OpenAI, Path: c.path, Body: []byte(c.body)},
+				}
+				begun := time.Now()
+				err := s.Stream(t.Context(), j, func(job.Head) error { return nil }, func(job.Chunk) error { return nil })
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Logf("with %v to stay it took %v", keep, time.Since(begun))
+			}
+			ask(0)
+			gone(t, s, "no model may stay")
+			for range 2 { // the second finds it there
+				start := time.Now()
+				ask(5 * time.Second)
+				if !resident(t, s) {
+					t.Error("a model that may stay 5 s is gone at once")
+				}
+				gone(t, s, "its 5 s are over")
+				if stayed := time.Since(start); stayed < 5*time.Second {
+					t.Errorf("it stayed %v", stayed)
+				}
+			}
+			ask(time.Hour)
+			facts, err := s.Probe(t.Context())
+			if err != nil || len(facts.Models) != 1 || time.Until(facts.Models[0].Until) < 59*time.Minute {
+				t.Errorf("%+v, %v", facts.Models, err)
+			}
+		})
+	}
+}
+
+func TestAModelThatWentIsNotLoadedAgainToSayThatItMayStay(t *testing.T) {
+	t.Parallel()
+	s := startOllama(t, "OLLAMA_KEEP_ALIVE=0")
+	keep := time.Hour
+	for range 3 {
+		j := job.Job{
+			Kind: job.Embed, Model: "tiny", KeepAlive: &keep,
+			Original: &job.Original{Dialect: job.OpenAI, Path: "/v1/embeddings", Body: []byte(`{"model":"tiny","input":"hi"}`)},
+		}
+		if err := s.Stream(t.Context(), j, func(job.Head) error { return nil }, func(job.Chunk) error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+		gone(t, s, "the server keeps nothing")
+	}
+}
+
 // startOllama starts a server that has a model.
-func startOllama(t *testing.T) *ollama.Server {
+func startOllama(t *testing.T, env ...string) *ollama.Server {
 	t.Helper()
 	binary, err := rig.OllamaBinary(t.Context())
 	if err != nil {
@@ -68,7 +133,7 @@ func startOllama(t *testing.T) *ollama.Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	running, err := rig.StartOllama(t.Context(), rig.OllamaOptions{Binary: binary, Home: t.TempDir(), Log: t.Output()})
+	running, err := rig.StartOllama(t.Context(), rig.OllamaOptions{Binary: binary, Home: t.TempDir(), Log: t.Output(), Env: env})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,17 +164,17 @@ func resident(t *testing.T, s *ollama.Server) bool {
 	return facts.Models[0].Resident
 }
 
-// await waits, 20 seconds at most, until the model is in memory or not.
-func await(t *testing.T, s *ollama.Server, why string, want bool) {
+// gone waits, 20 seconds at most, until the model is not in memory any more.
+func gone(t *testing.T, s *ollama.Server, why string) {
 	t.Helper()
 	deadline := time.After(20 * time.Second)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for resident(t, s) != want {
+	for resident(t, s) {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatalf("%s, and yet resident is not %v", why, want)
+			t.Fatalf("%s, and yet the model is there", why)
 		}
 	}
 }

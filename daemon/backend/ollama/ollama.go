@@ -1,4 +1,4 @@
-// Package ollama is a backend that speaks Ollama's API.
+// Package ollama is a backend that speaks Ollama's API, and OpenAI's beside it.
 //
 // It owns the connections to one server. Which servers there are, and whether
 // they are well, is daemon/backend's; when to give up on one is
@@ -138,9 +138,12 @@ func (s *Server) Unload(ctx context.Context, model string) error {
 func (s *Server) Stream(ctx context.Context, j job.Job, begin func(job.Head) error, emit func(job.Chunk) error) error {
 	if s.subset.Load() {
 		j.KeepAlive = nil // it has none
-		if j.Kind == job.Embed {
+		if j.Kind == job.Embed && (j.Original == nil || j.Original.Dialect == job.Ollama) {
 			return endpoint.Failed(ctx, s.embed(ctx, j, &endpoint.Handing{Start: begin, Emit: emit}))
 		}
+	}
+	if j.Original != nil && j.Original.Dialect == job.OpenAI {
+		return endpoint.Failed(ctx, s.pass(ctx, j, &endpoint.Handing{Start: begin, Emit: emit}))
 	}
 	path, body, err := encode(j)
 	if err != nil {

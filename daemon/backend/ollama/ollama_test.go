@@ -116,6 +116,60 @@ func TestStreamPassesEveryByte(t *testing.T) {
 	}
 }
 
+func TestAnotherDialectThatOllamaSpeaksPassesEveryByteToo(t *testing.T) {
+	const (
+		hel   = `data: {"choices":[{"index":0,"delta":{"role":"assistant","content":"Hel"},"finish_reason":null}]}` + "\n\n"
+		stop  = `data: {"choices":[{"index":0,"delta":{"content":""},"finish_reason":"stop"}]}` + "\n\n"
+		usage = `data: {"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":3,"total_tokens":8}}` + "\n\n"
+		done  = "data: [DONE]\n\n"
+		whole = `{"choices":[{"index":0,"message":{"content":"Hello"}}] ,"usage":{"prompt_tokens":5,"completion_tokens":3}}`
+	)
+	for _, c := range []struct {
+		name, path, body, sent, answer, want, last string
+		chosen                                     bool
+	}{
+		{"a stream", "/v1/chat/completions", `{ "model":"m","stream":true,"stream_options":{"include_usage":true}}`, `{ "model":"m","stream":true,"stream_options":{"include_usage":true}}`, hel + stop + usage + done, hel + stop + usage + done, usage + done, false},
+		{"one that does not ask for its use", "/v1/completions", `{"stream":true,"n" : 1}`, `{"stream_options":{"include_usage":true},"stream":true,"n" : 1}`, hel + stop + usage + done, hel + stop + done, stop + done, false},
+		{"undivided", "/v1/chat/completions", `{"logprobs": true}`, `{"logprobs": true}`, whole, whole, "", false},
+		{"with a model that was chosen", "/v1/embeddings", `{"input":"x"}`, `{"model":"m","input":"x"}`, whole, whole, "", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var path string
+			var body []byte
+			s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				path = r.URL.Path
+				body, _ = io.ReadAll(r.Body)
+				if c.last != "" {
+					w.Header().Set("Content-Type", "text/event-stream")
+				}
+				_, _ = io.WriteString(w, c.answer)
+			})
+			j := passed(c.path, c.body)
+			j.Original.Dialect, j.Model, j.Chosen, j.Stream = job.OpenAI, "m", c.chosen, c.last != ""
+			o := stream(t, s, j)
+			if path != c.path || string(body) != c.sent {
+				t.Errorf("it was asked %s %s", path, body)
+			}
+			if o.err != nil || o.raw() != c.want {
+				t.Errorf("%v: %q", o.err, o.raw())
+			}
+			last := o.chunks[len(o.chunks)-1]
+			if c.last != "" && string(last.Raw) != c.last || last.Usage.PromptTokens != 5 || last.Usage.Tokens != 3 {
+				t.Errorf("the last piece is %+v", last)
+			}
+		})
+	}
+	refuses := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, `{"error":"so it is"}`, http.StatusNotFound)
+	})
+	j := passed("/v1/chat/completions", `{}`)
+	j.Original.Dialect = job.OpenAI
+	var e *job.Error
+	if o := stream(t, refuses, j); !errors.As(o.err, &e) || e.Code != job.ModelNotFound || !strings.Contains(string(e.Answer.Body), `"message":"so it is"`) {
+		t.Errorf("a refusal in the wrong words is %v", o.err)
+	}
+}
+
 func TestContentIsEncodedAndText(t *testing.T) {
 	temperature, topK, contextLength := 0.5, 40, 2048
 	j := job.Job{

@@ -1,0 +1,88 @@
+package ollama
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/ollama/ollama/api"
+
+	"github.com/joulemux/joulemux/daemon/backend/endpoint"
+	"github.com/joulemux/joulemux/daemon/backend/events"
+	"github.com/joulemux/joulemux/daemon/dialect"
+	"github.com/joulemux/joulemux/daemon/job"
+)
+
+// pass runs a job of OpenAI's dialect, which Ollama speaks too: the bytes pass as
+// they are.
+func (s *Server) pass(ctx context.Context, j job.Job, to *endpoint.Handing) error {
+	body := j.Original.Body
+	var err error
+	if j.Chosen {
+		if body, err = job.SetModel(body, j.Model); err != nil {
+			return err
+		}
+	}
+	p := &events.Passing{Handing: to, Look: dialect.Look, Sent: time.Now()}
+	if j.Stream {
+		if body, p.Hide, err = job.AskUsage(body); err != nil {
+			return err
+		}
+	}
+	resp, err := s.Post(ctx, j.Original.Path, body)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if j.KeepAlive != nil && resp.StatusCode < http.StatusBadRequest {
+		var telling sync.WaitGroup
+		defer telling.Wait()
+		telling.Go(func() { s.keep(ctx, j) })
+	}
+	return p.Answer(resp, j.Stream)
+}
+
+// keepTimeout is how long the server may take to hear for how long a model stays.
+const keepTimeout = 2 * time.Second
+
+// keep tells the server for how long the model of a job stays, for which its
+// request has no words. That is as good while the answer is written as after it.
+// A model that has gone, or is going, is not loaded again to be told so. The job
+// may be over, and what was decided for it stays true.
+func (s *Server) keep(ctx context.Context, j job.Job) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), keepTimeout)
+	defer cancel()
+	if *j.KeepAlive < time.Second {
+		_ = s.Unload(ctx, j.Model)
+		return
+	}
+	var running api.ProcessResponse
+	if _, err := s.Get(ctx, "/api/ps", &running); err != nil || !holds(running, j) {
+		return
+	}
+	path := "/api/generate"
+	if j.Kind == job.Embed {
+		path = "/api/embed" // the other is not for models that only embed
+	}
+	body, err := job.SetKeepAlive(job.Line(map[string]any{"model": j.Model, "stream": false}), *j.KeepAlive)
+	if err != nil {
+		return
+	}
+	if resp, err := s.Post(ctx, path, body); err == nil {
+		_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, endpoint.MaxError))
+		_ = resp.Body.Close()
+	}
+}
+
+// holds reports whether the model of a job is in memory, and is to stay there.
+func holds(running api.ProcessResponse, j job.Job) bool {
+	for _, r := range running.Models {
+		if job.SameModel(r.Model, j.Model) || r.Model == "" && job.SameModel(r.Name, j.Model) {
+			// A stream is being written by it, whatever comes afterwards.
+			return j.Stream || time.Until(r.ExpiresAt) > 0
+		}
+	}
+	return false
+}
