@@ -236,9 +236,21 @@ func OpenAIError(status int, message, param string) []byte {
 	case 429:
 		kind = "rate_limit_error"
 	}
-	e := map[string]any{"message": message, "type": kind, "param": nil, "code": nil}
-	if param != "" {
-		e["param"] = param
+	return OpenAIFailure{Message: message, Type: kind, Param: param}.Body()
+}
+
+// OpenAIFailure is what an error says in OpenAI's API. Type and Code are words of
+// it, and Param is the member of the request that is at fault, or "".
+type OpenAIFailure struct{ Message, Type, Param, Code string }
+
+// Body returns the error as the body of a response.
+func (f OpenAIFailure) Body() []byte {
+	e := map[string]any{"message": f.Message, "type": f.Type, "param": nil, "code": nil}
+	if f.Param != "" {
+		e["param"] = f.Param
+	}
+	if f.Code != "" {
+		e["code"] = f.Code
 	}
 	return job.Line(map[string]any{"error": e})
 }

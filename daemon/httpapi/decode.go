@@ -204,7 +204,7 @@ func ollamaJob(kind job.Kind, path string, body []byte) (j job.Job, q *request, 
 		PromptBytes: q.bytes(), Prompt: q.fingerprint(),
 		Completion: q.Suffix != "",
 		Stream:     kind != job.Embed && (q.Stream == nil || *q.Stream),
-		Tools:      len(q.Tools) > 0 && string(q.Tools) != "null" && string(q.Tools) != "[]",
+		Tools:      lists(q.Tools),
 	}
 	if j.Model == "" && q.Name != "" {
 		// Ollama itself takes the older name for some requests only.
@@ -214,16 +214,29 @@ func ollamaJob(kind job.Kind, path string, body []byte) (j job.Job, q *request, 
 		return job.Job{}, nil, job.InvalidField("keep_alive", "%v", err)
 	}
 	j.MaxTokens, j.ContextLength = tokens(q.Options.NumPredict), tokens(q.Options.NumCtx)
+	if err := annotate(&j, own); err != nil {
+		return job.Job{}, nil, err
+	}
+	return j, q, nil
+}
+
+// annotate takes in what our member says of the job.
+func annotate(j *job.Job, own json.RawMessage) error {
 	options, err := ownOptions(own)
 	if err != nil {
-		return job.Job{}, nil, err
+		return err
 	}
 	for _, key := range slices.Sorted(maps.Keys(options)) {
 		if err := j.Annotate(key, options[key]); err != nil {
-			return job.Job{}, nil, within(job.OwnMember, err)
+			return within(job.OwnMember, err)
 		}
 	}
-	return j, q, nil
+	return nil
+}
+
+// lists reports whether a member is there and has something in it.
+func lists(raw json.RawMessage) bool {
+	return len(raw) > 0 && string(raw) != "null" && string(raw) != "[]"
 }
 
 // reportFor returns where a request with that member of ours, or none, wants

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
-	"time"
 
 	"github.com/joulemux/joulemux/daemon/httpapi/wire"
 	"github.com/joulemux/joulemux/daemon/job"
@@ -74,31 +73,15 @@ func describe(err error) *wire.Error {
 	return &wire.Error{Text: e.Error(), Code: code, Field: e.Field, Refused: e.Refused, RetryAfterSeconds: job.WholeSeconds(e.RetryAfter)}
 }
 
-// fail answers with an error; in the backend's own words, if those are what
-// failed the job.
-func fail(w http.ResponseWriter, err error) {
-	// It may have taken longer to fail than an answer may be left unread.
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(unreadFor))
-	e := asJobError(err)
-	status, _ := statusOf(e.Code)
-	if after := e.Again(); after > 0 {
-		w.Header().Set("Retry-After", strconv.Itoa(job.WholeSeconds(after)))
-	}
-	if a := e.Answer; a != nil {
-		if a.ContentType != "" {
-			w.Header().Set("Content-Type", a.ContentType)
-		}
-		w.Header().Set("X-Joulemux-Error", header(e.Error()))
-		w.WriteHeader(a.Status)
-		_, _ = w.Write(a.Body)
-		return
-	}
-	reply(w, status, describe(e))
-}
+// fail answers with an error in Ollama's dialect, of which our own API's errors
+// are, too.
+func fail(w http.ResponseWriter, err error) { inOllama.fail(w, err) }
 
 // reply writes a JSON answer with a status.
-func reply(w http.ResponseWriter, status int, v any) {
-	body := job.Line(v)
+func reply(w http.ResponseWriter, status int, v any) { write(w, status, job.Line(v)) }
+
+// write writes an answer that is JSON already.
+func write(w http.ResponseWriter, status int, body []byte) {
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)

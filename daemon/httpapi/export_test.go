@@ -6,6 +6,7 @@ import "time"
 var (
 	StatusOf  = statusOf
 	OllamaJob = ollamaJob
+	OpenAIJob = openAIJob
 )
 
 // SetStalled shortens how long a client may leave its answer unread.

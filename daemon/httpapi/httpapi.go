@@ -1,11 +1,12 @@
 // Package httpapi is the HTTP front-end, on a Unix socket and on loopback TCP:
-// Ollama's API at the root, joulemux's own JSON under /joulemux/v1/ (described
-// in package wire), and /health, /backends, /metrics and /version.
+// Ollama's API at the root, OpenAI's under /v1/, joulemux's own JSON under
+// /joulemux/v1/ (described in package wire), and /health, /backends, /metrics and
+// /version.
 //
 // It turns requests into jobs and answers into responses; it never chooses a
 // backend, nor talks to one about a job. Who may ask is daemon/door's to say. What a client
-// wrote in Ollama's dialect reaches the backend byte for byte, and so does the
-// answer the client.
+// wrote in a dialect that its backend speaks reaches that byte for byte, and so
+// does the answer the client.
 package httpapi
 
 import (
@@ -132,6 +133,12 @@ func New(p Parts, settings Settings) *Server {
 		"POST /api/show":       s.show,
 		"GET /api/version":     s.ollamaVersion,
 
+		"POST /v1/chat/completions":  s.openAI(job.Chat),
+		"POST /v1/completions":       s.openAI(job.Generate),
+		"POST /v1/embeddings":        s.openAI(job.Embed),
+		"GET /v1/models":             s.openAIModels,
+		"GET " + modelOf + "{id...}": s.openAIModel,
+
 		"GET /health":   s.health,
 		"GET /healthz":  s.alive,
 		"GET /readyz":   s.ready,
@@ -175,9 +182,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		// Also a body that nobody here reads is waited for, by net/http.
 		_ = control.SetReadDeadline(time.Now().Add(s.arriving))
 	}
+	tongue := tongueOf(r.URL.Path)
 	r, err := s.Door.Admit(w, r, rightFor(r.URL.Path), exposed)
 	if err != nil {
-		fail(w, err)
+		tongue.fail(w, err)
 		return
 	}
 	if r.Method == http.MethodOptions {
@@ -186,11 +194,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	handler, pattern := s.mux.Handler(r)
 	if pattern == "" {
-		s.nowhere(w, r)
+		s.nowhere(w, r, tongue)
 		return
 	}
 	if refusal := s.settings.Load().Refusal; refusal != nil && needsBackend(r.URL.Path) {
-		fail(w, refusal)
+		tongue.fail(w, refusal)
 		return
 	}
 	handler.ServeHTTP(w, r)
@@ -199,20 +207,20 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // needsBackend reports whether what is at a path is said or done by backends:
 // without them a list of models is not empty, but not known.
 func needsBackend(path string) bool {
-	return strings.HasPrefix(path, "/api/") || path == "/joulemux/v1/models"
+	return strings.HasPrefix(path, "/api/") || strings.HasPrefix(path, "/v1/") || path == "/joulemux/v1/models"
 }
 
 // nowhere answers a request that nothing here is for, in JSON as all else.
-func (s *Server) nowhere(w http.ResponseWriter, r *http.Request) {
+func (s *Server) nowhere(w http.ResponseWriter, r *http.Request, in tongue) {
 	if methods := s.methods(r); len(methods) > 0 {
 		allow := strings.Join(methods, ", ")
 		w.Header().Set("Allow", allow)
-		reply(w, http.StatusMethodNotAllowed, &wire.Error{
+		in.refuse(w, http.StatusMethodNotAllowed, &wire.Error{
 			Text: fmt.Sprintf("%s is for %s, not %s", r.URL.Path, allow, r.Method), Code: wire.CodeInvalid, Field: "method",
 		})
 		return
 	}
-	reply(w, http.StatusNotFound, &wire.Error{Text: fmt.Sprintf("there is no %s here", r.URL.Path), Code: wire.CodeInvalid})
+	in.refuse(w, http.StatusNotFound, &wire.Error{Text: fmt.Sprintf("there is no %s here", r.URL.Path), Code: wire.CodeInvalid})
 }
 
 // methods lists those that a path is for.

@@ -33,18 +33,24 @@ func (s *Server) job(kind job.Kind) http.HandlerFunc {
 			s.unload(w, r, j)
 			return
 		}
-		if j.ID == "" {
-			j.ID = rand.Text()
-		}
-		j.Arrived, j.Client = time.Now(), door.Client(r.Context(), r.Header)
-		out := &answer{client: s.client(w), job: &j, wants: q.report}
-		out.end(r.Context(), s.Runner.Run(r.Context(), j, out))
+		s.run(w, r, inOllama, j, q.report)
 	}
+}
+
+// run runs a job, and answers with its answer.
+func (s *Server) run(w http.ResponseWriter, r *http.Request, in tongue, j job.Job, wants report) {
+	if j.ID == "" {
+		j.ID = rand.Text()
+	}
+	j.Arrived, j.Client = time.Now(), door.Client(r.Context(), r.Header)
+	out := &answer{client: s.client(w), tongue: in, job: &j, wants: wants}
+	out.end(r.Context(), s.Runner.Run(r.Context(), j, out))
 }
 
 // answer writes a backend's answer to a client, as it came.
 type answer struct {
 	client
+	tongue
 	job   *job.Job
 	wants report
 	// report tells to add our own member to the end of the answer.
@@ -52,7 +58,8 @@ type answer struct {
 
 	decision route.Decision
 	head     job.Head
-	lines    bool
+	// lines tells that it comes in pieces that the client should see at once.
+	lines bool
 	// begun says that the head is written, and that nothing else can be said.
 	begun bool
 	// held is what is there of an undivided answer before its head is written.
@@ -136,12 +143,12 @@ func (a *answer) end(ctx context.Context, err error) {
 	case err == nil:
 	case !a.begun:
 		a.w.Header().Set("X-Request-ID", a.job.ID)
-		fail(a.w, err)
+		a.fail(a.w, err)
 	default:
 		if e := asJobError(err); a.lines && !e.Told {
 			ctx, cancel := lastly(ctx)
 			defer cancel()
-			_ = a.send(ctx, job.Line(describe(err))) // a client that is gone needs no words
+			_ = a.send(ctx, a.broken(describe(err))) // a client that is gone needs no words
 		}
 		panic(http.ErrAbortHandler)
 	}

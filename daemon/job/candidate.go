@@ -60,6 +60,10 @@ type Model struct {
 	// tells none: it stays when they change.
 	Assumed bool
 	Size    int64 // in bytes
+	// Created is when it was made, or came there, and Owner is whose it is, if the
+	// server tells.
+	Created time.Time
+	Owner   string
 	// Resident models need no loading before the first token.
 	Resident bool
 	// ContextLength is with how many tokens of context a resident model was

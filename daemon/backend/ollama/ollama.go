@@ -12,6 +12,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync/atomic"
 
 	"github.com/ollama/ollama/api"
@@ -79,7 +80,7 @@ func models(tags api.ListResponse, running api.ProcessResponse) []job.Model {
 		if name == "" {
 			name = m.Name
 		}
-		model := job.Model{Name: name, Digest: m.Digest, Size: m.Size}
+		model := job.Model{Name: name, Digest: m.Digest, Size: m.Size, Created: m.ModifiedAt, Owner: owner(name)}
 		for _, r := range running.Models {
 			if job.SameModel(r.Model, name) || r.Model == "" && job.SameModel(r.Name, name) {
 				model.Resident, model.Until, model.VRAM, model.ContextLength = true, r.ExpiresAt, r.SizeVRAM, r.ContextLength
@@ -88,6 +89,15 @@ func models(tags api.ListResponse, running api.ProcessResponse) []job.Model {
 		list = append(list, model)
 	}
 	return list
+}
+
+// owner returns whose a model is, as Ollama tells clients of OpenAI's API: the
+// part of its name that says where it is from.
+func owner(name string) string {
+	if parts := strings.Split(job.CanonicalModel(name), "/"); len(parts) > 1 {
+		return parts[len(parts)-2]
+	}
+	return "library"
 }
 
 func version(ctx context.Context, get func(context.Context, string, any) (http.Header, error)) (job.Facts, error) {

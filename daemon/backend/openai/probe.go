@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/joulemux/joulemux/daemon/backend/endpoint"
 	"github.com/joulemux/joulemux/daemon/dialect"
@@ -99,6 +100,8 @@ func (f *findings) server(model string) dialect.Server {
 type listed struct {
 	ID    string `json:"id"`
 	Owner string `json:"owned_by"`
+	// Created is in seconds since 1970. Not all servers have whole ones.
+	Created float64 `json:"created"`
 	// Context is vLLM's.
 	Context int `json:"max_model_len"`
 	// Downloaded is Lemonade's, which lists what could be had, too.
@@ -190,7 +193,16 @@ func (s *Server) modelOf(f *findings, m listed) job.Model {
 		Name: m.ID, Digest: hex.EncodeToString(digest[:]), Assumed: true, Size: max(0, m.Meta.Size), VRAM: -1,
 		ContextLength: max(0, m.Context, m.Meta.Context),
 		Resident:      m.Status.Value == "" || m.Status.Value == "loaded",
+		Created:       m.since(), Owner: m.Owner,
 	}
+}
+
+// since is when the model was made, or came there; zero if that is not told.
+func (m *listed) since() time.Time {
+	if m.Created < 1 || m.Created > 1e11 {
+		return time.Time{}
+	}
+	return time.Unix(int64(m.Created), 0)
 }
 
 // ask asks what only servers of this kind tell. They need not: a proxy in between

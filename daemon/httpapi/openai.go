@@ -1,0 +1,220 @@
+package httpapi
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"net/http"
+	"strings"
+
+	"github.com/joulemux/joulemux/daemon/backend"
+	"github.com/joulemux/joulemux/daemon/door"
+	"github.com/joulemux/joulemux/daemon/job"
+)
+
+// openAI returns the handler of an endpoint of OpenAI's API that runs jobs.
+func (s *Server) openAI(kind job.Kind) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		body, err := s.readBody(w, r)
+		if err != nil {
+			inOpenAI.fail(w, err)
+			return
+		}
+		j, wants, err := openAIJob(kind, r.URL.Path, body)
+		if err == nil {
+			err = door.Annotate(&j, r.Header)
+		}
+		if err != nil {
+			inOpenAI.fail(w, err)
+			return
+		}
+		s.run(w, r, inOpenAI, j, wants)
+	}
+}
+
+// openAIRequest is what matters to us in a request of OpenAI's dialect. All else
+// is the backend's to judge.
+type openAIRequest struct {
+	Model         string
+	Messages      []openAIMessage
+	Prompt        texts
+	Suffix        string
+	Input         texts
+	Stream        *bool
+	MaxTokens     *float64 `json:"max_tokens"`
+	MaxCompletion *float64 `json:"max_completion_tokens"`
+	Tools         json.RawMessage
+	Functions     json.RawMessage
+}
+
+type openAIMessage struct {
+	Role    string
+	Content said
+}
+
+// said is the text of a message.
+type said string
+
+// UnmarshalJSON takes a text, or a list of parts of which some are text.
+func (s *said) UnmarshalJSON(b []byte) error {
+	if !bytes.HasPrefix(b, []byte("[")) {
+		return json.Unmarshal(b, (*string)(s))
+	}
+	var parts []struct{ Text string }
+	if err := json.Unmarshal(b, &parts); err != nil {
+		return err
+	}
+	var all strings.Builder
+	for _, p := range parts {
+		all.WriteString(p.Text)
+	}
+	*s = said(all.String())
+	return nil
+}
+
+// texts is a text or a list of texts. Lists of numbers are tokens already.
+type texts struct {
+	list   []string
+	tokens int
+}
+
+// UnmarshalJSON takes any of these. Of what else there may be the backend knows.
+func (t *texts) UnmarshalJSON(b []byte) error {
+	var v any
+	if err := json.Unmarshal(b, &v); err != nil {
+		return err
+	}
+	t.add(v)
+	return nil
+}
+
+func (t *texts) add(v any) {
+	switch v := v.(type) {
+	case string:
+		t.list = append(t.list, v)
+	case float64:
+		t.tokens++
+	case []any:
+		for _, inner := range v {
+			t.add(inner)
+		}
+	}
+}
+
+// read returns all that the model has to read, in the order in which it does.
+func (q *openAIRequest) read() (list []string) {
+	for _, m := range q.Messages {
+		list = append(list, m.Role, string(m.Content))
+	}
+	list = append(list, q.Prompt.list...)
+	list = append(list, q.Input.list...)
+	return append(list, q.Suffix)
+}
+
+// bytesPerToken is what a token is taken for in text.
+const bytesPerToken = 4
+
+// bytes returns how much text the model has to read.
+func (q *openAIRequest) bytes() int {
+	n := len(q.Suffix) + bytesPerToken*(q.Prompt.tokens+q.Input.tokens)
+	for _, m := range q.Messages {
+		n += len(m.Content)
+	}
+	for _, list := range [][]string{q.Prompt.list, q.Input.list} {
+		for _, text := range list {
+			n += len(text)
+		}
+	}
+	return n
+}
+
+// openAIJob makes a job of a request of OpenAI's dialect. The report is wanted in
+// an answer only by who has our member in the request: there are clients of this
+// dialect that check what they are given.
+func openAIJob(kind job.Kind, path string, body []byte) (j job.Job, wants report, err error) {
+	var q openAIRequest
+	if err := decode(body, &q); err != nil {
+		return job.Job{}, nowhere, err
+	}
+	body, own, err := takeOwn(body)
+	if err != nil {
+		return job.Job{}, nowhere, err
+	}
+	if wants = reportFor(own); wants == inStreams {
+		wants = nowhere
+	}
+	j = job.Job{
+		Kind: kind, Model: q.Model,
+		Original:    &job.Original{Dialect: job.OpenAI, Path: path, Body: body},
+		PromptBytes: q.bytes(),
+		MaxTokens:   tokens(cmp.Or(q.MaxCompletion, q.MaxTokens)),
+		Completion:  q.Suffix != "",
+		Stream:      kind != job.Embed && q.Stream != nil && *q.Stream,
+		Tools:       lists(q.Tools) || lists(q.Functions),
+	}
+	if j.PromptBytes >= job.LeastFingerprint {
+		j.Prompt = job.PromptOf(q.read()...)
+	}
+	if err := annotate(&j, own); err != nil {
+		return job.Job{}, nowhere, err
+	}
+	return j, wants, nil
+}
+
+// listedModel is a model in OpenAI's listing.
+type listedModel struct {
+	ID      string `json:"id"`
+	Object  string `json:"object"`
+	Created int64  `json:"created"`
+	Owner   string `json:"owned_by"`
+}
+
+func listed(id string, m job.Model, b backend.Backend) listedModel {
+	l := listedModel{ID: id, Object: "model", Owner: cmp.Or(m.Owner, b.Program())}
+	if !m.Created.IsZero() {
+		l.Created = m.Created.Unix()
+	}
+	return l
+}
+
+// openAIModels lists the models of all healthy backends, each once, as the first
+// backend that has it describes it.
+func (s *Server) openAIModels(w http.ResponseWriter, r *http.Request) {
+	seen := make(map[string]bool)
+	list := []listedModel{}
+	for _, b := range s.Backends.Look(r.Context()) {
+		for _, m := range b.Facts.Models {
+			if key := job.CanonicalModel(m.Name); b.Healthy && !seen[key] {
+				seen[key] = true
+				list = append(list, listed(m.Name, m, b))
+			}
+		}
+	}
+	reply(w, http.StatusOK, map[string]any{"object": "list", "data": list})
+}
+
+// modelOf is what stands before a model's name in the path of its description.
+const modelOf = "/v1/models/"
+
+// openAIModel describes a model, by whichever spelling of its name it is asked
+// for.
+func (s *Server) openAIModel(w http.ResponseWriter, r *http.Request) {
+	id := strings.TrimPrefix(r.URL.Path, modelOf)
+	away := make(map[string]string)
+	for _, b := range s.Backends.Look(r.Context()) {
+		m := b.Model(id)
+		switch {
+		case m == nil:
+		case b.Healthy:
+			reply(w, http.StatusOK, listed(id, *m, b))
+			return
+		default:
+			away[b.ID] = "not healthy: " + b.Problem
+		}
+	}
+	if len(away) > 0 {
+		inOpenAI.fail(w, &job.Error{Code: job.NoBackend, Refused: away})
+		return
+	}
+	inOpenAI.fail(w, job.Errorf(job.ModelNotFound, "%s", id))
+}

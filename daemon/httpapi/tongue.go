@@ -1,0 +1,93 @@
+package httpapi
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/joulemux/joulemux/daemon/dialect"
+	"github.com/joulemux/joulemux/daemon/httpapi/wire"
+	"github.com/joulemux/joulemux/daemon/job"
+)
+
+// tongue is how a client is spoken to: in the dialect of the path it came by.
+type tongue struct {
+	dialect job.Dialect
+	// failure returns an error as the body of a response.
+	failure func(*wire.Error) []byte
+	// broken returns what ends a stream that cannot be ended otherwise.
+	broken func(*wire.Error) []byte
+	// hasty clients ask again after any error that may pass, unless told that it
+	// does not.
+	hasty bool
+}
+
+// The tongues. Our own API has its errors from Ollama's.
+var (
+	inOllama = tongue{job.Ollama, asLine, asLine, false}
+	inOpenAI = tongue{job.OpenAI, asOpenAI, asEvent, true}
+)
+
+// tongueOf returns the one in which a path is asked for.
+func tongueOf(path string) tongue {
+	if strings.HasPrefix(path, "/v1/") {
+		return inOpenAI
+	}
+	return inOllama
+}
+
+func asLine(e *wire.Error) []byte { return job.Line(e) }
+
+// asOpenAI returns an error as OpenAI's API has it, with our own code in it.
+func asOpenAI(e *wire.Error) []byte {
+	return dialect.OpenAIFailure{Message: e.Text, Type: openAIType(e.Code), Param: e.Field, Code: e.Code}.Body()
+}
+
+func asEvent(e *wire.Error) []byte { return append(append([]byte("data: "), asOpenAI(e)...), '\n') }
+
+// openAIType returns OpenAI's word for what kind of error one of ours is.
+func openAIType(code string) string {
+	switch code {
+	case wire.CodeInvalid, wire.CodePromptTooLarge, wire.CodeModelNotFound, wire.CodeBackendNotFound, wire.CodeUnsupported:
+		return "invalid_request_error"
+	case wire.CodeUnauthenticated:
+		return "authentication_error"
+	case wire.CodeForbidden:
+		return "permission_error"
+	case wire.CodeBusy, wire.CodeOverLimit:
+		return "rate_limit_error"
+	default:
+		return "server_error"
+	}
+}
+
+// fail answers with an error; in the backend's own words, if those are what
+// failed the job and the client knows them.
+func (t tongue) fail(w http.ResponseWriter, err error) {
+	// It may have taken longer to fail than an answer may be left unread.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(unreadFor))
+	e := asJobError(err)
+	h := w.Header()
+	if after := e.Again(); after > 0 {
+		h.Set("Retry-After", strconv.Itoa(job.WholeSeconds(after)))
+	} else if t.hasty {
+		h.Set("X-Should-Retry", "false")
+	}
+	if a := e.Answer; a != nil && a.Dialect == t.dialect {
+		if a.ContentType != "" {
+			h.Set("Content-Type", a.ContentType)
+		}
+		h.Set("X-Joulemux-Error", header(e.Error()))
+		w.WriteHeader(a.Status)
+		_, _ = w.Write(a.Body)
+		return
+	}
+	status, _ := statusOf(e.Code)
+	t.refuse(w, status, describe(e))
+}
+
+// refuse answers with an error that has a status of its own.
+func (t tongue) refuse(w http.ResponseWriter, status int, e *wire.Error) {
+	write(w, status, t.failure(e))
+}
