@@ -19,8 +19,10 @@ type taken struct {
 	backend backend.Backend
 	span    *meter.Span
 	start   time.Time
-	first   time.Time // when the answer began; zero if it did not
-	refused bool      // the answer is a refusal of the request
+	// resident tells that the model was in memory before, as far as is known.
+	resident bool
+	first    time.Time // when the answer began; zero if it did not
+	refused  bool      // the answer is a refusal of the request
 
 	// The rest is known when it is over.
 	over  bool
@@ -40,7 +42,11 @@ func (r *run) take(ctx context.Context, b backend.Backend) *taken {
 		ID: id, Backend: b.ID, Class: b.Class, Draw: b.Profile.Draw,
 		Learned: r.learnedDraw(b.ID, r.job.Model, r.settings, r.now.Supply.Discharging),
 	}
-	return &taken{id: id, backend: b, start: time.Now(), span: r.Meter.Begin(ctx, work)}
+	m := b.Model(r.job.Model)
+	return &taken{
+		id: id, backend: b, start: time.Now(), resident: m != nil && m.Resident,
+		span: r.Meter.Begin(ctx, work),
+	}
 }
 
 // end ends the metering, once.
@@ -66,6 +72,11 @@ func (r *run) entry(t *taken, err error) ledger.Entry {
 		PromptTokens: t.usage.PromptTokens, Tokens: t.usage.Tokens, MaxTokens: r.job.MaxTokens,
 		Load: t.usage.Load, Prefill: t.usage.Prefill, Decode: t.usage.Decode,
 		Total: t.ended.Sub(t.start), Cost: t.cost, Failed: failure(t, err),
+	}
+	if !t.resident && e.Load == 0 {
+		// The server does not tell what it took to load the model, and so the time
+		// until it wrote is not of reading alone.
+		e.Prefill = 0
 	}
 	e.Cost.Tail = t.span.Tail() // Where the client reads the end late, it has been told already.
 	if !t.first.IsZero() {

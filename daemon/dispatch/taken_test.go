@@ -61,6 +61,34 @@ func TestTheLedgerHasWhatWasGivenUp(t *testing.T) {
 	}
 }
 
+func TestTimesThatMayBeOfALoadAreNotOfReading(t *testing.T) {
+	took := func(load time.Duration) script {
+		return func(_ context.Context, begin func(job.Head) error, emit func(job.Chunk) error) error {
+			u := job.Usage{PromptTokens: 50, Tokens: 10, Load: load, Prefill: 5 * time.Second, Decode: time.Second}
+			return errors.Join(begin(job.Head{Status: 200}), emit(job.Chunk{Last: true, Usage: u}))
+		}
+	}
+	for name, c := range map[string]struct {
+		resident bool
+		load     time.Duration
+		want     time.Duration
+	}{
+		"of a model that was there":                    {true, 0, 5 * time.Second},
+		"where the server tells what loading took":     {false, time.Second, 5 * time.Second},
+		"of a model that was not, where it tells none": {false, 0, 0},
+	} {
+		scenario(t, func(r *rig) {
+			r.igpu.models, r.igpu.script = []job.Model{{Name: "m", Digest: "d", Resident: c.resident}}, took(c.load)
+		}, func(t *testing.T, r *rig) {
+			j := chat()
+			j.Target = "ollama-igpu"
+			if err := r.Run(t.Context(), j, new(sink)); err != nil || len(r.entries) != 1 || r.entries[0].Prefill != c.want {
+				t.Errorf("%s: %v, %+v", name, err, r.entries)
+			}
+		})
+	}
+}
+
 // warming is a processor that draws 5 W, and from a time on 20 W more.
 type warming struct{ begun, from time.Time }
 

@@ -127,7 +127,8 @@ func (l Learned) withTimes(e Entry) Learned {
 	if e.Load >= learnLoad {
 		l.LoadTime = l.LoadTime.With(e.Load, e.Ended)
 	}
-	if e.FirstToken > 0 {
+	// Where it is not told what of that was work, it is not overhead.
+	if e.FirstToken > 0 && (e.Load > 0 || e.Prefill > 0) {
 		l.Overhead = l.Overhead.With(max(0, e.FirstToken-e.Load-e.Prefill), e.Ended)
 	}
 	return l

@@ -58,6 +58,13 @@ func TestOneJobTeachesItsFigures(t *testing.T) {
 	}
 }
 
+func TestATimeOfWhichNobodyTellsWhatItWasIsNoOverhead(t *testing.T) {
+	untold := but(func(e *Entry) { e.Load, e.Prefill, e.Decode = 0, 0, 0 })
+	if l := (Learned{}).With(untold); l.Overhead.Count() != 0 {
+		t.Errorf("it learned %v", l.Overhead.Value())
+	}
+}
+
 func TestOnlyWhatIsKnownTeaches(t *testing.T) {
 	tests := []struct {
 		name          string
