@@ -47,7 +47,13 @@ func realOllama(t *testing.T) string {
 // openAIOnly is a real Ollama of which only OpenAI's API is to be seen.
 func openAIOnly(t *testing.T) (addr string) {
 	t.Helper()
-	there, err := url.Parse(realOllama(t))
+	return openAIOf(t, realOllama(t))
+}
+
+// openAIOf is a server of which only OpenAI's API is to be seen.
+func openAIOf(t *testing.T, server string) (addr string) {
+	t.Helper()
+	there, err := url.Parse(server)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -72,6 +72,7 @@ var rooms = map[string][]string{
 	"github.com/prometheus/procfs":     {"daemon/peer"},
 	"github.com/ncruces/go-sqlite3":    {"daemon/ledger"},
 	"github.com/ollama/ollama/api":     {"daemon/backend/ollama", "daemon/httpapi", "cmd/...", "packaging/...", "daemon/daemontest"},
+	"github.com/openai/openai-go/v3":   {}, // in tests, and whoever else calls us
 	"github.com/spf13/cobra":           {"cmd/..."},
 	"connectrpc.com":                   {"daemon/grpcapi/...", "packaging/..."},
 	"google.golang.org/protobuf":       {"daemon/grpcapi/computev1"},
