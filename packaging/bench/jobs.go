@@ -27,11 +27,17 @@ type proxy struct {
 
 // load is a kind of job, and how many of it make a round.
 type load struct {
-	what   string
-	body   []byte
-	lines  int // of an answer
-	count  int
-	target float64
+	what       string
+	ours, bare question // what joulemuxd is asked, and what the bare proxy is
+	count      int
+	target     float64
+}
+
+// question is a request, and how many lines its answer has.
+type question struct {
+	path  string
+	body  []byte
+	lines int
 }
 
 // measureJobs compares the processor time of jobs, and then looks at memory.
@@ -48,12 +54,21 @@ func measureJobs(ctx context.Context, p plan) (rows []row, err error) {
 	client := &http.Client{Transport: &http.Transport{DisableCompression: true}}
 	defer client.CloseIdleConnections()
 	ours, bare := proxy{w.joulemuxd, w.url, client}, proxy{process, url, client}
-	for _, l := range []load{
-		{"CPU per chat that is not streamed", request(false, 0), 1, p.requests, 1.5},
-		{fmt.Sprintf("CPU per stream of %d pieces", pieces), request(true, pause), pieces + 1, p.streams, 1.3},
+	if process, url, err = w.role(bareProxy, w.other); err != nil {
+		return nil, err
+	}
+	other := proxy{process, url, client} // the same before the server of OpenAI's API alone
+	for _, l := range []struct {
+		load
+		bare proxy
+	}{
+		{load{"CPU per chat that is not streamed", chat(false, 0), chat(false, 0), p.requests, 1.5}, bare},
+		{load{fmt.Sprintf("CPU per stream of %d pieces", pieces), chat(true, pause), chat(true, pause), p.streams, 1.3}, bare},
+		{load{"CPU per stream of OpenAI's API", completion(model), completion(model), p.streams, 1.3}, bare},
+		{load{"CPU per stream that is translated", ollamaChat(otherModel, true, pause), completion(otherModel), p.streams, 2}, other},
 	} {
 		fmt.Fprintf(os.Stderr, "%s: %d rounds of %d\n", l.what, p.rounds, l.count)
-		r, err := l.compare(ctx, ours, bare, p.rounds)
+		r, err := l.compare(ctx, ours, l.bare, p.rounds)
 		if err != nil {
 			return nil, err
 		}
@@ -67,16 +82,37 @@ func measureJobs(ctx context.Context, p plan) (rows []row, err error) {
 // are, in microseconds.
 const pause = 200
 
-// request returns the body of a chat of about a kilobyte.
-func request(stream bool, pause int) []byte {
-	body, err := json.Marshal(map[string]any{
-		"model": model, "stream": stream,
+// chat is a chat of about a kilobyte with the model that most have.
+func chat(stream bool, pause int) question { return ollamaChat(model, stream, pause) }
+
+func ollamaChat(model string, stream bool, pause int) question {
+	q := question{path: "/api/chat", lines: 1, body: encode(map[string]any{
+		"model": model, "stream": stream, "messages": messages(),
 		"options": map[string]any{"temperature": 0.2, "num_predict": pieces, "pause": pause},
-		"messages": []map[string]string{
-			{"role": "system", "content": strings.Repeat("Be brief and to the point. ", 12)},
-			{"role": "user", "content": strings.Repeat("Why is the sky blue? ", 30)},
-		},
-	})
+	})}
+	if stream {
+		q.lines = pieces + 1
+	}
+	return q
+}
+
+// completion is the same as a stream in OpenAI's dialect, whose events have two
+// lines each, and two of which tell of the end.
+func completion(model string) question {
+	return question{path: "/v1/chat/completions", lines: 2 * (pieces + 2), body: encode(map[string]any{
+		"model": model, "stream": true, "messages": messages(), "temperature": 0.2, "max_tokens": pieces,
+	})}
+}
+
+func messages() []map[string]string {
+	return []map[string]string{
+		{"role": "system", "content": strings.Repeat("Be brief and to the point. ", 12)},
+		{"role": "user", "content": strings.Repeat("Why is the sky blue? ", 30)},
+	}
+}
+
+func encode(v any) []byte {
+	body, err := json.Marshal(v)
 	if err != nil {
 		panic(err) // it is made of strings and numbers
 	}
@@ -94,8 +130,12 @@ func (l load) compare(ctx context.Context, ours, bare proxy, rounds int) (row, e
 		}
 		var cost [2]float64
 		for i, p := range pair {
+			q := l.ours
+			if p == bare {
+				q = l.bare
+			}
 			var err error
-			if cost[i], err = l.round(ctx, p); err != nil {
+			if cost[i], err = l.round(ctx, p, q); err != nil {
 				return row{}, err
 			}
 		}
@@ -115,13 +155,13 @@ func (l load) compare(ctx context.Context, ours, bare proxy, rounds int) (row, e
 
 // round returns the processor time that a proxy takes for a job, in
 // microseconds. A client asks one thing after the other on one connection.
-func (l load) round(ctx context.Context, p proxy) (float64, error) {
+func (l load) round(ctx context.Context, p proxy, q question) (float64, error) {
 	before, err := cpu(p.process.PID())
 	if err != nil {
 		return 0, err
 	}
 	for range l.count {
-		if err := l.ask(ctx, p.client, p.url); err != nil {
+		if err := q.ask(ctx, p.client, p.url); err != nil {
 			return 0, err
 		}
 	}
@@ -130,8 +170,8 @@ func (l load) round(ctx context.Context, p proxy) (float64, error) {
 }
 
 // ask runs a job, and sees to it that the answer is whole.
-func (l load) ask(ctx context.Context, client *http.Client, url string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/api/chat", bytes.NewReader(l.body))
+func (q question) ask(ctx context.Context, client *http.Client, url string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url+q.path, bytes.NewReader(q.body))
 	if err != nil {
 		return err
 	}
@@ -145,8 +185,8 @@ func (l load) ask(ctx context.Context, client *http.Client, url string) error {
 	if _, err := io.Copy(&lines, resp.Body); err != nil {
 		return err
 	}
-	if resp.StatusCode != http.StatusOK || int(lines) != l.lines {
-		return fmt.Errorf("%s answered %s with %d lines, want %d", url, resp.Status, lines, l.lines)
+	if resp.StatusCode != http.StatusOK || int(lines) != q.lines {
+		return fmt.Errorf("%s answered %s with %d lines, want %d", url, resp.Status, lines, q.lines)
 	}
 	return nil
 }
@@ -165,13 +205,13 @@ const sideBySide = 8
 // memory returns what joulemuxd has in use after many streams.
 func memory(ctx context.Context, ours proxy, many int) (row, error) {
 	fmt.Fprintf(os.Stderr, "memory: %d streams\n", many)
-	l := load{body: request(true, 0), lines: pieces + 1}
+	q := chat(true, 0)
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: sideBySide}}
 	defer client.CloseIdleConnections()
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(sideBySide)
 	for range many {
-		g.Go(func() error { return l.ask(ctx, client, ours.url) })
+		g.Go(func() error { return q.ask(ctx, client, ours.url) })
 	}
 	if err := g.Wait(); err != nil {
 		return row{}, err

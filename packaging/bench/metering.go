@@ -40,8 +40,8 @@ func measureMetering(ctx context.Context, p plan) (rows []row, err error) {
 	defer client.CloseIdleConnections()
 	metered, unmetered := proxy{process, url, client}, proxy{w.joulemuxd, w.url, client}
 	for _, l := range []load{
-		{"CPU per chat, with a sensor and without", request(false, 0), 1, p.requests, 1.05},
-		{fmt.Sprintf("CPU per stream of %d pieces, likewise", pieces), request(true, pause), pieces + 1, p.streams, 1.05},
+		{"CPU per chat, with a sensor and without", chat(false, 0), chat(false, 0), p.requests, 1.05},
+		{fmt.Sprintf("CPU per stream of %d pieces, likewise", pieces), chat(true, pause), chat(true, pause), p.streams, 1.05},
 	} {
 		fmt.Fprintf(os.Stderr, "%s: %d rounds of %d\n", l.what, p.rounds, l.count)
 		r, err := l.compare(ctx, metered, unmetered, p.rounds)

@@ -27,8 +27,8 @@ func measureRest(ctx context.Context, p plan) (rows []row, err error) {
 	}
 	defer func() { err = errors.Join(err, w.Close()) }()
 	client := &http.Client{Transport: new(http.Transport)}
-	for _, l := range []load{{body: request(true, 0), lines: pieces + 1}, {body: request(false, 0), lines: 1}} {
-		if err := l.ask(ctx, client, w.url); err != nil {
+	for _, q := range []question{chat(true, 0), chat(false, 0)} {
+		if err := q.ask(ctx, client, w.url); err != nil {
 			return nil, err
 		}
 	}

@@ -20,6 +20,7 @@ import (
 const (
 	rolePrefix  = "role:"
 	fakeBackend = rolePrefix + "fake-backend"
+	fakeOpenAI  = rolePrefix + "fake-openai"
 	bareProxy   = rolePrefix + "bare-proxy"
 )
 
@@ -34,6 +35,8 @@ func play(role string, args []string) error {
 	switch {
 	case role == fakeBackend:
 		return http.Serve(l, newFake())
+	case role == fakeOpenAI:
+		return http.Serve(l, newFakeOpenAI())
 	case role == bareProxy && len(args) == 1:
 		return serveProxy(l, args[0])
 	default:
@@ -64,8 +67,12 @@ func serveProxy(l net.Listener, backend string) error {
 	}))
 }
 
-// model is what the fake backend claims to have.
-const model = "llama3.2:1b"
+// model is what the fake backend claims to have, and otherModel what the one that
+// speaks OpenAI's API alone does.
+const (
+	model      = "llama3.2:1b"
+	otherModel = "qwen3:4b"
+)
 
 // pieces is how many pieces its streams have, besides the last line.
 const pieces = 200
@@ -85,6 +92,11 @@ func newFake() http.Handler {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /api/chat", f.chat)
+	mux.HandleFunc("POST /v1/chat/completions", complete)
+	// Nothing but how long a model stays is asked here.
+	mux.HandleFunc("POST /api/generate", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"model":"`+model+`","response":"","done":true,"done_reason":"load"}`)
+	})
 	for path, says := range map[string]string{
 		"/api/version": `{"version":"0.17.4"}`,
 		"/api/tags":    `{"models":[{"name":"` + model + `","model":"` + model + `","size":1321098329,"digest":"baf6a787fdff"}]}`,
@@ -123,4 +135,51 @@ func (f *fake) chat(w http.ResponseWriter, r *http.Request) {
 		time.Sleep(time.Duration(q.Options.Pause) * time.Microsecond)
 	}
 	_, _ = w.Write(f.last)
+}
+
+// newFakeOpenAI is a fake that speaks OpenAI's API alone.
+func newFakeOpenAI() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /v1/chat/completions", complete)
+	mux.HandleFunc("GET /v1/models", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `{"object":"list","data":[{"id":"`+otherModel+`","object":"model","created":1,"owned_by":"somebody"}]}`)
+	})
+	return mux
+}
+
+// The events of a stream, as Ollama writes them.
+const (
+	eventHead  = `data: {"id":"chatcmpl-719","object":"chat.completion.chunk","created":1780000000,"model":"` + model + `","system_fingerprint":"fp_ollama","choices":[`
+	pieceEvent = eventHead + `{"index":0,"delta":{"role":"assistant","content":" light"},"finish_reason":null}]}` + "\n\n"
+	stopEvent  = eventHead + `{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":"stop"}]}` + "\n\n"
+	usageEvent = eventHead + `],"usage":{"prompt_tokens":180,"completion_tokens":200,"total_tokens":380}}` + "\n\n"
+	doneEvent  = "data: [DONE]\n\n"
+)
+
+// complete answers in a stream whose pieces come one at a time.
+func complete(w http.ResponseWriter, r *http.Request) {
+	var q struct {
+		Options struct {
+			Usage bool `json:"include_usage"`
+		} `json:"stream_options"`
+	}
+	if err := json.NewDecoder(r.Body).Decode(&q); err != nil {
+		http.Error(w, `{"error":{"message":"no JSON"}}`, http.StatusBadRequest)
+		return
+	}
+	w.Header().Set("Content-Type", "text/event-stream")
+	control := http.NewResponseController(w)
+	for range pieces {
+		_, err := io.WriteString(w, pieceEvent)
+		if err != nil || control.Flush() != nil {
+			return // the client is gone
+		}
+		time.Sleep(pause * time.Microsecond)
+	}
+	end := stopEvent
+	if q.Options.Usage {
+		end += usageEvent
+	}
+	_, _ = io.WriteString(w, end+doneEvent)
 }

@@ -26,6 +26,7 @@ type world struct {
 	joulemuxd       *rig.Process
 	url             string   // of joulemuxd
 	backends        []string // their URLs
+	other           string   // that of a server of OpenAI's API alone
 
 	dir   string
 	close []func() error
@@ -51,6 +52,9 @@ func (w *world) make(ctx context.Context, backends int) (err error) {
 			return err
 		}
 		w.backends = append(w.backends, url)
+	}
+	if _, w.other, err = w.role(fakeOpenAI); err != nil {
+		return err
 	}
 	if err := w.startMachine(ctx); err != nil {
 		return err
@@ -135,6 +139,7 @@ func (w *world) config(address string) string {
 	for i, url := range w.backends {
 		fmt.Fprintf(&text, "- {id: backend-%d, type: ollama, hardware: igpu, slots: 1024, endpoint: %q}\n", i, url)
 	}
+	fmt.Fprintf(&text, "- {id: other, type: openai, hardware: igpu, slots: 1024, endpoint: %q}\n", w.other)
 	return text.String()
 }
 
