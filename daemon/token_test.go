@@ -149,8 +149,12 @@ func TestTokensOverGRPC(t *testing.T) {
 		secret string
 		want   codes.Code
 	}{
-		{"ollama", codes.OK}, {old, codes.Unauthenticated}, {token.NewSecret(), codes.Unauthenticated},
-		{prometheus, codes.PermissionDenied}, {phone, codes.OK}, {phone, codes.ResourceExhausted},
+		{"ollama", codes.OK},
+		{old, codes.Unauthenticated},
+		{token.NewSecret(), codes.Unauthenticated},
+		{prometheus, codes.PermissionDenied},
+		{phone, codes.OK},
+		{phone, codes.ResourceExhausted},
 	} {
 		if err := generate(c.secret); grpcstatus.Code(err) != c.want {
 			t.Errorf("got %v, want %v", err, c.want)
@@ -321,7 +325,8 @@ func TestOtherMachinesAreLetInOnlyIfThereIsAToken(t *testing.T) {
 		headers []string
 		status  int
 	}{
-		{"without a token", nil, 401}, {"with one", []string{bearer}, 200},
+		{"without a token", nil, 401},
+		{"with one", []string{bearer}, 200},
 		{"by its name", []string{bearer, "Host: desk.example.org:1"}, 200},
 		{"by another name", []string{bearer, "Host: rebound.example.com"}, 403},
 		{"by another address", []string{bearer, "Host: 198.51.100.1"}, 403},

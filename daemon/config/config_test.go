@@ -152,7 +152,8 @@ energy: {price_per_kwh: 0.32, currency: EUR}
 	want.Routing.Chat.After, want.Routing.Completion.PerToken = after(20*time.Second), after(50*time.Millisecond)
 	want.Routing.Background = config.Due{After: after(0), PerToken: after(0)}
 	want.Routing.MayMiss, want.Routing.InTime, want.Routing.Curious = &never, &joules, false
-	want.Limits = config.Limits{Body: 1 << 20, Prompt: 1 << 19, Load: time.Minute,
+	want.Limits = config.Limits{
+		Body: 1 << 20, Prompt: 1 << 19, Load: time.Minute,
 		PerClient: config.Quota{Jobs: 4, PerMinute: 60, PerDay: 50_000 * power.Joule},
 		Clients:   map[string]config.Quota{"phone": {PerDay: power.Joules(2.5)}, "a b": {Jobs: 1}},
 	}
