@@ -161,3 +161,27 @@ func TestShell(t *testing.T) {
 		t.Errorf("over HTTP it says\n%s", routes)
 	}
 }
+
+func TestJavaScriptWithOpenAIsPackage(t *testing.T) {
+	d := laptop(t)
+	folder := t.TempDir()
+	for _, name := range []string{".npmrc", "package.json", "package-lock.json", "ask.js"} {
+		text, err := os.ReadFile(filepath.Join("javascript", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(folder, name), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	output(t, "npm", "--prefix", folder, "ci", "--no-audit", "--no-fund", "--ignore-scripts")
+	t.Setenv("OPENAI_BASE_URL", "http://"+d.Addr+"/v1")
+	program := filepath.Join(folder, "ask.js")
+	text, said := output(t, "node", program, prompt, model)
+	if strings.TrimSpace(text) == "" || !regexp.MustCompile(`(?m)^ollama-npu, .+\n[0-9.e-]+ J, estimated$`).MatchString(said) {
+		t.Errorf("it says %q, %q", text, said)
+	}
+	if _, said, err := try(t, "node", program, prompt, "none"); err == nil || !strings.Contains(said, `404 model not found`) {
+		t.Errorf("of a model that is not there it says %q, %v", said, err)
+	}
+}
