@@ -32,6 +32,7 @@ var floors = []struct {
 	// Between two HTTP APIs, for the servers of either and for front-ends of both:
 	// pure as the vocabulary, and yet about wires, of which that knows nothing.
 	{1, "daemon/dialect"},
+	{1, "daemon/document"}, // the form of the user's files, for those who know what is in them
 	{1, "daemon/backend/endpoint"}, // the connections of either kind of server
 	{1, "daemon/backend/events"},   // what either kind answers in the client's own dialect
 	// Both ends of the line to a program apart, for power/nvml and power/energyd.
@@ -68,7 +69,7 @@ var rooms = map[string][]string{
 	"github.com/NVIDIA/go-nvml":        {"cmd/joulemux-nvml"}, // cgo: not power/nvml, which the daemon imports
 	"github.com/coreos/go-systemd/v22": {"systemd"},
 	"github.com/fsnotify/fsnotify":     {"daemon/config"},
-	"go.yaml.in/yaml/v4":               {"daemon/config"},
+	"go.yaml.in/yaml/v4":               {"daemon/document"},
 	"github.com/prometheus/procfs":     {"daemon/peer"},
 	"github.com/ncruces/go-sqlite3":    {"daemon/ledger"},
 	"github.com/ollama/ollama/api":     {"daemon/backend/ollama", "daemon/httpapi", "cmd/...", "packaging/...", "daemon/daemontest"},

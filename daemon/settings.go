@@ -17,6 +17,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/cache"
 	"github.com/joulemux/joulemux/daemon/config"
 	"github.com/joulemux/joulemux/daemon/dispatch"
+	"github.com/joulemux/joulemux/daemon/document"
 	"github.com/joulemux/joulemux/daemon/door"
 	"github.com/joulemux/joulemux/daemon/httpapi"
 	"github.com/joulemux/joulemux/daemon/httpapi/wire"
@@ -62,7 +63,7 @@ func load(path string, tokens *token.File) (config.Config, error) {
 	case len(all) > 0:
 		return c, nil
 	}
-	return config.Config{}, fmt.Errorf("%s: %w", path, config.Faults{{Line: c.Server.HostLine, Key: "server.host", Text: text}})
+	return config.Config{}, fmt.Errorf("%s: %w", path, document.Faults{{Line: c.Server.HostLine, Key: "server.host", Text: text}})
 }
 
 // refusal is what jobs are answered with while no configuration is in force.

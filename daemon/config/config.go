@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/joulemux/joulemux/daemon/document"
 	"github.com/joulemux/joulemux/power"
 )
 
@@ -179,7 +180,7 @@ func DefaultPath() (string, error) {
 const maxFile = 1 << 20
 
 // Load reads the file at path. One that does not exist is a file with nothing
-// in it. The error of a file with faults is of type Faults.
+// in it. The error of a file with faults is of type document.Faults.
 func Load(path string) (Config, error) {
 	text, err := read(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -189,7 +190,7 @@ func Load(path string) (Config, error) {
 	if err == nil {
 		c, err = Parse(text)
 	}
-	var faults Faults
+	var faults document.Faults
 	if errors.As(err, &faults) {
 		err = fmt.Errorf("%s: %w", path, err) // other errors name the file already
 	}
@@ -205,11 +206,11 @@ func read(path string) ([]byte, error) {
 	}
 	defer f.Close()
 	if info, err := f.Stat(); err == nil && !info.Mode().IsRegular() {
-		return nil, Faults{{Text: "it is no regular file, but " + kind(info.Mode())}}
+		return nil, document.Faults{{Text: "it is no regular file, but " + kind(info.Mode())}}
 	}
 	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err == nil && len(text) > maxFile {
-		err = Faults{{Text: fmt.Sprintf("it is longer than %d bytes", maxFile)}}
+		err = document.Faults{{Text: fmt.Sprintf("it is longer than %d bytes", maxFile)}}
 	}
 	return text, err
 }

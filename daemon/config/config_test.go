@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/joulemux/joulemux/daemon/config"
+	"github.com/joulemux/joulemux/daemon/document"
 	"github.com/joulemux/joulemux/power"
 )
 
@@ -267,7 +268,7 @@ func TestFaults(t *testing.T) {
 
 func TestAllFaultsAtOnce(t *testing.T) {
 	_, err := config.Parse([]byte("monitoring: {log_level: 3}\nserver:\n  http_port: x\n  hsot: y\nrouting: {power_aware: 1}\n"))
-	var faults config.Faults
+	var faults document.Faults
 	if !errors.As(err, &faults) || len(faults) != 4 {
 		t.Fatalf("got %v", err)
 	}
@@ -402,7 +403,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("models: {default: {battery: [1]}}"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		c, err := config.Parse(text)
-		var faults config.Faults
+		var faults document.Faults
 		switch {
 		case err == nil && c.LogLevel == "":
 			t.Error("a configuration that is not complete")
@@ -419,7 +420,7 @@ func TestWhatIsNoFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, says := range map[string]string{folder: "but a directory", pipe: "but a pipe", "/dev/zero": "but a device"} {
-		var faults config.Faults
+		var faults document.Faults
 		if _, err := config.Load(path); !errors.As(err, &faults) || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v, want it to say %q", path, err, says)
 		}

@@ -1,10 +1,8 @@
 package config
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"io"
+	"maps"
 	"net"
 	"net/url"
 	"slices"
@@ -14,30 +12,23 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"go.yaml.in/yaml/v4"
-
+	"github.com/joulemux/joulemux/daemon/document"
 	"github.com/joulemux/joulemux/power"
 )
 
-// Parse reads a configuration from text. The error is of type Faults, and
+// What the file is read with.
+type (
+	section = document.Section
+	fields  = document.Fields
+)
+
+// Parse reads a configuration from text. The error is of type document.Faults, and
 // holds all of them at once.
 func Parse(text []byte) (Config, error) {
 	c := Default()
-	var document yaml.Node
-	d := yaml.NewDecoder(bytes.NewReader(text))
-	if err := d.Decode(&document); err != nil && !errors.Is(err, io.EOF) {
-		return Config{}, Faults{{Text: "not YAML: " + err.Error()}}
-	}
-	if err := d.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
-		return Config{}, Faults{{Text: "more than one YAML document"}}
-	}
-	var faults Faults
-	if len(document.Content) > 0 {
-		p := parser{Config: &c}
-		p.file(section{document.Content[0], "", &faults})
-	}
-	if len(faults) > 0 {
-		return Config{}, faults.sorted()
+	p := parser{Config: &c}
+	if err := document.Read(text, p.file); err != nil {
+		return Config{}, err
 	}
 	return c, nil
 }
@@ -55,11 +46,11 @@ type parser struct {
 
 // note records that something is understood and has no effect.
 func (p *parser) note(s section, text string) {
-	p.Notes = append(p.Notes, fmt.Sprintf("line %d: %s: %s", s.node.Line, s.key, text))
+	p.Notes = append(p.Notes, fmt.Sprintf("line %d: %s: %s", s.Line(), s.Key(), text))
 }
 
 func (p *parser) file(s section) {
-	s.mapping(fields{
+	s.Mapping(fields{
 		"server":     p.server,
 		"backends":   p.backends,
 		"discover":   p.discover,
@@ -78,11 +69,10 @@ func (p *parser) file(s section) {
 // validate checks what takes more than one value to see.
 func (p *parser) validate(s section) {
 	if t := p.Policy; !(t.Critical <= t.Low && t.Low <= t.Saver) {
-		at := section{s.node, "thresholds", s.faults}
-		at.fault("want critical_percent <= low_percent <= saver_percent, got %v, %v and %v", float64(t.Critical), float64(t.Low), float64(t.Saver))
+		s.Within("thresholds").Fault("want critical_percent <= low_percent <= saver_percent, got %v, %v and %v", float64(t.Critical), float64(t.Low), float64(t.Saver))
 	}
-	if at := (section{s.node, "server", s.faults}); p.Server.GRPCPort == p.Server.HTTPPort && p.Server.HTTPPort != 0 {
-		at.fault("http_port and grpc_port are both %d", p.Server.HTTPPort)
+	if p.Server.GRPCPort == p.Server.HTTPPort && p.Server.HTTPPort != 0 {
+		s.Within("server").Fault("http_port and grpc_port are both %d", p.Server.HTTPPort)
 	}
 	if len(p.configured) > 0 && !p.ports {
 		// Who says which servers there are does not want others found.
@@ -90,50 +80,46 @@ func (p *parser) validate(s section) {
 	}
 	if p.wanted != nil && len(p.configured) > 0 && len(p.Ports) == 0 {
 		if _, ok := p.configured[p.Routing.DefaultBackend]; !ok {
-			known := make(fields)
-			for id := range p.configured {
-				known[id] = nil
-			}
-			p.wanted.fault("no backend %q is configured%s", p.Routing.DefaultBackend, suggestion(p.Routing.DefaultBackend, known))
+			p.wanted.Fault("no backend %q is configured%s", p.Routing.DefaultBackend, document.Suggestion(p.Routing.DefaultBackend, maps.Keys(p.configured)))
 		}
 	}
 }
 
 func (p *parser) server(s section) {
-	s.mapping(fields{
-		"socket":        func(s section) { s.text(&p.Server.Socket) },
+	s.Mapping(fields{
+		"socket":        func(s section) { s.Text(&p.Server.Socket) },
 		"host":          p.host,
-		"http_port":     func(s section) { s.integer(&p.Server.HTTPPort, 0, 65535) },
-		"grpc_port":     func(s section) { s.integer(&p.Server.GRPCPort, 0, 65535) },
-		"allow_admin":   func(s section) { s.flag(&p.Server.AllowAdmin) },
+		"http_port":     func(s section) { s.Integer(&p.Server.HTTPPort, 0, 65535) },
+		"grpc_port":     func(s section) { s.Integer(&p.Server.GRPCPort, 0, 65535) },
+		"allow_admin":   func(s section) { s.Flag(&p.Server.AllowAdmin) },
 		"origins":       p.origins,
 		"hosts":         p.hosts,
-		"require_token": func(s section) { s.flag(&p.Server.RequireToken) },
+		"require_token": func(s section) { s.Flag(&p.Server.RequireToken) },
 	})
 }
 
 func (p *parser) host(s section) {
-	s.text(&p.Server.Host)
+	s.Text(&p.Server.Host)
 	if p.Server.Host == "localhost" {
 		p.Server.Host = "127.0.0.1"
 	}
 	switch ip := net.ParseIP(p.Server.Host); {
 	case ip == nil:
-		s.fault("%q is no IP address, such as 127.0.0.1", p.Server.Host)
+		s.Fault("%q is no IP address, such as 127.0.0.1", p.Server.Host)
 	case !ip.IsLoopback():
-		p.Server.HostLine = s.node.Line
+		p.Server.HostLine = s.Line()
 		p.note(s, "other machines are let in who show a token, and nothing is encrypted: who is on the way can read tokens, prompts and answers")
 	}
 }
 
 // hosts reads the names of this machine.
 func (p *parser) hosts(s section) {
-	s.list(func(s section) {
+	s.List(func(s section) {
 		var name string
-		s.text(&name)
+		s.Text(&name)
 		name = strings.ToLower(strings.TrimSuffix(name, "."))
 		if name == "" || strings.ContainsAny(name, ":/*@ ") {
-			s.fault("want a name such as desk.example.org, without a port, got %q", name)
+			s.Fault("want a name such as desk.example.org, without a port, got %q", name)
 		}
 		p.Server.Hosts = append(p.Server.Hosts, name)
 	})
@@ -141,9 +127,9 @@ func (p *parser) hosts(s section) {
 
 // origins reads which pages may ask.
 func (p *parser) origins(s section) {
-	s.list(func(s section) {
+	s.List(func(s section) {
 		var origin string
-		s.text(&origin)
+		s.Text(&origin)
 		if origin == "*" {
 			p.note(s, "any web page that this user opens may ask, and read the answers")
 		}
@@ -153,41 +139,41 @@ func (p *parser) origins(s section) {
 
 func (p *parser) backends(s section) {
 	p.configured = make(map[string]section)
-	s.list(p.backend)
+	s.List(p.backend)
 }
 
 func (p *parser) backend(s section) {
 	b := Backend{Type: "auto"}
 	enabled, endpoint := true, section{}
-	s.mapping(fields{
-		"id":              func(s section) { s.text(&b.ID) },
-		"name":            func(s section) { s.text(&b.Name) },
-		"type":            func(s section) { s.oneOf(&b.Type, types...) },
+	s.Mapping(fields{
+		"id":              func(s section) { s.Text(&b.ID) },
+		"name":            func(s section) { s.Text(&b.Name) },
+		"type":            func(s section) { s.OneOf(&b.Type, types...) },
 		"hardware":        func(s section) { hardware(s, &b.Hardware) },
-		"enabled":         func(s section) { s.flag(&enabled) },
+		"enabled":         func(s section) { s.Flag(&enabled) },
 		"endpoint":        func(s section) { endpoint = s; parseEndpoint(s, &b.Endpoint) },
 		"models":          func(s section) { aliases(s, &b.Models) },
-		"slots":           func(s section) { s.integer(&b.Slots, 1, mostSlots) },
+		"slots":           func(s section) { s.Integer(&b.Slots, 1, mostSlots) },
 		"characteristics": func(s section) { characteristics(s, &b) },
 	})
 	if first, twice := p.configured[b.ID]; twice && b.ID != "" {
-		s.fault("the id %q is taken by the backend on line %d", b.ID, first.node.Line)
+		s.Fault("the id %q is taken by the backend on line %d", b.ID, first.Line())
 	}
 	p.configured[b.ID] = s
 	switch {
 	case b.ID == "":
-		s.fault("a backend needs an id")
+		s.Fault("a backend needs an id")
 	case !validID(b.ID):
-		s.fault("the id %q has other characters than letters, digits, '-', '_' and '.'", b.ID)
+		s.Fault("the id %q has other characters than letters, digits, '-', '_' and '.'", b.ID)
 	}
 	if !enabled {
 		return
 	}
-	if endpoint.node == nil {
-		s.fault("a backend needs an endpoint, such as http://127.0.0.1:11434")
+	if !endpoint.There() {
+		s.Fault("a backend needs an endpoint, such as http://127.0.0.1:11434")
 	}
 	if path := b.Endpoint.Path; path != "" && b.Endpoint.Scheme != "unix" && (b.Type == "ollama" || b.Type == "fastflowlm") {
-		endpoint.fault("Ollama's API has no path before it, such as %q", path)
+		endpoint.Fault("Ollama's API has no path before it, such as %q", path)
 	}
 	if b.Hardware == "" {
 		b.Hardware = power.Unclassified
@@ -203,11 +189,11 @@ var types = []string{"auto", "ollama", "fastflowlm", "openai", "llama-server", "
 // them.
 func aliases(s section, to *map[string]string) {
 	*to = make(map[string]string)
-	s.pairs(func(name string, s section) {
+	s.Pairs(func(name string, s section) {
 		var theirs string
-		s.text(&theirs)
+		s.Text(&theirs)
 		if name == "" || theirs == "" {
-			s.fault("want the client's name of a model, and the server's")
+			s.Fault("want the client's name of a model, and the server's")
 		}
 		(*to)[name] = theirs
 	})
@@ -232,20 +218,20 @@ func validID(id string) bool {
 
 func hardware(s section, to *power.DeviceClass) {
 	var word string
-	s.text(&word)
+	s.Text(&word)
 	class, err := power.ParseDeviceClass(word)
 	if err != nil {
-		s.fault("%v", err)
+		s.Fault("%v", err)
 	}
 	*to = class
 }
 
 func parseEndpoint(s section, to *url.URL) {
 	var text string
-	s.text(&text)
+	s.Text(&text)
 	u, err := url.Parse(text)
 	if err != nil {
-		s.fault("%v", err)
+		s.Fault("%v", err)
 		return
 	}
 	plain := u.User == nil && u.RawQuery == "" && u.Fragment == "" // there is no use for these
@@ -254,22 +240,22 @@ func parseEndpoint(s section, to *url.URL) {
 	case u.Scheme == "unix" && u.Path != "" && u.Host == "" && plain:
 		*to = *u
 	case u.Port() != "" && (err != nil || port < 1 || port > 65535):
-		s.fault("port %s is none from 1 to 65535", u.Port())
+		s.Fault("port %s is none from 1 to 65535", u.Port())
 	case (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && plain:
 		*to = url.URL{Scheme: u.Scheme, Host: u.Host, Path: strings.TrimRight(u.Path, "/")}
 	default:
-		s.fault("want http://HOST:PORT, https://HOST:PORT or unix:///PATH, got %q", u.Redacted())
+		s.Fault("want http://HOST:PORT, https://HOST:PORT or unix:///PATH, got %q", u.Redacted())
 	}
 }
 
 func characteristics(s section, b *Backend) {
 	var watts, milliseconds, hold float64
-	s.mapping(fields{
-		"power_watts":           func(s section) { s.number(&watts, 0, 10_000) },
-		"avg_latency_ms":        func(s section) { s.number(&milliseconds, 0, 1e7) },
-		"max_tokens_per_second": func(s section) { s.number(&b.TokensPerSec, 0, 1e6) },
-		"hold_watts":            func(s section) { s.number(&hold, leastHold, 1000) },
-		"priority":              func(s section) { s.integer(&b.Priority, -1_000_000, 1_000_000) },
+	s.Mapping(fields{
+		"power_watts":           func(s section) { s.Number(&watts, 0, 10_000) },
+		"avg_latency_ms":        func(s section) { s.Number(&milliseconds, 0, 1e7) },
+		"max_tokens_per_second": func(s section) { s.Number(&b.TokensPerSec, 0, 1e6) },
+		"hold_watts":            func(s section) { s.Number(&hold, leastHold, 1000) },
+		"priority":              func(s section) { s.Integer(&b.Priority, -1_000_000, 1_000_000) },
 	})
 	b.Power = power.Watts(watts)
 	b.Latency = time.Duration(milliseconds * float64(time.Millisecond))
@@ -280,14 +266,14 @@ func characteristics(s section, b *Backend) {
 const leastHold = 0.1
 
 func (p *parser) discover(s section) {
-	s.mapping(fields{
+	s.Mapping(fields{
 		"ports": func(s section) {
 			p.ports, p.Ports = true, nil
-			s.list(func(s section) {
+			s.List(func(s section) {
 				port := 0
-				s.integer(&port, 1, 65535)
+				s.Integer(&port, 1, 65535)
 				if slices.Contains(p.Ports, port) {
-					s.fault("port %d is there twice", port)
+					s.Fault("port %d is there twice", port)
 				}
 				p.Ports = append(p.Ports, port)
 			})
@@ -296,20 +282,20 @@ func (p *parser) discover(s section) {
 }
 
 func (p *parser) routing(s section) {
-	s.mapping(fields{
-		"default_backend":       func(s section) { p.wanted = &s; s.text(&p.Routing.DefaultBackend) },
-		"power_aware":           func(s section) { s.flag(&p.Routing.PowerAware) },
-		"learn":                 func(s section) { s.flag(&p.Routing.Learn) },
-		"auto_optimize_latency": func(s section) { s.flag(&p.Routing.AutoOptimizeLatency) },
-		"curiosity":             func(s section) { s.flag(&p.Routing.Curious) },
+	s.Mapping(fields{
+		"default_backend":       func(s section) { p.wanted = &s; s.Text(&p.Routing.DefaultBackend) },
+		"power_aware":           func(s section) { s.Flag(&p.Routing.PowerAware) },
+		"learn":                 func(s section) { s.Flag(&p.Routing.Learn) },
+		"auto_optimize_latency": func(s section) { s.Flag(&p.Routing.AutoOptimizeLatency) },
+		"curiosity":             func(s section) { s.Flag(&p.Routing.Curious) },
 		"deadlines":             p.deadlines,
 		"may_miss": func(s section) {
 			p.Routing.MayMiss = new(float64)
-			s.number(p.Routing.MayMiss, 0, 1)
+			s.Number(p.Routing.MayMiss, 0, 1)
 		},
 		"in_time_joules": func(s section) {
 			var joules float64
-			s.number(&joules, 0, 100_000)
+			s.Number(&joules, 0, 100_000)
 			worth := power.Joules(joules)
 			p.Routing.InTime = &worth
 		},
@@ -323,13 +309,13 @@ const aWeek = 7 * 24 * 3600
 func (p *parser) deadlines(s section) {
 	due := func(to *Due) func(section) {
 		return func(s section) {
-			s.mapping(fields{
+			s.Mapping(fields{
 				"after_seconds":     func(s section) { to.After = someSeconds(s, aWeek) },
 				"per_token_seconds": func(s section) { to.PerToken = someSeconds(s, 3600) },
 			})
 		}
 	}
-	s.mapping(fields{
+	s.Mapping(fields{
 		"chat":       due(&p.Routing.Chat),
 		"completion": due(&p.Routing.Completion),
 		"background": due(&p.Routing.Background),
@@ -338,15 +324,15 @@ func (p *parser) deadlines(s section) {
 
 // models reads the default model: one for all tiers, or one by tier.
 func (p *parser) models(s section) {
-	s.mapping(fields{"default": func(s section) {
+	s.Mapping(fields{"default": func(s section) {
 		set := func(t power.Tier) func(section) {
 			return func(s section) {
 				var name string
-				s.text(&name)
+				s.Text(&name)
 				p.Models[t] = name
 			}
 		}
-		if s.resolved().Kind != yaml.MappingNode {
+		if !s.IsMapping() {
 			set(power.TierUnknown)(s)
 			return
 		}
@@ -354,18 +340,18 @@ func (p *parser) models(s section) {
 		for _, t := range power.Tiers()[1:] {
 			byTier[t.String()] = set(t)
 		}
-		s.mapping(byTier)
+		s.Mapping(byTier)
 	}})
 }
 
 func (p *parser) thresholds(s section) {
 	percent := func(to *power.Charge) func(section) {
-		return func(s section) { s.number((*float64)(to), 0, 100) }
+		return func(s section) { s.Number((*float64)(to), 0, 100) }
 	}
 	seconds := func(to *time.Duration) func(section) {
 		return func(s section) { readSeconds(s, to, 0, 3600) }
 	}
-	s.mapping(fields{
+	s.Mapping(fields{
 		"saver_percent":         percent(&p.Policy.Saver),
 		"low_percent":           percent(&p.Policy.Low),
 		"critical_percent":      percent(&p.Policy.Critical),
@@ -377,7 +363,7 @@ func (p *parser) thresholds(s section) {
 
 func readSeconds(s section, to *time.Duration, least, most float64) {
 	n := to.Seconds()
-	s.number(&n, least, most)
+	s.Number(&n, least, most)
 	*to = time.Duration(n * float64(time.Second))
 }
 
@@ -393,50 +379,50 @@ func (p *parser) tiers(s section) {
 	for _, t := range power.Tiers() {
 		byTier[t.String()] = func(s section) {
 			var tier Tier
-			s.mapping(fields{
+			s.Mapping(fields{
 				"second_worth_watts": func(s section) {
 					var watts float64
-					s.number(&watts, 0, 1e6)
+					s.Number(&watts, 0, 1e6)
 					worth := power.Watts(watts)
 					tier.SecondWorth = &worth
 				},
-				"dgpu":                    func(s section) { s.oneOf(&tier.DiscreteGPU, "always", "in-time", "latency-critical", "named", "never") },
-				"background":              func(s section) { s.oneOf(&tier.Background, "run", "wait", "refuse") },
+				"dgpu":                    func(s section) { s.OneOf(&tier.DiscreteGPU, "always", "in-time", "latency-critical", "named", "never") },
+				"background":              func(s section) { s.OneOf(&tier.Background, "run", "wait", "refuse") },
 				"keep_alive_seconds":      func(s section) { tier.KeepAlive = someSeconds(s, aWeek) },
 				"keep_alive_free_seconds": func(s section) { tier.KeepAliveFree = someSeconds(s, aWeek) },
 			})
 			p.Tiers[t] = tier
 		}
 	}
-	s.mapping(byTier)
+	s.Mapping(byTier)
 }
 
 // mebibytes reads a size of at least so much.
 func mebibytes(to *int, least, most float64) func(section) {
 	return func(s section) {
 		n := float64(*to) / (1 << 20)
-		s.number(&n, least, most)
+		s.Number(&n, least, most)
 		*to = int(n * (1 << 20))
 	}
 }
 
 func (p *parser) cache(s section) {
-	s.mapping(fields{
+	s.Mapping(fields{
 		"size_mib":     mebibytes(&p.Cache.Bytes, 0, 1024),
-		"share":        func(s section) { s.flag(&p.Cache.Share) },
+		"share":        func(s section) { s.Flag(&p.Cache.Share) },
 		"idle_seconds": func(s section) { readSeconds(s, &p.Cache.Idle, 1, aWeek) },
 	})
 }
 
 func (p *parser) limits(s section) {
-	s.mapping(fields{
+	s.Mapping(fields{
 		"body_mib":     mebibytes(&p.Limits.Body, 0.001, 4096),
 		"prompt_mib":   mebibytes(&p.Limits.Prompt, 0.001, 4096),
 		"load_seconds": func(s section) { readSeconds(s, &p.Limits.Load, 1, 86_400) },
 		"per_client":   func(s section) { p.Limits.PerClient = quota(s) },
 		"clients": func(s section) {
 			p.Limits.Clients = make(map[string]Quota)
-			s.pairs(func(name string, s section) { p.Limits.Clients[name] = quota(s) })
+			s.Pairs(func(name string, s section) { p.Limits.Clients[name] = quota(s) })
 		},
 	})
 }
@@ -444,10 +430,10 @@ func (p *parser) limits(s section) {
 // quota reads what a client may have.
 func quota(s section) (q Quota) {
 	var joules float64
-	s.mapping(fields{
-		"jobs":            func(s section) { s.integer(&q.Jobs, 1, 1_000_000) },
-		"jobs_per_minute": func(s section) { s.integer(&q.PerMinute, 1, 10_000) },
-		"joules_per_day":  func(s section) { s.number(&joules, 1, 1e9) },
+	s.Mapping(fields{
+		"jobs":            func(s section) { s.Integer(&q.Jobs, 1, 1_000_000) },
+		"jobs_per_minute": func(s section) { s.Integer(&q.PerMinute, 1, 10_000) },
+		"joules_per_day":  func(s section) { s.Number(&joules, 1, 1e9) },
 	})
 	q.PerDay = power.Joules(joules)
 	return q
@@ -457,17 +443,17 @@ func quota(s section) (q Quota) {
 const longestCurrency = 8
 
 func (p *parser) energy(s section) {
-	s.mapping(fields{
+	s.Mapping(fields{
 		"price_per_kwh": func(s section) {
-			before, price := len(*s.faults), 0.0
-			if s.number(&price, 0, 100_000); len(*s.faults) == before {
+			price := 0.0
+			if s.Number(&price, 0, 100_000) {
 				p.Energy.PricePerKWh = &price
 			}
 		},
 		"currency": func(s section) {
-			s.text(&p.Energy.Currency)
+			s.Text(&p.Energy.Currency)
 			if !printable(p.Energy.Currency) || utf8.RuneCountInString(p.Energy.Currency) > longestCurrency {
-				s.fault("want at most %d printable characters, such as EUR, got %q", longestCurrency, p.Energy.Currency)
+				s.Fault("want at most %d printable characters, such as EUR, got %q", longestCurrency, p.Energy.Currency)
 			}
 		},
 	})
@@ -484,15 +470,15 @@ func printable(text string) bool {
 func (p *parser) monitoring(s section) {
 	var flag bool
 	var port int
-	s.mapping(fields{
-		"enabled":   func(s section) { s.flag(&flag) },
-		"log_level": func(s section) { s.oneOf(&p.LogLevel, "debug", "info", "warn", "error") },
+	s.Mapping(fields{
+		"enabled":   func(s section) { s.Flag(&flag) },
+		"log_level": func(s section) { s.OneOf(&p.LogLevel, "debug", "info", "warn", "error") },
 		"prometheus_port": func(s section) {
-			s.integer(&port, 0, 65535)
+			s.Integer(&port, 0, 65535)
 			p.note(s, "understood, but this version does not serve metrics")
 		},
 		"trace_requests": func(s section) {
-			s.flag(&flag)
+			s.Flag(&flag)
 			p.note(s, "understood, but requests are not traced; log_level debug logs every job")
 		},
 	})
