@@ -32,7 +32,7 @@ var floors = []struct {
 	// Between two HTTP APIs, for the servers of either and for front-ends of both:
 	// pure as the vocabulary, and yet about wires, of which that knows nothing.
 	{1, "daemon/dialect"},
-	{1, "daemon/document"}, // the form of the user's files, for those who know what is in them
+	{1, "daemon/document"},         // the form of the user's files, for those who know what is in them
 	{1, "daemon/backend/endpoint"}, // the connections of either kind of server
 	{1, "daemon/backend/events"},   // what either kind answers in the client's own dialect
 	// Both ends of the line to a program apart, for power/nvml and power/energyd.
@@ -42,10 +42,11 @@ var floors = []struct {
 	{1, "power/energyd"},
 	{1, "dbus/upower dbus/profiles dbus/login"},
 	{2, "power/tracker power/meter daemon/route daemon/queue daemon/residency daemon/backend daemon/ledger daemon/quota"},
-	{3, "daemon/cache daemon/pull daemon/pipeline daemon/config"},
+	{3, "daemon/cache daemon/pull daemon/config"},
 	{3, "daemon/plan"}, // joins the rules; dispatch and simulate drive it
 	{3, "daemon/dispatch"},
-	{3, "daemon/metrics"}, // counts what dispatch tells of jobs, in its words
+	{3, "daemon/pipeline"}, // its stages are jobs, and dispatch is the only way to run one
+	{3, "daemon/metrics"},  // counts what dispatch tells of jobs, in its words
 	{4, "daemon/httpapi daemon/grpcapi dbus"},
 	{5, "daemon daemon/simulate"},
 	// What the programs have in common as such: flags, exit codes, version.

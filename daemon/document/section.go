@@ -44,6 +44,9 @@ func (s Section) Within(key string) Section {
 // IsMapping reports whether the value is keys and values.
 func (s Section) IsMapping() bool { return s.resolved().Kind == yaml.MappingNode }
 
+// IsList reports whether the value is a list.
+func (s Section) IsList() bool { return s.resolved().Kind == yaml.SequenceNode }
+
 // resolved follows an alias to what it stands for.
 func (s Section) resolved() *yaml.Node {
 	n := s.node
@@ -210,4 +213,46 @@ func (s Section) OneOf(to *string, words ...string) {
 	default:
 		*to = v
 	}
+}
+
+// Plain faults the first alias in the value, and reports whether there is none:
+// by aliases a short text can stand for one of any length.
+func (s Section) Plain() bool {
+	n := alias(s.node)
+	if n != nil {
+		Section{n, s.key, s.faults}.Fault("aliases are not understood here; write out what *%s stands for", n.Value)
+	}
+	return n == nil
+}
+
+// alias returns the first alias in a node, or nil.
+func alias(n *yaml.Node) *yaml.Node {
+	if n.Kind == yaml.AliasNode {
+		return n
+	}
+	for _, c := range n.Content {
+		if found := alias(c); found != nil {
+			return found
+		}
+	}
+	return nil
+}
+
+// Value returns the value as Go has it, and whether it is one: numbers, booleans
+// and texts, and lists and maps of these. It has to be plain.
+func (s Section) Value() (v any, ok bool) {
+	if err := s.node.Decode(&v); err != nil {
+		s.Fault("%v", err)
+		return nil, false
+	}
+	return v, true
+}
+
+// FaultAt notes that something is wrong on one line of a text, counted from 1.
+// That of a block begins below its mark.
+func (s Section) FaultAt(line int, format string, args ...any) {
+	if s.node.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0 {
+		line++
+	}
+	*s.faults = append(*s.faults, Fault{s.node.Line + line - 1, s.key, fmt.Sprintf(format, args...)})
 }

@@ -43,7 +43,7 @@ func codeOf(c job.Code) connect.Code {
 		// Of a prompt that is too large the next attempt would be, too; clients
 		// take RESOURCE_EXHAUSTED for something that passes.
 		return connect.CodeInvalidArgument
-	case job.ModelNotFound, job.BackendNotFound:
+	case job.ModelNotFound, job.BackendNotFound, job.PipelineNotFound:
 		return connect.CodeNotFound
 	case job.NoBackend, job.BackendFailed, job.Stopping:
 		return connect.CodeUnavailable

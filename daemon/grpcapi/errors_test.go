@@ -31,7 +31,7 @@ import (
 func TestEveryFailureHasItsCode(t *testing.T) {
 	for code, want := range map[job.Code]connect.Code{
 		job.Invalid: connect.CodeInvalidArgument, job.PromptTooLarge: connect.CodeInvalidArgument, job.Unsupported: connect.CodeInvalidArgument,
-		job.ModelNotFound: connect.CodeNotFound, job.BackendNotFound: connect.CodeNotFound,
+		job.ModelNotFound: connect.CodeNotFound, job.BackendNotFound: connect.CodeNotFound, job.PipelineNotFound: connect.CodeNotFound,
 		job.Busy: connect.CodeResourceExhausted, job.PowerPolicy: connect.CodeFailedPrecondition,
 		job.NoBackend: connect.CodeUnavailable, job.BackendFailed: connect.CodeUnavailable, job.Stopping: connect.CodeUnavailable,
 		job.DeadlinePassed: connect.CodeDeadlineExceeded, job.Cancelled: connect.CodeCanceled, job.Forbidden: connect.CodePermissionDenied,

@@ -22,6 +22,8 @@ func statusOf(c job.Code) (status int, code string) {
 		return http.StatusNotFound, wire.CodeModelNotFound
 	case job.BackendNotFound:
 		return http.StatusNotFound, wire.CodeBackendNotFound
+	case job.PipelineNotFound:
+		return http.StatusNotFound, wire.CodePipelineNotFound
 	case job.NoBackend:
 		return http.StatusServiceUnavailable, wire.CodeNoBackend
 	case job.PowerPolicy:

@@ -25,21 +25,22 @@ func TestEveryCodeHasItsStatus(t *testing.T) {
 		status int
 		word   string
 	}{
-		job.Invalid:         {400, wire.CodeInvalid},
-		job.PromptTooLarge:  {413, wire.CodePromptTooLarge},
-		job.ModelNotFound:   {404, wire.CodeModelNotFound},
-		job.BackendNotFound: {404, wire.CodeBackendNotFound},
-		job.NoBackend:       {503, wire.CodeNoBackend},
-		job.PowerPolicy:     {409, wire.CodePowerPolicy},
-		job.Busy:            {429, wire.CodeBusy},
-		job.Cancelled:       {499, wire.CodeCancelled},
-		job.DeadlinePassed:  {504, wire.CodeDeadlinePassed},
-		job.BackendFailed:   {502, wire.CodeBackendFailed},
-		job.Forbidden:       {403, wire.CodeForbidden},
-		job.Unauthenticated: {401, wire.CodeUnauthenticated},
-		job.OverLimit:       {429, wire.CodeOverLimit},
-		job.Stopping:        {503, wire.CodeStopping},
-		"another":           {500, wire.CodeInternal},
+		job.Invalid:          {400, wire.CodeInvalid},
+		job.PromptTooLarge:   {413, wire.CodePromptTooLarge},
+		job.ModelNotFound:    {404, wire.CodeModelNotFound},
+		job.BackendNotFound:  {404, wire.CodeBackendNotFound},
+		job.PipelineNotFound: {404, wire.CodePipelineNotFound},
+		job.NoBackend:        {503, wire.CodeNoBackend},
+		job.PowerPolicy:      {409, wire.CodePowerPolicy},
+		job.Busy:             {429, wire.CodeBusy},
+		job.Cancelled:        {499, wire.CodeCancelled},
+		job.DeadlinePassed:   {504, wire.CodeDeadlinePassed},
+		job.BackendFailed:    {502, wire.CodeBackendFailed},
+		job.Forbidden:        {403, wire.CodeForbidden},
+		job.Unauthenticated:  {401, wire.CodeUnauthenticated},
+		job.OverLimit:        {429, wire.CodeOverLimit},
+		job.Stopping:         {503, wire.CodeStopping},
+		"another":            {500, wire.CodeInternal},
 	} {
 		if status, word := httpapi.StatusOf(code); status != want.status || word != want.word {
 			t.Errorf("%s is %d %s, want %d %s", code, status, word, want.status, want.word)

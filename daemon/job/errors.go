@@ -14,21 +14,22 @@ type Code string
 
 // The ways in which a job fails.
 const (
-	Invalid         Code = "invalid request"
-	PromptTooLarge  Code = "prompt too large"
-	ModelNotFound   Code = "model not found"
-	BackendNotFound Code = "backend not found"
-	NoBackend       Code = "no backend"
-	PowerPolicy     Code = "power policy"
-	Busy            Code = "busy"
-	Cancelled       Code = "cancelled"
-	DeadlinePassed  Code = "deadline passed"
-	BackendFailed   Code = "backend failed"
-	Unsupported     Code = "not supported by the backend" // though it may be by another
-	Unauthenticated Code = "unauthenticated"              // who asks has to say who he is
-	Forbidden       Code = "forbidden"
-	OverLimit       Code = "over the client's limit"
-	Stopping        Code = "joulemux is stopping"
+	Invalid          Code = "invalid request"
+	PromptTooLarge   Code = "prompt too large"
+	ModelNotFound    Code = "model not found"
+	BackendNotFound  Code = "backend not found"
+	PipelineNotFound Code = "pipeline not found"
+	NoBackend        Code = "no backend"
+	PowerPolicy      Code = "power policy"
+	Busy             Code = "busy"
+	Cancelled        Code = "cancelled"
+	DeadlinePassed   Code = "deadline passed"
+	BackendFailed    Code = "backend failed"
+	Unsupported      Code = "not supported by the backend" // though it may be by another
+	Unauthenticated  Code = "unauthenticated"              // who asks has to say who he is
+	Forbidden        Code = "forbidden"
+	OverLimit        Code = "over the client's limit"
+	Stopping         Code = "joulemux is stopping"
 )
 
 // Error returns the code's text.

@@ -463,23 +463,24 @@ type Error struct {
 
 // The codes.
 const (
-	CodeInvalid         = "invalid"
-	CodePromptTooLarge  = "prompt_too_large"
-	CodeModelNotFound   = "model_not_found"
-	CodeJobNotFound     = "job_not_found"
-	CodeBackendNotFound = "backend_not_found"
-	CodeNoBackend       = "no_backend"
-	CodePowerPolicy     = "power_policy"
-	CodeBusy            = "busy"
-	CodeOverLimit       = "over_limit"
-	CodeCancelled       = "cancelled"
-	CodeDeadlinePassed  = "deadline_passed"
-	CodeBackendFailed   = "backend_failed"
-	CodeUnsupported     = "unsupported" // by a backend, for which there are no words in its dialect
-	CodeUnauthenticated = "unauthenticated"
-	CodeForbidden       = "forbidden"
-	CodeStopping        = "stopping"
-	CodeInternal        = "internal" // joulemux itself failed
+	CodeInvalid          = "invalid"
+	CodePromptTooLarge   = "prompt_too_large"
+	CodeModelNotFound    = "model_not_found"
+	CodeJobNotFound      = "job_not_found"
+	CodeBackendNotFound  = "backend_not_found"
+	CodePipelineNotFound = "pipeline_not_found"
+	CodeNoBackend        = "no_backend"
+	CodePowerPolicy      = "power_policy"
+	CodeBusy             = "busy"
+	CodeOverLimit        = "over_limit"
+	CodeCancelled        = "cancelled"
+	CodeDeadlinePassed   = "deadline_passed"
+	CodeBackendFailed    = "backend_failed"
+	CodeUnsupported      = "unsupported" // by a backend, for which there are no words in its dialect
+	CodeUnauthenticated  = "unauthenticated"
+	CodeForbidden        = "forbidden"
+	CodeStopping         = "stopping"
+	CodeInternal         = "internal" // joulemux itself failed
 )
 
 // Cache is the answers that are kept to be given again, in memory alone.
