@@ -27,6 +27,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/httpapi/wire"
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/daemon/ledger"
+	"github.com/joulemux/joulemux/daemon/pipeline"
 	"github.com/joulemux/joulemux/daemon/route"
 	"github.com/joulemux/joulemux/power"
 	"github.com/joulemux/joulemux/power/tracker"
@@ -83,6 +84,9 @@ type Parts struct {
 	Ledger    Ledger
 	Cache     Cache
 	Door      *door.Door
+	// Shelf is where pipelines are kept, and Engine runs them.
+	Shelf  pipeline.Shelf
+	Engine *pipeline.Engine
 	// Metrics answers Prometheus.
 	Metrics http.Handler
 	// Machine looks at the machine.
@@ -146,19 +150,23 @@ func New(p Parts, settings Settings) *Server {
 		"GET /backends": s.backends,
 		"GET /metrics":  func(w http.ResponseWriter, r *http.Request) { s.Metrics.ServeHTTP(w, r) },
 
-		"GET /joulemux/v1/status":    s.status,
-		"GET /joulemux/v1/backends":  s.backends,
-		"GET /joulemux/v1/models":    s.models,
-		"POST /joulemux/v1/generate": s.nativeGenerate,
-		"POST /joulemux/v1/chat":     s.nativeChat,
-		"POST /joulemux/v1/explain":  s.explain,
-		"POST /joulemux/v1/hold":     s.hold,
-		"GET /joulemux/v1/policy":    s.policy,
-		"PUT /joulemux/v1/policy":    s.setPolicy,
-		"GET /joulemux/v1/cache":     s.cache,
-		"DELETE /joulemux/v1/cache":  s.clearCache,
-		"GET /joulemux/v1/energy":    s.energy,
-		"GET " + energyOf + "{id}":   s.energyOfJob,
+		"GET /joulemux/v1/status":      s.status,
+		"GET /joulemux/v1/backends":    s.backends,
+		"GET /joulemux/v1/models":      s.models,
+		"POST /joulemux/v1/generate":   s.nativeGenerate,
+		"POST /joulemux/v1/chat":       s.nativeChat,
+		"POST /joulemux/v1/explain":    s.explain,
+		"GET /joulemux/v1/pipelines":   s.pipelines,
+		"GET " + pipelineOf + "{name}": s.pipeline,
+		"POST " + pipelineOf + "check": s.checkPipeline,
+		"POST " + pipelineOf + "run":   s.runPipeline,
+		"POST /joulemux/v1/hold":       s.hold,
+		"GET /joulemux/v1/policy":      s.policy,
+		"PUT /joulemux/v1/policy":      s.setPolicy,
+		"GET /joulemux/v1/cache":       s.cache,
+		"DELETE /joulemux/v1/cache":    s.clearCache,
+		"GET /joulemux/v1/energy":      s.energy,
+		"GET " + energyOf + "{id}":     s.energyOfJob,
 	} {
 		s.mux.HandleFunc(pattern, handle)
 	}

@@ -28,6 +28,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/daemon/ledger"
 	"github.com/joulemux/joulemux/daemon/peer"
+	"github.com/joulemux/joulemux/daemon/pipeline"
 	"github.com/joulemux/joulemux/power"
 	"github.com/joulemux/joulemux/power/meter"
 	"github.com/joulemux/joulemux/power/tracker"
@@ -130,6 +131,7 @@ type rig struct {
 	ledger   *ledger.Ledger
 	cache    *cache.Cache
 	state    string // the ledger's folder
+	shelf    string // the folder of pipelines
 	socket   string
 	addr     string
 	overUnix *http.Client
@@ -142,7 +144,7 @@ func newRig(t testing.TB, servers ...http.Handler) *rig {
 	log := slog.New(slog.DiscardHandler)
 	r := &rig{
 		t: t, tiers: tracker.New(power.DefaultPolicy(), power.PreferAuto, func() power.Supply { return power.Supply{} }),
-		state: filepath.Join(t.TempDir(), "joulemux"),
+		state: filepath.Join(t.TempDir(), "joulemux"), shelf: t.TempDir(),
 	}
 	r.ledger = ledger.New(r.state, ledger.DefaultKeep(), log)
 	r.backends = backend.New(
@@ -168,6 +170,8 @@ func newRig(t testing.TB, servers ...http.Handler) *rig {
 	r.door = door.New(table.UID, table.Program, log)
 	r.Server = httpapi.New(httpapi.Parts{
 		Runner: r.dispatch, Explainer: r.dispatch, Tiers: r.tiers, Backends: r.backends, Ledger: r.ledger, Cache: r.cache, Door: r.door,
+		Shelf:      pipeline.Shelf{r.shelf},
+		Engine:     &pipeline.Engine{Runner: r.dispatch, Tier: func(ctx context.Context) power.Tier { return r.tiers.Look(ctx).Tier }},
 		FullCharge: func() (power.Energy, bool) { return 50 * 3600 * power.Joule, true },
 		Machine: func(context.Context) wire.Machine {
 			watts := 9.0
