@@ -30,6 +30,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/ledger"
 	"github.com/joulemux/joulemux/daemon/metrics"
 	"github.com/joulemux/joulemux/daemon/peer"
+	"github.com/joulemux/joulemux/daemon/pipeline"
 	"github.com/joulemux/joulemux/daemon/token"
 	"github.com/joulemux/joulemux/dbus"
 	"github.com/joulemux/joulemux/dbus/bus"
@@ -51,6 +52,8 @@ type Options struct {
 	Sys fs.FS
 	// Proc is the table of processes, /proc but in tests.
 	Proc fs.FS
+	// Pipelines are the folders with pipelines; the first that has a name counts.
+	Pipelines []string
 	// EnergySocket is where the helper is that reads what root alone may; "" is
 	// nowhere.
 	EnergySocket string
@@ -159,13 +162,16 @@ func assemble(ctx context.Context, o Options) (*daemon, error) {
 		Tiers: d.tiers, Backends: backends, Meter: d.meter, Ledger: d.ledger, Cache: d.cache, Observer: d.metrics, Log: o.Log,
 	}, d.dispatchSettings(c))
 	d.door = door.New(table.UID, table.Program, o.Log)
+	engine := &pipeline.Engine{Runner: d.dispatcher, Tier: func(ctx context.Context) power.Tier { return d.tiers.Look(ctx).Tier }}
+	shelf := pipeline.Shelf(o.Pipelines)
 	d.http = httpapi.New(httpapi.Parts{
 		Runner: d.dispatcher, Explainer: d.dispatcher, Tiers: d.tiers, Backends: backends, Ledger: d.ledger, Cache: d.cache,
-		Door: d.door, Metrics: d.metrics, Machine: d.machine, Version: o.Version, Log: o.Log,
+		Shelf: shelf, Engine: engine, Door: d.door, Metrics: d.metrics, Machine: d.machine, Version: o.Version, Log: o.Log,
 		FullCharge: func() (power.Energy, bool) { return sysfs.FullCharge(o.Sys) },
 	}, d.httpSettings(c))
 	d.grpc = grpcapi.New(grpcapi.Parts{
-		Runner: d.dispatcher, Backends: backends, Door: d.door, Version: o.Version, Log: o.Log,
+		Runner: d.dispatcher, Backends: backends, Shelf: shelf, Engine: engine, Heat: d.heat.verdict,
+		Door: d.door, Version: o.Version, Log: o.Log,
 	}, c.Limits.Body)
 	d.door.Configure(d.doorSettings(c))
 	d.backends.Configure(specs(c))

@@ -9,6 +9,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
@@ -98,7 +99,7 @@ func serve(c command, stderr io.Writer) int {
 			return err
 		}
 		return daemon.Run(ctx, daemon.Options{
-			Config: c.config, State: stateFolder(), Sys: os.DirFS(c.sys), Proc: os.DirFS("/proc"), EnergySocket: energyd.Socket,
+			Config: c.config, State: stateFolder(), Pipelines: pipelineFolders(), Sys: os.DirFS(c.sys), Proc: os.DirFS("/proc"), EnergySocket: energyd.Socket,
 			Version: program.Version(), Log: slog.New(systemd.NewLogHandler(level)), Level: level, FixedLevel: c.level != "",
 			LogTarget: logTarget(), Reload: reload, Inherited: inherited,
 		})
@@ -115,6 +116,21 @@ func stateFolder() string {
 		return ""
 	}
 	return filepath.Join(home, ".local", "state", "joulemux")
+}
+
+// pipelineFolders are where pipelines are: the user's own first, then those that
+// programs have installed.
+func pipelineFolders() []string {
+	home, _ := os.UserHomeDir() // without one there are still the machine's
+	bases := []string{cmp.Or(os.Getenv("XDG_CONFIG_HOME"), filepath.Join(home, ".config")), cmp.Or(os.Getenv("XDG_DATA_HOME"), filepath.Join(home, ".local", "share"))}
+	bases = append(bases, filepath.SplitList(cmp.Or(os.Getenv("XDG_DATA_DIRS"), "/usr/local/share:/usr/share"))...)
+	var folders []string
+	for _, base := range bases {
+		if filepath.IsAbs(base) {
+			folders = append(folders, filepath.Join(base, "joulemux", "pipelines"))
+		}
+	}
+	return folders
 }
 
 // logTarget says where standard error goes, in systemd's words.

@@ -33,6 +33,8 @@ type Options struct {
 	Runtime string
 	// State is the folder for what has to last; "" keeps nothing.
 	State string
+	// Pipelines are the folders with pipelines.
+	Pipelines []string
 	// Port is the TCP port; 0 is a free one. GRPCPort is that of gRPC, likewise.
 	Port, GRPCPort int
 	// Sys is the kernel's tree; nil has no supplies and no devices.
@@ -149,7 +151,7 @@ func (d *Daemon) run(o Options) {
 	go func() {
 		defer close(d.ended)
 		d.err = daemon.Run(ctx, daemon.Options{
-			Config: d.config, State: o.State, Sys: o.Sys, Proc: os.DirFS("/proc"), Version: "0-test",
+			Config: d.config, State: o.State, Pipelines: o.Pipelines, Sys: o.Sys, Proc: os.DirFS("/proc"), Version: "0-test",
 			Log:   slog.New(slog.NewTextHandler(d.Log, &slog.HandlerOptions{Level: level})),
 			Level: level, LogTarget: "console", Reload: d.reload,
 		})

@@ -28,6 +28,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/door"
 	"github.com/joulemux/joulemux/daemon/grpcapi/computev1"
 	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/daemon/pipeline"
 	"github.com/joulemux/joulemux/daemon/route"
 	"github.com/joulemux/joulemux/daemon/token"
 	"github.com/joulemux/joulemux/power"
@@ -49,9 +50,14 @@ type Backends interface {
 type Parts struct {
 	Runner   Runner
 	Backends Backends
-	Door     *door.Door
-	Version  string
-	Log      *slog.Logger
+	// Shelf is where pipelines are kept, and Engine runs them.
+	Shelf  pipeline.Shelf
+	Engine *pipeline.Engine
+	// Heat tells how hot the processor is.
+	Heat    func() power.Heat
+	Door    *door.Door
+	Version string
+	Log     *slog.Logger
 }
 
 // Server answers requests.

@@ -32,6 +32,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/daemon/ledger"
 	"github.com/joulemux/joulemux/daemon/peer"
+	"github.com/joulemux/joulemux/daemon/pipeline"
 	"github.com/joulemux/joulemux/power"
 	"github.com/joulemux/joulemux/power/meter"
 	"github.com/joulemux/joulemux/power/tracker"
@@ -125,6 +126,7 @@ type rig struct {
 	tiers    *tracker.Tracker
 	door     *door.Door
 	dispatch *dispatch.Dispatcher
+	shelf    string // the folder of pipelines
 	addr     string
 	conn     *grpc.ClientConn
 	calls    calls
@@ -159,7 +161,7 @@ func (c calls) stream(ctx context.Context, q *computev1.GenerateRequest) (*grpc.
 func newRig(t *testing.T, places ...place) *rig {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	r := &rig{t: t, tiers: tracker.New(power.DefaultPolicy(), power.PreferAuto, func() power.Supply { return power.Supply{Source: "sysfs"} })}
+	r := &rig{t: t, shelf: t.TempDir(), tiers: tracker.New(power.DefaultPolicy(), power.PreferAuto, func() power.Supply { return power.Supply{Source: "sysfs"} })}
 	set := backend.New(
 		func(s backend.Spec) backend.Server { return ollama.New(&s.Endpoint) },
 		func(s backend.Spec, _ job.Facts) power.DeviceClass { return s.Class }, log)
@@ -180,7 +182,12 @@ func newRig(t *testing.T, places ...place) *rig {
 		t.Fatal(err)
 	}
 	r.door = door.New(table.UID, table.Program, log)
-	r.Server = grpcapi.New(grpcapi.Parts{Runner: r.dispatch, Backends: set, Door: r.door, Version: "1-test", Log: log}, maxBody)
+	r.Server = grpcapi.New(grpcapi.Parts{
+		Shelf:  pipeline.Shelf{r.shelf},
+		Engine: &pipeline.Engine{Runner: r.dispatch, Tier: func(ctx context.Context) power.Tier { return r.tiers.Look(ctx).Tier }},
+		Heat:   func() power.Heat { return power.Heat{Last: power.Thermal{Temperature: 61}} },
+		Runner: r.dispatch, Backends: set, Door: r.door, Version: "1-test", Log: log,
+	}, maxBody)
 	r.serve(set, books)
 	return r
 }

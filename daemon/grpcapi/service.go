@@ -2,7 +2,6 @@ package grpcapi
 
 import (
 	"context"
-	"errors"
 	"net/http"
 
 	"connectrpc.com/connect"
@@ -75,18 +74,4 @@ func (s service) run(ctx context.Context, c *client, j job.Job, wrong error, to 
 func header(ctx context.Context) http.Header {
 	info, _ := connect.CallInfoForHandlerContext(ctx) // every handler has it
 	return info.RequestHeader()
-}
-
-// ExecutePipeline says that there are no pipelines.
-func (service) ExecutePipeline(context.Context, *computev1.ExecutePipelineRequest) (*computev1.ExecutePipelineResponse, error) {
-	return nil, errNoPipelines()
-}
-
-// ExecutePipelineStream says that there are no pipelines.
-func (service) ExecutePipelineStream(context.Context, *computev1.ExecutePipelineRequest, *connect.ServerStream[computev1.PipelineStreamResponse]) error {
-	return errNoPipelines()
-}
-
-func errNoPipelines() error {
-	return connect.NewError(connect.CodeUnimplemented, errors.New("this version of joulemux runs no pipelines"))
 }

@@ -117,13 +117,3 @@ func TestBackendThatWasDownAtTheStartComesUp(t *testing.T) {
 		}
 	}
 }
-
-func TestThereAreNoPipelinesAndThatIsSaid(t *testing.T) {
-	r := newRig(t)
-	_, err := call[computev1.ExecutePipelineResponse](within(t), r.calls, "ExecutePipeline", &computev1.ExecutePipelineRequest{PipelineId: "p"})
-	fails(t, "a pipeline", err, codes.Unimplemented, "runs no pipelines")
-	_, err = call[computev1.PipelineStreamResponse](within(t), r.calls, "ExecutePipelineStream", &computev1.ExecutePipelineRequest{PipelineId: "p"})
-	fails(t, "a pipeline, streamed", err, codes.Unimplemented, "runs no pipelines")
-	_, err = call[computev1.GenerateResponse](within(t), r.calls, "Nothing", ask())
-	fails(t, "no such method", err, codes.Unimplemented, "")
-}

@@ -61,8 +61,12 @@ func TestPipelinesAreRun(t *testing.T) {
 	s := r.follow(r.overTCP, "POST", "/joulemux/v1/pipelines/run",
 		`{"pipeline":"sorting","input":"it","vars":{"tone":"very kind"},"stream":true,"options":{"model":"m","max_power_watts":40,"deadline_ms":60000}}`)
 	for i, want := range []wire.PipelineEvent{
-		{Stage: "sort", Routed: map[string]any{"backend_used": "one"}}, {Stage: "sort", Text: "Text."}, {Stage: "sort", Done: &wire.StageDone{Output: "Text.", Backend: "one"}},
-		{Stage: "sum", Routed: map[string]any{"backend_used": "two"}}, {Stage: "sum", Text: "Short"}, {Stage: "sum", Done: &wire.StageDone{Output: "Short", Backend: "two"}},
+		{Stage: "sort", Routed: map[string]any{"backend_used": "one"}},
+		{Stage: "sort", Text: "Text."},
+		{Stage: "sort", Done: &wire.StageDone{Output: "Text.", Backend: "one"}},
+		{Stage: "sum", Routed: map[string]any{"backend_used": "two"}},
+		{Stage: "sum", Text: "Short"},
+		{Stage: "sum", Done: &wire.StageDone{Output: "Short", Backend: "two"}},
 	} {
 		e := next[wire.PipelineEvent](s)
 		if e.Stage != want.Stage || e.Text != want.Text || (e.Routed == nil) != (want.Routed == nil) || e.Routed["backend_used"] != want.Routed["backend_used"] || (e.Done == nil) != (want.Done == nil) {

@@ -417,7 +417,8 @@ func (r *run) annotate(ctx context.Context, s *Stage, j job.Job, n int) (job.Job
 		return j, context.Cause(ctx)
 	}
 	if until, ok := ctx.Deadline(); ok {
-		j.Deadline = max(time.Millisecond, until.Sub(j.Arrived))
+		// A little later than ours, which then is the one that passes.
+		j.Deadline = max(0, until.Sub(j.Arrived)).Truncate(time.Millisecond) + time.Millisecond
 	}
 	return j, nil
 }

@@ -77,9 +77,13 @@ type ComputeServiceClient interface {
 	ListBackends(context.Context, *ListBackendsRequest) (*ListBackendsResponse, error)
 	// HealthCheck sums up whether jobs can run.
 	HealthCheck(context.Context, *HealthCheckRequest) (*HealthCheckResponse, error)
-	// ExecutePipeline runs a pipeline. This version has none: UNIMPLEMENTED.
+	// ExecutePipeline runs a pipeline: several jobs for one request. A run that
+	// fails once it has begun is answered with what it came to until then, and why
+	// it failed, unless the call itself has ended.
 	ExecutePipeline(context.Context, *ExecutePipelineRequest) (*ExecutePipelineResponse, error)
-	// ExecutePipelineStream is ExecutePipeline piece by piece.
+	// ExecutePipelineStream is ExecutePipeline piece by piece: of each stage the
+	// pieces of its output, if they are wanted, and what it came to; and in the last
+	// message what the run did.
 	ExecutePipelineStream(context.Context, *ExecutePipelineRequest) (*connect.ServerStreamForClient[PipelineStreamResponse], error)
 	// Explain tells where a Generate would run now, and why; nothing runs. It is
 	// joulemux's own.
@@ -237,9 +241,13 @@ type ComputeServiceHandler interface {
 	ListBackends(context.Context, *ListBackendsRequest) (*ListBackendsResponse, error)
 	// HealthCheck sums up whether jobs can run.
 	HealthCheck(context.Context, *HealthCheckRequest) (*HealthCheckResponse, error)
-	// ExecutePipeline runs a pipeline. This version has none: UNIMPLEMENTED.
+	// ExecutePipeline runs a pipeline: several jobs for one request. A run that
+	// fails once it has begun is answered with what it came to until then, and why
+	// it failed, unless the call itself has ended.
 	ExecutePipeline(context.Context, *ExecutePipelineRequest) (*ExecutePipelineResponse, error)
-	// ExecutePipelineStream is ExecutePipeline piece by piece.
+	// ExecutePipelineStream is ExecutePipeline piece by piece: of each stage the
+	// pieces of its output, if they are wanted, and what it came to; and in the last
+	// message what the run did.
 	ExecutePipelineStream(context.Context, *ExecutePipelineRequest, *connect.ServerStream[PipelineStreamResponse]) error
 	// Explain tells where a Generate would run now, and why; nothing runs. It is
 	// joulemux's own.

@@ -1724,12 +1724,19 @@ type ExecutePipelineRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The pipeline's name.
 	PipelineId string `protobuf:"bytes,1,opt,name=pipeline_id,json=pipelineId,proto3" json:"pipeline_id,omitempty"`
-	// What its stages can refer to, by name.
+	// What its stages can refer to, by name: "input" is the text that it is about,
+	// and all others are its variables.
 	Input map[string]string `protobuf:"bytes,2,rep,name=input,proto3" json:"input,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// How to run it.
 	Options *PipelineOptions `protobuf:"bytes,3,opt,name=options,proto3" json:"options,omitempty"`
-	// What is said of each of its jobs.
-	Annotations   *JobAnnotations `protobuf:"bytes,4,opt,name=annotations,proto3" json:"annotations,omitempty"`
+	// What is said of each of its jobs, which goes before what the pipeline says;
+	// but deadline_ms is of the whole run.
+	Annotations *JobAnnotations `protobuf:"bytes,4,opt,name=annotations,proto3" json:"annotations,omitempty"`
+	// The model of all its jobs. Empty: those that the pipeline names.
+	Model string `protobuf:"bytes,20,opt,name=model,proto3" json:"model,omitempty"`
+	// Names the run, and with a stage's name behind it each of its jobs, as in
+	// GenerateRequest.
+	RequestId     string `protobuf:"bytes,21,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1792,12 +1799,26 @@ func (x *ExecutePipelineRequest) GetAnnotations() *JobAnnotations {
 	return nil
 }
 
+func (x *ExecutePipelineRequest) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *ExecutePipelineRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
 // PipelineOptions are how to run a pipeline.
 type PipelineOptions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Stages' output comes piece by piece.
+	// Stages' output comes piece by piece, in a stream.
 	EnableStreaming bool `protobuf:"varint,1,opt,name=enable_streaming,json=enableStreaming,proto3" json:"enable_streaming,omitempty"`
-	// A stage is told what the ones before it said.
+	// A stage is told what the ones before it were asked and said.
 	PreserveContext bool `protobuf:"varint,2,opt,name=preserve_context,json=preserveContext,proto3" json:"preserve_context,omitempty"`
 	// A stage that fails does not end the run.
 	ContinueOnError bool `protobuf:"varint,3,opt,name=continue_on_error,json=continueOnError,proto3" json:"continue_on_error,omitempty"`
@@ -1879,18 +1900,26 @@ type ExecutePipelineResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The pipeline's name.
 	PipelineId string `protobuf:"bytes,1,opt,name=pipeline_id,json=pipelineId,proto3" json:"pipeline_id,omitempty"`
-	// All stages succeeded that had to.
+	// All stages succeeded that had to: the last one, and without
+	// continue_on_error all others.
 	Success bool `protobuf:"varint,2,opt,name=success,proto3" json:"success,omitempty"`
-	// The output of the last stages, by name.
+	// The output of the last stage that has one, by its name.
 	FinalOutput map[string]string `protobuf:"bytes,3,rep,name=final_output,json=finalOutput,proto3" json:"final_output,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// In the order in which they ended.
 	StageResults []*StageResult `protobuf:"bytes,4,rep,name=stage_results,json=stageResults,proto3" json:"stage_results,omitempty"`
 	// Milliseconds that the run took.
 	TotalTimeMs int32 `protobuf:"varint,5,opt,name=total_time_ms,json=totalTimeMs,proto3" json:"total_time_ms,omitempty"`
-	// Watt-hours that all stages took.
+	// Watt-hours that all stages took; 0 if that is not known.
 	TotalEnergyWh float32 `protobuf:"fixed32,6,opt,name=total_energy_wh,json=totalEnergyWh,proto3" json:"total_energy_wh,omitempty"`
 	// Why the run failed, in words.
-	Error         string `protobuf:"bytes,7,opt,name=error,proto3" json:"error,omitempty"`
+	Error string `protobuf:"bytes,7,opt,name=error,proto3" json:"error,omitempty"`
+	// The run's name, as asked for or made up.
+	RequestId string `protobuf:"bytes,20,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// How the energy was obtained, as in GenerationStats: the weakest of the
+	// stages' qualities.
+	EnergyQuality string `protobuf:"bytes,21,opt,name=energy_quality,json=energyQuality,proto3" json:"energy_quality,omitempty"`
+	// Joules that all stages took. 0 if that is not known.
+	EnergyJoules  float64 `protobuf:"fixed64,22,opt,name=energy_joules,json=energyJoules,proto3" json:"energy_joules,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1974,6 +2003,27 @@ func (x *ExecutePipelineResponse) GetError() string {
 	return ""
 }
 
+func (x *ExecutePipelineResponse) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *ExecutePipelineResponse) GetEnergyQuality() string {
+	if x != nil {
+		return x.EnergyQuality
+	}
+	return ""
+}
+
+func (x *ExecutePipelineResponse) GetEnergyJoules() float64 {
+	if x != nil {
+		return x.EnergyJoules
+	}
+	return 0
+}
+
 // StageResult is what a stage came to.
 type StageResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1981,14 +2031,18 @@ type StageResult struct {
 	StageId string `protobuf:"bytes,1,opt,name=stage_id,json=stageId,proto3" json:"stage_id,omitempty"`
 	// The id of the backend that answered.
 	Backend string `protobuf:"bytes,2,opt,name=backend,proto3" json:"backend,omitempty"`
-	// The stage succeeded.
+	// The stage succeeded, or was skipped.
 	Success bool `protobuf:"varint,3,opt,name=success,proto3" json:"success,omitempty"`
 	// Its output.
 	Output string `protobuf:"bytes,4,opt,name=output,proto3" json:"output,omitempty"`
-	// How it went.
+	// How it went, if collect_metrics says that this is wanted.
 	Metadata *StageMetadata `protobuf:"bytes,5,opt,name=metadata,proto3" json:"metadata,omitempty"`
 	// Why it failed, in words.
-	Error         string `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`
+	Error string `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`
+	// Why it was skipped, in words. Empty: it was not.
+	Skipped string `protobuf:"bytes,20,opt,name=skipped,proto3" json:"skipped,omitempty"`
+	// Why it was that backend.
+	Routing       *RoutingMetadata `protobuf:"bytes,21,opt,name=routing,proto3" json:"routing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2065,6 +2119,20 @@ func (x *StageResult) GetError() string {
 	return ""
 }
 
+func (x *StageResult) GetSkipped() string {
+	if x != nil {
+		return x.Skipped
+	}
+	return ""
+}
+
+func (x *StageResult) GetRouting() *RoutingMetadata {
+	if x != nil {
+		return x.Routing
+	}
+	return nil
+}
+
 // StageMetadata is how a stage went.
 type StageMetadata struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2076,22 +2144,29 @@ type StageMetadata struct {
 	DurationMs int64 `protobuf:"varint,3,opt,name=duration_ms,json=durationMs,proto3" json:"duration_ms,omitempty"`
 	// The model that answered.
 	Model string `protobuf:"bytes,4,opt,name=model,proto3" json:"model,omitempty"`
-	// Tokens of the prompt.
+	// Tokens of the prompts of all its jobs.
 	TokensIn int32 `protobuf:"varint,5,opt,name=tokens_in,json=tokensIn,proto3" json:"tokens_in,omitempty"`
-	// Generated tokens.
+	// Tokens that all its jobs generated.
 	TokensOut int32 `protobuf:"varint,6,opt,name=tokens_out,json=tokensOut,proto3" json:"tokens_out,omitempty"`
-	// How sure the answer is, 0 to 1. 0: not known.
+	// How sure the answer is, 0 to 1: the geometric mean of the probabilities of its
+	// tokens. 0: not known.
 	Confidence float32 `protobuf:"fixed32,7,opt,name=confidence,proto3" json:"confidence,omitempty"`
-	// The processor's temperature in degrees Celsius. 0: not known.
+	// The processor's temperature at its end, in degrees Celsius. 0: not known.
 	Temperature float32 `protobuf:"fixed32,8,opt,name=temperature,proto3" json:"temperature,omitempty"`
 	// The fan's revolutions per minute. 0: not known.
 	FanSpeed int32 `protobuf:"varint,9,opt,name=fan_speed,json=fanSpeed,proto3" json:"fan_speed,omitempty"`
-	// The stage was handed on to another backend.
+	// The stage was handed on to another model, whose answer this is.
 	Forwarded bool `protobuf:"varint,10,opt,name=forwarded,proto3" json:"forwarded,omitempty"`
-	// Why, in words.
+	// Why, or why not, in words.
 	ForwardReason string `protobuf:"bytes,11,opt,name=forward_reason,json=forwardReason,proto3" json:"forward_reason,omitempty"`
-	// Attempts, the one that answered included.
-	AttemptCount  int32 `protobuf:"varint,12,opt,name=attempt_count,json=attemptCount,proto3" json:"attempt_count,omitempty"`
+	// How often a backend was asked, the one that answered included.
+	AttemptCount int32 `protobuf:"varint,12,opt,name=attempt_count,json=attemptCount,proto3" json:"attempt_count,omitempty"`
+	// How the energy was obtained, as in GenerationStats.
+	EnergyQuality string `protobuf:"bytes,20,opt,name=energy_quality,json=energyQuality,proto3" json:"energy_quality,omitempty"`
+	// Joules that all its jobs took. 0 if that is not known.
+	EnergyJoules float64 `protobuf:"fixed64,21,opt,name=energy_joules,json=energyJoules,proto3" json:"energy_joules,omitempty"`
+	// What each of its jobs took, the first answer first.
+	Jobs          []*GenerationStats `protobuf:"bytes,22,rep,name=jobs,proto3" json:"jobs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2208,6 +2283,27 @@ func (x *StageMetadata) GetAttemptCount() int32 {
 		return x.AttemptCount
 	}
 	return 0
+}
+
+func (x *StageMetadata) GetEnergyQuality() string {
+	if x != nil {
+		return x.EnergyQuality
+	}
+	return ""
+}
+
+func (x *StageMetadata) GetEnergyJoules() float64 {
+	if x != nil {
+		return x.EnergyJoules
+	}
+	return 0
+}
+
+func (x *StageMetadata) GetJobs() []*GenerationStats {
+	if x != nil {
+		return x.Jobs
+	}
+	return nil
 }
 
 // PipelineStreamResponse is a piece of a run.
@@ -2847,13 +2943,16 @@ const file_computev1_compute_proto_rawDesc = "" +
 	"\aversion\x18\x14 \x01(\tR\aversion\x1a@\n" +
 	"\x12BackendHealthEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xad\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe2\x02\n" +
 	"\x16ExecutePipelineRequest\x12\x1f\n" +
 	"\vpipeline_id\x18\x01 \x01(\tR\n" +
 	"pipelineId\x12C\n" +
 	"\x05input\x18\x02 \x03(\v2-.compute.v1.ExecutePipelineRequest.InputEntryR\x05input\x125\n" +
 	"\aoptions\x18\x03 \x01(\v2\x1b.compute.v1.PipelineOptionsR\aoptions\x12<\n" +
-	"\vannotations\x18\x04 \x01(\v2\x1a.compute.v1.JobAnnotationsR\vannotations\x1a8\n" +
+	"\vannotations\x18\x04 \x01(\v2\x1a.compute.v1.JobAnnotationsR\vannotations\x12\x14\n" +
+	"\x05model\x18\x14 \x01(\tR\x05model\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x15 \x01(\tR\trequestId\x1a8\n" +
 	"\n" +
 	"InputEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -2863,7 +2962,7 @@ const file_computev1_compute_proto_rawDesc = "" +
 	"\x10preserve_context\x18\x02 \x01(\bR\x0fpreserveContext\x12*\n" +
 	"\x11continue_on_error\x18\x03 \x01(\bR\x0fcontinueOnError\x12'\n" +
 	"\x0fcollect_metrics\x18\x04 \x01(\bR\x0ecollectMetrics\x12(\n" +
-	"\x10stage_timeout_ms\x18\x05 \x01(\x05R\x0estageTimeoutMs\"\x8d\x03\n" +
+	"\x10stage_timeout_ms\x18\x05 \x01(\x05R\x0estageTimeoutMs\"\xf8\x03\n" +
 	"\x17ExecutePipelineResponse\x12\x1f\n" +
 	"\vpipeline_id\x18\x01 \x01(\tR\n" +
 	"pipelineId\x12\x18\n" +
@@ -2872,17 +2971,23 @@ const file_computev1_compute_proto_rawDesc = "" +
 	"\rstage_results\x18\x04 \x03(\v2\x17.compute.v1.StageResultR\fstageResults\x12\"\n" +
 	"\rtotal_time_ms\x18\x05 \x01(\x05R\vtotalTimeMs\x12&\n" +
 	"\x0ftotal_energy_wh\x18\x06 \x01(\x02R\rtotalEnergyWh\x12\x14\n" +
-	"\x05error\x18\a \x01(\tR\x05error\x1a>\n" +
+	"\x05error\x18\a \x01(\tR\x05error\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x14 \x01(\tR\trequestId\x12%\n" +
+	"\x0eenergy_quality\x18\x15 \x01(\tR\renergyQuality\x12#\n" +
+	"\renergy_joules\x18\x16 \x01(\x01R\fenergyJoules\x1a>\n" +
 	"\x10FinalOutputEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc1\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x92\x02\n" +
 	"\vStageResult\x12\x19\n" +
 	"\bstage_id\x18\x01 \x01(\tR\astageId\x12\x18\n" +
 	"\abackend\x18\x02 \x01(\tR\abackend\x12\x18\n" +
 	"\asuccess\x18\x03 \x01(\bR\asuccess\x12\x16\n" +
 	"\x06output\x18\x04 \x01(\tR\x06output\x125\n" +
 	"\bmetadata\x18\x05 \x01(\v2\x19.compute.v1.StageMetadataR\bmetadata\x12\x14\n" +
-	"\x05error\x18\x06 \x01(\tR\x05error\"\x97\x03\n" +
+	"\x05error\x18\x06 \x01(\tR\x05error\x12\x18\n" +
+	"\askipped\x18\x14 \x01(\tR\askipped\x125\n" +
+	"\arouting\x18\x15 \x01(\v2\x1b.compute.v1.RoutingMetadataR\arouting\"\x94\x04\n" +
 	"\rStageMetadata\x12&\n" +
 	"\x0fstart_time_unix\x18\x01 \x01(\x03R\rstartTimeUnix\x12\"\n" +
 	"\rend_time_unix\x18\x02 \x01(\x03R\vendTimeUnix\x12\x1f\n" +
@@ -2900,7 +3005,10 @@ const file_computev1_compute_proto_rawDesc = "" +
 	"\tforwarded\x18\n" +
 	" \x01(\bR\tforwarded\x12%\n" +
 	"\x0eforward_reason\x18\v \x01(\tR\rforwardReason\x12#\n" +
-	"\rattempt_count\x18\f \x01(\x05R\fattemptCount\"\xf2\x01\n" +
+	"\rattempt_count\x18\f \x01(\x05R\fattemptCount\x12%\n" +
+	"\x0eenergy_quality\x18\x14 \x01(\tR\renergyQuality\x12#\n" +
+	"\renergy_joules\x18\x15 \x01(\x01R\fenergyJoules\x12/\n" +
+	"\x04jobs\x18\x16 \x03(\v2\x1b.compute.v1.GenerationStatsR\x04jobs\"\xf2\x01\n" +
 	"\x16PipelineStreamResponse\x12\x19\n" +
 	"\bstage_id\x18\x01 \x01(\tR\astageId\x12%\n" +
 	"\x0epartial_output\x18\x02 \x01(\tR\rpartialOutput\x12\x12\n" +
@@ -3027,32 +3135,34 @@ var file_computev1_compute_proto_depIdxs = []int32{
 	30, // 19: compute.v1.ExecutePipelineResponse.final_output:type_name -> compute.v1.ExecutePipelineResponse.FinalOutputEntry
 	20, // 20: compute.v1.ExecutePipelineResponse.stage_results:type_name -> compute.v1.StageResult
 	21, // 21: compute.v1.StageResult.metadata:type_name -> compute.v1.StageMetadata
-	20, // 22: compute.v1.PipelineStreamResponse.stage_result:type_name -> compute.v1.StageResult
-	19, // 23: compute.v1.PipelineStreamResponse.final_result:type_name -> compute.v1.ExecutePipelineResponse
-	0,  // 24: compute.v1.ExplainRequest.request:type_name -> compute.v1.GenerateRequest
-	5,  // 25: compute.v1.ExplainResponse.routing:type_name -> compute.v1.RoutingMetadata
-	25, // 26: compute.v1.ExplainResponse.prospects:type_name -> compute.v1.Prospect
-	0,  // 27: compute.v1.ComputeService.Generate:input_type -> compute.v1.GenerateRequest
-	0,  // 28: compute.v1.ComputeService.GenerateStream:input_type -> compute.v1.GenerateRequest
-	7,  // 29: compute.v1.ComputeService.Embed:input_type -> compute.v1.EmbedRequest
-	9,  // 30: compute.v1.ComputeService.ListBackends:input_type -> compute.v1.ListBackendsRequest
-	15, // 31: compute.v1.ComputeService.HealthCheck:input_type -> compute.v1.HealthCheckRequest
-	17, // 32: compute.v1.ComputeService.ExecutePipeline:input_type -> compute.v1.ExecutePipelineRequest
-	17, // 33: compute.v1.ComputeService.ExecutePipelineStream:input_type -> compute.v1.ExecutePipelineRequest
-	23, // 34: compute.v1.ComputeService.Explain:input_type -> compute.v1.ExplainRequest
-	3,  // 35: compute.v1.ComputeService.Generate:output_type -> compute.v1.GenerateResponse
-	4,  // 36: compute.v1.ComputeService.GenerateStream:output_type -> compute.v1.GenerateStreamResponse
-	8,  // 37: compute.v1.ComputeService.Embed:output_type -> compute.v1.EmbedResponse
-	10, // 38: compute.v1.ComputeService.ListBackends:output_type -> compute.v1.ListBackendsResponse
-	16, // 39: compute.v1.ComputeService.HealthCheck:output_type -> compute.v1.HealthCheckResponse
-	19, // 40: compute.v1.ComputeService.ExecutePipeline:output_type -> compute.v1.ExecutePipelineResponse
-	22, // 41: compute.v1.ComputeService.ExecutePipelineStream:output_type -> compute.v1.PipelineStreamResponse
-	24, // 42: compute.v1.ComputeService.Explain:output_type -> compute.v1.ExplainResponse
-	35, // [35:43] is the sub-list for method output_type
-	27, // [27:35] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	5,  // 22: compute.v1.StageResult.routing:type_name -> compute.v1.RoutingMetadata
+	6,  // 23: compute.v1.StageMetadata.jobs:type_name -> compute.v1.GenerationStats
+	20, // 24: compute.v1.PipelineStreamResponse.stage_result:type_name -> compute.v1.StageResult
+	19, // 25: compute.v1.PipelineStreamResponse.final_result:type_name -> compute.v1.ExecutePipelineResponse
+	0,  // 26: compute.v1.ExplainRequest.request:type_name -> compute.v1.GenerateRequest
+	5,  // 27: compute.v1.ExplainResponse.routing:type_name -> compute.v1.RoutingMetadata
+	25, // 28: compute.v1.ExplainResponse.prospects:type_name -> compute.v1.Prospect
+	0,  // 29: compute.v1.ComputeService.Generate:input_type -> compute.v1.GenerateRequest
+	0,  // 30: compute.v1.ComputeService.GenerateStream:input_type -> compute.v1.GenerateRequest
+	7,  // 31: compute.v1.ComputeService.Embed:input_type -> compute.v1.EmbedRequest
+	9,  // 32: compute.v1.ComputeService.ListBackends:input_type -> compute.v1.ListBackendsRequest
+	15, // 33: compute.v1.ComputeService.HealthCheck:input_type -> compute.v1.HealthCheckRequest
+	17, // 34: compute.v1.ComputeService.ExecutePipeline:input_type -> compute.v1.ExecutePipelineRequest
+	17, // 35: compute.v1.ComputeService.ExecutePipelineStream:input_type -> compute.v1.ExecutePipelineRequest
+	23, // 36: compute.v1.ComputeService.Explain:input_type -> compute.v1.ExplainRequest
+	3,  // 37: compute.v1.ComputeService.Generate:output_type -> compute.v1.GenerateResponse
+	4,  // 38: compute.v1.ComputeService.GenerateStream:output_type -> compute.v1.GenerateStreamResponse
+	8,  // 39: compute.v1.ComputeService.Embed:output_type -> compute.v1.EmbedResponse
+	10, // 40: compute.v1.ComputeService.ListBackends:output_type -> compute.v1.ListBackendsResponse
+	16, // 41: compute.v1.ComputeService.HealthCheck:output_type -> compute.v1.HealthCheckResponse
+	19, // 42: compute.v1.ComputeService.ExecutePipeline:output_type -> compute.v1.ExecutePipelineResponse
+	22, // 43: compute.v1.ComputeService.ExecutePipelineStream:output_type -> compute.v1.PipelineStreamResponse
+	24, // 44: compute.v1.ComputeService.Explain:output_type -> compute.v1.ExplainResponse
+	37, // [37:45] is the sub-list for method output_type
+	29, // [29:37] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_computev1_compute_proto_init() }
