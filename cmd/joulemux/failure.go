@@ -105,7 +105,7 @@ func (f *failure) exitCode() int {
 		return 2
 	case codeUnreachable, wire.CodeStopping:
 		return 3
-	case wire.CodeModelNotFound, wire.CodeJobNotFound:
+	case wire.CodeModelNotFound, wire.CodeJobNotFound, wire.CodePipelineNotFound:
 		return 4
 	case wire.CodePowerPolicy:
 		return 5
@@ -133,7 +133,8 @@ func exitCodesTopic() *cobra.Command {
          job was cancelled by somebody else, or the daemon does not allow it
     2    the command line or the request is wrong
     3    the daemon cannot be reached, or is stopping
-    4    no backend has the model, or the ledger has no such job
+    4    no backend has the model, the ledger has no such job, or there is no
+         such pipeline
     5    the power policy of this tier forbids it
     6    no backend can take it, or there is none of the name given to --target
     7    it is too busy, or this client has had its share
@@ -157,6 +158,13 @@ line, and none of what it else says for people.
                      {"routed":{...}}, again if another backend takes over;
                      {"text":"..."} for each piece of the answer;
                      {"end":{...}} with what it took
+    pipeline run     a line for each event of a run: {"stage":"...","routed":{...}},
+                     {"stage":"...","text":"..."} with --stream,
+                     {"stage":"...","done":{...}} with what a stage came to, and
+                     {"end":{...}} with the output and what all took
+    pipeline list    {"pipelines":[...]}
+    pipeline show, check
+                     {"name":"...","stages":[...],...}, or with "faults":[...]
     explain          {"tier":"...","backend":"...","backends":[...],...}; with
                      --all-tiers a line for each tier
     status           the daemon's status, with the members text, alt, class,
@@ -182,9 +190,10 @@ What fails ends with the line
     {"error":{"error":"in words","code":"power_policy","refused":{"id":"why"}}}
 
 whose code is one of the daemon's: invalid, prompt_too_large, model_not_found,
-job_not_found, backend_not_found, no_backend, power_policy, busy, over_limit,
-cancelled, deadline_passed, backend_failed, unsupported, unauthenticated,
-forbidden, stopping; or one of the client's own: daemon_unreachable,
-answer_broken, interrupted, failed. An answer is whole only if its last line is an end. Clients should ignore members they do not know.`,
+job_not_found, backend_not_found, pipeline_not_found, no_backend, power_policy,
+busy, over_limit, cancelled, deadline_passed, backend_failed, unsupported,
+unauthenticated, forbidden, stopping; or one of the client's own:
+daemon_unreachable, answer_broken, interrupted, failed. An answer is whole only
+if its last line is an end. Clients should ignore members they do not know.`,
 	}
 }

@@ -13,7 +13,7 @@
 //	1    it failed: the backend did, the answer broke off, …
 //	2    the command line or the request is wrong
 //	3    the daemon cannot be reached, or is stopping
-//	4    the model is not there, or the job
+//	4    the model is not there, or the job, or the pipeline
 //	5    the power policy forbids it
 //	6    no backend can take it
 //	7    it is too busy, or this client has had its share
@@ -67,7 +67,7 @@ func rootCommand(a *app) *cobra.Command {
 	root.PersistentFlags().StringVar(&a.socket, "socket", defaultSocket(), "the daemon's `PATH`, or JOULEMUX_SOCKET")
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "write JSON, as \"joulemux help json\" describes")
 	root.AddCommand(
-		generateCommand(a), chatCommand(a), explainCommand(a), statusCommand(a), backendsCommand(a), modelsCommand(a), cacheCommand(a),
+		generateCommand(a), chatCommand(a), pipelineCommand(a), explainCommand(a), statusCommand(a), backendsCommand(a), modelsCommand(a), cacheCommand(a),
 		energyCommand(a), holdCommand(a), policyCommand(a), tokenCommand(a), simulateCommand(a), captureCommand(a), versionCommand(a), exitCodesTopic(), jsonTopic(),
 	)
 	return root

@@ -105,7 +105,7 @@ func (s *Server) runPipeline(w http.ResponseWriter, r *http.Request) {
 		fail(w, err)
 		return
 	}
-	out := &stages{lines: s.lines(w), failing: !c.GoOn}
+	out := &stages{lines: s.lines(w), pipeline: p, failing: !c.GoOn}
 	w.Header().Set("X-Request-ID", c.ID)
 	o, err := s.Engine.Run(r.Context(), p, c, out)
 	switch {
@@ -161,13 +161,14 @@ func pipelineCall(r *http.Request, q wire.RunPipeline) (pipeline.Call, error) {
 // stages writes a run as our own events.
 type stages struct {
 	*lines
+	pipeline *pipeline.Pipeline
 	// failing tells that a stage which fails is the end, and that how is told then.
 	failing bool
 }
 
 // Routed tells the client where a stage's job goes.
 func (s *stages) Routed(stage string, d route.Decision) error {
-	return s.put(context.Background(), wire.PipelineEvent{Stage: stage, Routed: d.Fields()})
+	return s.put(context.Background(), wire.PipelineEvent{Stage: stage, Last: s.pipeline.Last(stage), Routed: d.Fields()})
 }
 
 // Text writes a piece of an answer.

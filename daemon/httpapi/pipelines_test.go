@@ -69,7 +69,7 @@ func TestPipelinesAreRun(t *testing.T) {
 		{Stage: "sum", Done: &wire.StageDone{Output: "Short", Backend: "two"}},
 	} {
 		e := next[wire.PipelineEvent](s)
-		if e.Stage != want.Stage || e.Text != want.Text || (e.Routed == nil) != (want.Routed == nil) || e.Routed["backend_used"] != want.Routed["backend_used"] || (e.Done == nil) != (want.Done == nil) {
+		if e.Stage != want.Stage || e.Text != want.Text || (e.Routed == nil) != (want.Routed == nil) || e.Routed["backend_used"] != want.Routed["backend_used"] || (e.Done == nil) != (want.Done == nil) || e.Last != (e.Routed != nil && e.Stage == "sum") {
 			t.Fatalf("event %d is %+v", i, e)
 		}
 		if d := e.Done; d != nil && (d.Output != want.Done.Output || d.Backend != want.Done.Backend || d.Hardware == "" || d.Reason == "" || d.Model != "m" || d.Tokens != 2 ||

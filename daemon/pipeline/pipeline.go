@@ -98,6 +98,13 @@ type Pipeline struct {
 	fields map[string][]string
 }
 
+// Last reports whether no other stage can follow the one of that id.
+func (p *Pipeline) Last(id string) bool {
+	return slices.ContainsFunc(p.Stages, func(s Stage) bool {
+		return s.ID == id && !slices.ContainsFunc(s.next, func(b branch) bool { return b.to != end })
+	})
+}
+
 // Stage is one job, or two.
 type Stage struct {
 	ID string

@@ -379,10 +379,12 @@ type RunPipeline struct {
 	StageTimeoutMs  int  `json:"stage_timeout_ms,omitempty"`
 }
 
-// PipelineEvent is one line of a run. Beside Stage one member is set. A run is over
-// if its last line is End or Error.
+// PipelineEvent is one line of a run. Beside Stage and Last one member is set. A run
+// is over if its last line is End or Error.
 type PipelineEvent struct {
 	Stage string `json:"stage,omitempty"`
+	// Last tells, with Routed, that no other stage can follow.
+	Last bool `json:"last,omitempty"`
 	// Routed says where a job of the stage goes, as in Event, and Text is the next
 	// piece of its answer.
 	Routed map[string]any `json:"routed,omitempty"`
