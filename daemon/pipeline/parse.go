@@ -77,7 +77,7 @@ type question struct {
 }
 
 // found is what there is of a stage.
-type found struct{ all, prompt, system, next, escalate section }
+type found struct{ all, model, prompt, system, next, escalate, other section }
 
 func (p *parser) known(id string) bool {
 	_, ok := p.index[id]
@@ -158,10 +158,13 @@ var options = strings.Fields("model target class preference latency_critical pre
 // changed are those of them that an escalation may change.
 var changed = strings.Fields("model target latency_critical prefer_power_efficiency max_latency_ms max_power_watts max_tokens")
 
-// set adds the keys that set options of a job.
-func set(into keys, options []string, j *job.Job) keys {
+// set adds the keys that set options of a job. The section of its model is kept.
+func set(model *section, into keys, options []string, j *job.Job) keys {
 	for _, name := range options {
 		into[name] = func(s section) {
+			if name == "model" {
+				*model = s
+			}
 			value, ok := s.Value()
 			if !ok {
 				return
@@ -184,7 +187,7 @@ func set(into keys, options []string, j *job.Job) keys {
 func (p *parser) stage(s section) {
 	var stage Stage
 	f := found{all: s}
-	s.Mapping(set(keys{
+	s.Mapping(set(&f.model, keys{
 		"id":       func(s section) { s.Text(&stage.ID) },
 		"prompt":   func(s section) { f.prompt = s },
 		"system":   func(s section) { f.system = s },
@@ -211,7 +214,7 @@ func (p *parser) stage(s section) {
 		s.Within("prompt").Fault("a stage needs a prompt")
 	}
 	if f.escalate.There() {
-		stage.Escalation = escalation(f.escalate, stage.options)
+		stage.Escalation = escalation(f.escalate, &f.other, stage.options)
 	}
 	p.Stages, p.found = append(p.Stages, stage), append(p.found, f)
 }
@@ -260,10 +263,10 @@ func tiers(s section, to *[]power.Tier) {
 }
 
 // escalation reads an escalation of a job with those options.
-func escalation(s section, of job.Job) *Escalation {
+func escalation(s section, model *section, of job.Job) *Escalation {
 	e := &Escalation{options: of}
 	e.options.Target = "" // a larger model mostly runs elsewhere
-	s.Mapping(set(keys{
+	s.Mapping(set(model, keys{
 		"tiers":            func(s section) { tiers(s, &e.tiers) },
 		"confidence_below": func(s section) { s.Number(&e.below, 0, 1) },
 		"check":            func(s section) { e.check = readTest(s, make(keys), deepest) },
@@ -439,14 +442,22 @@ func (p *parser) texts(before, sure []map[string]bool) {
 		if sure[i] == nil {
 			continue // no way leads there, which is a fault already
 		}
-		read := func(at section) *text {
+		read := func(at section) text {
 			if !at.There() {
-				return nil
+				return text{}
 			}
 			var source string
 			at.Text(&source)
-			return s.parseText(at, source)
+			return s.parse(at, source)
 		}
-		stage.prompt, stage.system = read(p.found[i].prompt), read(p.found[i].system)
+		f := p.found[i]
+		stage.prompt, stage.system = read(f.prompt), read(f.system)
+		s = s.variables()
+		stage.model = read(f.model)
+		if e := stage.Escalation; e != nil {
+			if e.model = stage.model; f.other.There() {
+				e.model = read(f.other)
+			}
+		}
 	}
 }

@@ -46,7 +46,8 @@
 // goes before: the least power, latency and time hold, and his model, target and
 // class stand for the stages' own.
 //
-// Prompts and system texts are Go's text/template, without loops, definitions and
+// A model can be a variable's value, as in model: "{{.Vars.large}}"; where that is
+// empty, it is the default one. Prompts and system texts are Go's text/template, without loops, definitions and
 // variables. There are .Input, .Vars.NAME, .Stages.ID, the answer of a stage
 // before, and .Fields.ID.NAME, a member of the answer of one with a format. The
 // functions are and, or, not, eq, ne, lt, le, gt, ge, len, lower, trim, and clip N,
@@ -109,10 +110,11 @@ func (p *Pipeline) Last(id string) bool {
 type Stage struct {
 	ID string
 	// options are what the file says of its job, without the text.
-	options        job.Job
-	think          *bool
-	prompt, system *text // system may be nil
-	format         json.RawMessage
+	options job.Job
+	think   *bool
+	// model is what options has, with variables filled in.
+	model, prompt, system text
+	format                json.RawMessage
 	// members are those that format has, and required those that it requires;
 	// nil if it does not say.
 	members, required []string
@@ -132,6 +134,7 @@ func (s *Stage) Target() string { return s.options.Target }
 // Escalation is when another model is asked for what a stage has answered.
 type Escalation struct {
 	options job.Job // those of the stage, with its own in their place
+	model   text    // likewise
 	tiers   []power.Tier
 	// below is the confidence under which it is; zero leaves it to check.
 	below float64

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -269,21 +270,29 @@ func (r *run) answer(ctx context.Context, s *Stage, result *Result) error {
 	if !r.call.Stream {
 		tell = nil
 	}
+	options, err := r.named(s.options, s.model)
+	if err != nil {
+		return err
+	}
 	e := s.Escalation
 	if e == nil {
-		a, err := r.job(ctx, s, s.options, messages, false, tell, result)
+		a, err := r.job(ctx, s, options, messages, false, tell, result)
 		return take(result, a, err)
 	}
 	probable := e.below > 0
-	first, err := r.job(ctx, s, s.options, messages, probable, nil, result)
+	other, err := r.named(e.options, e.model)
+	if err != nil {
+		return err
+	}
+	first, err := r.job(ctx, s, options, messages, probable, nil, result)
 	if err := take(result, first, err); err != nil {
 		return err
 	}
 	var asks bool
-	if asks, result.Why = e.doubts(s, first, r.Tier(ctx)); asks && r.same(s, e) {
-		result.Why += ", but whoever asks names the model"
+	if asks, result.Why = e.doubts(s, first, r.Tier(ctx)); asks && options.Model == other.Model && (options.Target == other.Target || r.call.Target != "") {
+		result.Why += ", but it would be the same model once more"
 	} else if asks {
-		second, err := r.job(ctx, s, e.options, messages, probable, tell, result)
+		second, err := r.job(ctx, s, other, messages, probable, tell, result)
 		switch err := take(result, second, err); {
 		case err == nil:
 			result.Escalated = true
@@ -301,9 +310,12 @@ func (r *run) answer(ctx context.Context, s *Stage, result *Result) error {
 	return nil
 }
 
-// same reports whether the caller has both jobs of a stage done alike.
-func (r *run) same(s *Stage, e *Escalation) bool {
-	return (r.call.Model != "" || s.Model() == e.Model()) && (r.call.Target != "" || s.Target() == e.Target())
+// named returns a job's options with the model that its stage names, unless the
+// caller does.
+func (r *run) named(j job.Job, model text) (job.Job, error) {
+	name, err := model.render(r.data)
+	j.Model = cmp.Or(r.call.Model, strings.TrimSpace(name))
+	return j, err
 }
 
 // take makes an answer the stage's, unless it is none.
@@ -346,12 +358,12 @@ func (e *Escalation) doubts(s *Stage, a *answer, tier power.Tier) (asks bool, wh
 // messages are what a stage asks.
 func (r *run) messages(s *Stage) ([]job.Message, error) {
 	var list []job.Message
-	if s.system != nil {
-		text, err := s.system.render(r.data)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, job.Message{Role: "system", Content: text})
+	system, err := s.system.render(r.data)
+	if err != nil {
+		return nil, err
+	}
+	if system != "" {
+		list = append(list, job.Message{Role: "system", Content: system})
 	}
 	prompt, err := s.prompt.render(r.data)
 	if err != nil {
@@ -402,9 +414,6 @@ func (r *run) annotate(ctx context.Context, s *Stage, j job.Job, n int) (job.Job
 	}
 	if c.Class != "" {
 		j.Class = c.Class
-	}
-	if c.Model != "" {
-		j.Model = c.Model
 	}
 	if len(c.Preferred) > 0 {
 		j.Preferred = c.Preferred

@@ -316,7 +316,7 @@ func TestEscalation(t *testing.T) {
 		},
 		"the caller names the model": {
 			small: said{text: "one two", probs: unsure}, change: func(c *pipeline.Call) { c.Model, c.Target = "small", "npu" },
-			why: "confidence 0.30 is below 0.70, but whoever asks names the model",
+			why: "confidence 0.30 is below 0.70, but it would be the same model once more",
 		},
 	} {
 		for _, streams := range []bool{false, true} {
@@ -535,6 +535,34 @@ func TestAListenerWhoIsGoneEndsTheRun(t *testing.T) {
 		if err == nil || len(s.jobs()) != 1 {
 			t.Errorf("gone when %s: %v, after %d jobs", at, err, len(s.jobs()))
 		}
+	}
+}
+
+func TestModelsCanBeVariables(t *testing.T) {
+	p := parse(t, `
+vars: {small: tiny, large: "", none: ""}
+stages:
+  - id: a
+    model: "{{.Vars.small}}"
+    prompt: x
+    escalate: {model: "{{.Vars.large}}", confidence_below: 0.5}
+  - {id: b, model: "{{.Vars.none}}", prompt: x}
+`)
+	for large, want := range map[string][]string{"huge": {"tiny", "huge", ""}, "": {"tiny", "", ""}, "tiny": {"tiny", ""}} {
+		s := &script{says: map[string]said{"tiny": {text: "x", probs: []float64{0.1}}}}
+		c := call("x")
+		c.Vars["large"] = large
+		_, err := run(t.Context(), p, c, s)
+		var got []string
+		for _, j := range s.jobs() {
+			got = append(got, j.Model)
+		}
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("with %q it asks %q, %v", large, got, err)
+		}
+	}
+	if _, err := pipeline.Parse("x", []byte(one("    model: '{{.Vars.x}}'"))); err == nil || !strings.Contains(err.Error(), "line 4: stages[0].model: there is no variable x") {
+		t.Errorf("got %v", err)
 	}
 }
 

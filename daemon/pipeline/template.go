@@ -13,8 +13,12 @@ import (
 	"github.com/joulemux/joulemux/daemon/job"
 )
 
-// text is a template that has been found to be in order.
-type text struct{ *template.Template }
+// text is what the file says, as it stands or, if made is not nil, as that makes
+// it.
+type text struct {
+	plain string
+	made  *template.Template
+}
 
 // longestText is how much text a template may make, in bytes.
 const longestText = 8 << 20
@@ -45,10 +49,13 @@ func clip(n int, text string) string {
 	return text
 }
 
-// render returns the text that a template makes.
-func (t *text) render(d data) (string, error) {
+// render returns the text.
+func (t text) render(d data) (string, error) {
+	if t.made == nil {
+		return t.plain, nil
+	}
 	var b bounded
-	err := t.Execute(&b, d)
+	err := t.made.Execute(&b, d)
 	switch {
 	case errors.Is(err, errLong):
 		return "", job.Errorf(job.PromptTooLarge, "a text of more than %d bytes", longestText)
@@ -78,26 +85,31 @@ type scope struct {
 	before, sure map[string]bool
 }
 
-// parseText parses a template, and says in at what is wrong with it.
-func (s scope) parseText(at document.Section, source string) *text {
+// variables is a scope in which there are no answers.
+func (s scope) variables() scope { return scope{p: s.p} }
+
+// parse parses a text, and says in at what is wrong with it.
+func (s scope) parse(at document.Section, source string) text {
+	if !strings.Contains(source, "{{") {
+		return text{plain: source}
+	}
 	t, err := template.New("").Funcs(functions).Option("missingkey=error").Parse(source)
-	if err != nil {
+	switch {
+	case err != nil:
 		line, detail := place(err.Error())
 		at.FaultAt(line, "%s", detail)
-		return nil
-	}
-	if len(t.Templates()) > 1 {
+		return text{}
+	case len(t.Templates()) > 1:
 		at.Fault("templates cannot be defined here")
-		return nil
-	}
-	if t.Tree == nil {
-		return &text{t} // nothing but white space is no template to Go
+		return text{}
+	case t.Tree == nil:
+		return text{} // to Go, nothing but white space is no template
 	}
 	w := &walk{scope: s, at: at, tree: t.Tree}
 	if w.list(t.Root, true, s.sure); w.faults == 0 {
 		s.try(at, t)
 	}
-	return &text{t}
+	return text{made: t}
 }
 
 // try executes a template with whatever it may find: that shows what is wrong
