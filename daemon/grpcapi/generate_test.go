@@ -47,6 +47,29 @@ func TestAnswerInOnePieceTellsWhatItTook(t *testing.T) {
 	}
 }
 
+func TestJobMayTakeLongerThanAClientMayNotRead(t *testing.T) {
+	const stalled = 50 * time.Millisecond
+	slow := func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-time.After(4 * stalled):
+			says(piece("It"), last)(w, r)
+		case <-r.Context().Done():
+		}
+	}
+	r := newRig(t, place{power.CPU, scripted(slow)})
+	r.SetStalled(stalled)
+	if a, err := r.calls.generate(within(t), ask()); err != nil || a.Response != "It" {
+		t.Errorf("in one piece: %v, %v", a, err)
+	}
+	s, err := r.calls.stream(within(t), ask())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if list, err := all(s); err != nil || len(list) != 2 {
+		t.Errorf("streamed: %v, %v", list, err)
+	}
+}
+
 func TestStreamRules(t *testing.T) {
 	r := newRig(t, place{power.CPU, scripted(says(piece("It "), piece("is "), piece("4."), last))})
 	s, err := r.calls.stream(within(t), ask())

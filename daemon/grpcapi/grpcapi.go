@@ -190,7 +190,10 @@ type client struct {
 // client returns the receiver of the answer to a request that is all there.
 func (s *Server) client(ctx context.Context) *client {
 	control := ctx.Value(controlKey{}).(*http.ResponseController)
-	_ = control.SetReadDeadline(time.Time{}) // the connection may now be silent
+	// The connection may now be silent. Over HTTP/2 a time to write in that passes
+	// ends the stream, though nothing was written.
+	_ = control.SetReadDeadline(time.Time{})
+	_ = control.SetWriteDeadline(time.Time{})
 	return &client{control: control, stalled: s.stalled}
 }
 
