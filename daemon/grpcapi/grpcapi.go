@@ -213,6 +213,12 @@ func (c *client) expect(ctx context.Context) error {
 	return c.control.SetWriteDeadline(until)
 }
 
+// rest lets the connection be silent until something is expected again.
+func (c *client) rest() {
+	c.until = time.Time{}
+	_ = c.control.SetWriteDeadline(c.until)
+}
+
 // lastly sets until when the last words to a client have to be taken, whose job
 // is over and who may not be reading.
 func (c *client) lastly() { _ = c.control.SetWriteDeadline(time.Now().Add(door.LastWords)) }

@@ -100,6 +100,7 @@ func (s *stages) Done(r pipeline.Result) error {
 		result.Metadata = metadataOf(r, s.heat)
 	}
 	s.results = append(s.results, result)
+	defer s.rest() // the next stage may take its time
 	return s.put(context.Background(), &computev1.PipelineStreamResponse{StageId: r.Stage, Done: true, StageResult: result})
 }
 

@@ -241,3 +241,20 @@ func TestPipelineEndsWithItsCall(t *testing.T) {
 		t.Errorf("got %v, %v", a, err)
 	}
 }
+
+func TestStagesMayTakeLongerThanAClientMayNotRead(t *testing.T) {
+	const stalled = 50 * time.Millisecond
+	r := newRig(t, place{power.CPU, scripted(func(w http.ResponseWriter, q *http.Request) {
+		select {
+		case <-time.After(4 * stalled):
+			says(`{"message":{"content":"x"}}`+"\n", strings.Replace(last, `"response":""`, `"message":{}`, 1))(w, q)
+		case <-q.Context().Done():
+		}
+	})})
+	r.SetStalled(stalled)
+	r.shelve("two", "stages: [{id: a, prompt: x}, {id: b, prompt: x}]")
+	list, err := r.pipelineStream(within(t), &computev1.ExecutePipelineRequest{PipelineId: "two"})
+	if err != nil || len(list) != 3 || !list[2].FinalResult.GetSuccess() {
+		t.Errorf("got %v, %v", list, err)
+	}
+}

@@ -70,6 +70,9 @@ func (l *laptop) startDaemon(ctx context.Context) error {
 	if err := os.WriteFile(config, []byte(l.configuration()), 0o600); err != nil {
 		return err
 	}
+	if err := l.shelve(); err != nil {
+		return err
+	}
 	cmd := l.command(ctx, l.file("bin", "joulemuxd"), "--config", config, "--sysfs", l.machine.SysDir())
 	cmd.Stdout, cmd.Stderr = l.log, l.log
 	var err error
@@ -86,6 +89,17 @@ func (l *laptop) startDaemon(ctx context.Context) error {
 		}
 		return err
 	})
+}
+
+// shelve has the pipelines of this tree be the laptop's.
+func (l *laptop) shelve() error {
+	install, err := rig.Script("install") // packaging/rig/install
+	if err != nil {
+		return err
+	}
+	folder := l.file("config", "joulemux")
+	shipped := filepath.Join(filepath.Dir(install), "..", "pipelines")
+	return errors.Join(os.MkdirAll(folder, 0o755), os.Symlink(shipped, filepath.Join(folder, "pipelines")))
 }
 
 func (l *laptop) socket() string { return l.file("joulemux", "api.sock") }
