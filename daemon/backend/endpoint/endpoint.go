@@ -39,6 +39,7 @@ type Endpoint struct {
 	// fresh opens a connection for each request: an answer on an old one says
 	// nothing about whether new ones are accepted.
 	fresh *http.Transport
+	key   *keyring // nil if there is none
 }
 
 // New returns the endpoint of a URL such as http://127.0.0.1:11434 or
@@ -96,7 +97,7 @@ func (e *Endpoint) get(ctx context.Context, t *http.Transport, path string, into
 	if err != nil {
 		return nil, err
 	}
-	resp, err := t.RoundTrip(req)
+	resp, err := e.send(t, req)
 	if err != nil {
 		return nil, err
 	}
@@ -132,7 +133,7 @@ func (e *Endpoint) Post(ctx context.Context, path string, body []byte) (*http.Re
 		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	return e.pool.RoundTrip(req)
+	return e.send(e.pool, req)
 }
 
 // Forward sends a client's request for what is at a path here. Of req, the
@@ -147,7 +148,7 @@ func (e *Endpoint) Forward(req *http.Request, path string) (*http.Response, erro
 	if kind := req.Header.Get("Content-Type"); kind != "" {
 		out.Header.Set("Content-Type", kind)
 	}
-	return e.pool.RoundTrip(out)
+	return e.send(e.pool, out)
 }
 
 // What a server may do after the last line of a stream, before its connection
