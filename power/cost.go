@@ -32,7 +32,10 @@ type Cost struct {
 	Load Energy
 	// Tail is what the device took on the job's account after the last token,
 	// which is known only later.
-	Tail    Energy
+	Tail Energy
+	// Radio is what the network took, by assumption, where the job ran elsewhere.
+	// It is no part of Energy.
+	Radio   Energy
 	Quality Quality
 	// Scope says what of the machine is in Energy, as in "dgpu+package".
 	Scope string
@@ -54,14 +57,16 @@ type Cost struct {
 // unless that is a hundredth of the other or less, as an attempt that failed at
 // once is; nothing spent elsewhere does not weaken it.
 func (c Cost) Plus(d Cost) Cost {
-	switch {
+	switch radio := c.Radio + d.Radio; {
 	case c.Quality == "" || c.Quality == None && c.Energy == 0:
+		d.Radio = radio
 		return d
 	case d.Quality == "" || d.Quality == None && d.Energy == 0:
+		c.Radio = radio
 		return c
 	}
 	sum := Cost{
-		Energy: c.Energy + d.Energy, Gross: gross(c, d), Load: c.Load + d.Load, Tail: c.Tail + d.Tail,
+		Energy: c.Energy + d.Energy, Gross: gross(c, d), Load: c.Load + d.Load, Tail: c.Tail + d.Tail, Radio: c.Radio + d.Radio,
 		Quality: weaker(c.Quality, d.Quality),
 		Scope:   union(c.Scope, d.Scope, "+"), Source: union(c.Source, d.Source, " + "),
 		Uncertainty: max(c.Uncertainty, d.Uncertainty), Coverage: min(c.Coverage, d.Coverage),

@@ -67,6 +67,12 @@ func TestSumIsAsGoodAsItsWeakerPart(t *testing.T) {
 	if got := (power.Cost{}).Plus(measured); got != measured {
 		t.Errorf("nothing plus measured is %+v", got)
 	}
+	remote := power.Cost{Quality: power.None, Radio: power.Joule}
+	for _, sum := range []power.Cost{measured.Plus(remote), remote.Plus(measured), measured.Plus(remote).Plus(power.Cost{})} {
+		if sum.Radio != power.Joule || sum.Energy != measured.Energy || sum.Quality != measured.Quality {
+			t.Errorf("what was spent elsewhere leaves %+v", sum)
+		}
+	}
 	if got := measured.Plus(power.Cost{Quality: power.None}); got != measured {
 		t.Errorf("measured plus an answer from elsewhere is %+v", got)
 	}

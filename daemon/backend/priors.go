@@ -23,8 +23,11 @@ func Prior(class power.DeviceClass) job.Profile {
 	case power.CPU:
 		p.Draw, p.FirstToken, p.Decode = 28*power.Watt, 1200*time.Millisecond, 6
 	case power.Cloud:
-		// Somebody else's joules; ours are the radio's, which nobody knows.
-		p.FirstToken, p.Decode, p.Quality = 500*time.Millisecond, 50, power.None
+		// Somebody else's joules; ours are the radio's, which is awake as long as
+		// the answer comes. One draws up to 2.1 W at its highest rate (Halperin
+		// et al., Demystifying 802.11n Power Consumption, HotPower 2010); waiting
+		// for the next token is assumed to take half of that.
+		p.Draw, p.FirstToken, p.Decode = 1*power.Watt, 500*time.Millisecond, 50
 	case power.NVIDIA, power.DiscreteGPU, power.Unclassified:
 		p.Draw, p.FirstToken, p.Decode = 55*power.Watt, 150*time.Millisecond, 65
 	}

@@ -22,6 +22,10 @@ func (d *Dispatcher) candidates(s *Settings, backends backend.Snapshot, model st
 		c.Profile = plan.Known(c.Profile, onBattery, func(onBattery bool) (ledger.Learned, bool) {
 			return d.Ledger.Learned(c.ID, name, onBattery)
 		})
+		if c.Class == power.Cloud { // the joules were those of a backend that had its id
+			p := &c.Profile
+			p.TokenEnergy, p.PromptEnergy, p.LoadEnergy, p.Quality = 0, 0, 0, power.Estimated
+		}
 	}
 	return list
 }

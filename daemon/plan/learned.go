@@ -44,9 +44,6 @@ func Learned(p job.Profile, l ledger.Learned) job.Profile {
 	if l.LoadTime.Count() >= leastLoads {
 		p.LoadTime = l.LoadTime.Value()
 	}
-	if p.Quality == power.None { // what runs elsewhere takes nothing here
-		return p
-	}
 	if l.TokenEnergy.Count() >= LeastSamples {
 		p.TokenEnergy, p.Quality = l.TokenEnergy.Value(), power.Derived
 	}

@@ -181,7 +181,7 @@ var (
 // classes are those of jobs, with what their backends are assumed to draw.
 var draws = map[power.DeviceClass]power.Power{
 	power.CPU: 28 * power.Watt, power.IntegratedGPU: 12 * power.Watt, power.NPU: 3 * power.Watt,
-	power.NVIDIA: 55 * power.Watt, power.Cloud: 0,
+	power.NVIDIA: 55 * power.Watt, power.Cloud: power.Watt,
 }
 
 func work(c power.DeviceClass) Work {

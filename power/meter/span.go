@@ -16,7 +16,8 @@ type Work struct {
 	ID, Backend string
 	Class       power.DeviceClass
 	// Draw is what the backend is assumed to take while it works: it divides
-	// what a sensor cannot, and stands for what no sensor sees.
+	// what a sensor cannot, and stands for what no sensor sees. Of one elsewhere
+	// it is the radio's.
 	Draw power.Power
 	// Learned is what the backend was measured to take, or zero. Where no sensor
 	// sees a job, it stands for Draw; what sensors see is not divided by it, or
@@ -107,7 +108,7 @@ const leastWindow = 250 * time.Millisecond
 func (s *Span) cost(load time.Duration) power.Cost {
 	window := s.ended.Sub(s.begun)
 	if s.work.Class == power.Cloud {
-		return power.Cost{Quality: power.None, Source: "remote"}
+		return power.Cost{Quality: power.None, Source: "remote", Radio: s.work.Draw.For(window)}
 	}
 	if window < leastWindow {
 		return s.estimate()
