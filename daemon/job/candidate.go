@@ -40,6 +40,9 @@ type Candidate struct {
 	// Tail is what the device is expected to take for being kept ready once
 	// the job is over.
 	Tail power.Energy
+	// Leave is which jobs may leave this machine for it, where it is remote; nil
+	// is none.
+	Leave *Leave
 }
 
 // Named reports whether a target names c, by its id or its class.

@@ -33,7 +33,9 @@ func randomRules(r *rand.Rand) *route.Rules {
 func randomJob(r *rand.Rand) job.Job {
 	j := job.Job{Kind: job.Chat, Model: "m", PromptBytes: r.IntN(20_000), MaxTokens: r.IntN(3) * 100}
 	j.Class = []job.Class{job.Interactive, job.Background}[r.IntN(2)]
-	j.Target = []string{"", "", "", "npu", "nvidia", "b2", "auto"}[r.IntN(7)]
+	j.Target = []string{"", "", "", "npu", "nvidia", "b2", "auto", "cloud"}[r.IntN(8)]
+	j.Kind = []job.Kind{job.Chat, job.Chat, job.Generate, job.Embed}[r.IntN(4)]
+	j.Client = []string{"", "editor", "mail", "*"}[r.IntN(4)]
 	j.LatencyCritical, j.PreferPowerEfficiency = r.IntN(3) == 0, r.IntN(3) == 0
 	if r.IntN(3) == 0 {
 		j.MaxPower = power.Watts(r.Float64() * 60)
@@ -50,6 +52,18 @@ func randomJob(r *rand.Rand) job.Job {
 	return j
 }
 
+// randomLeave is any that a user may give, and none.
+func randomLeave(r *rand.Rand) *job.Leave {
+	if r.IntN(4) == 0 {
+		return nil
+	}
+	return &job.Leave{
+		When:    []job.When{"", job.WhenNamed, job.WhenNeeded, job.WhenCheaper}[r.IntN(4)],
+		Clients: [][]string{nil, {"editor"}, {"editor", "mail"}, {job.Anybody}}[r.IntN(4)],
+		Classes: [][]job.Class{nil, {job.Interactive}, {job.Background}, {job.Interactive, job.Background}}[r.IntN(4)],
+	}
+}
+
 func randomCandidates(r *rand.Rand) []job.Candidate {
 	classes := []power.DeviceClass{power.NPU, power.IntegratedGPU, power.NVIDIA, power.DiscreteGPU, power.CPU, power.Cloud, power.Unclassified}
 	list := make([]job.Candidate, r.IntN(6))
@@ -63,6 +77,9 @@ func randomCandidates(r *rand.Rand) []job.Candidate {
 		}
 		if r.IntN(5) == 0 {
 			list[i].Suspect = "failed"
+		}
+		if list[i].Class == power.Cloud || r.IntN(9) == 0 {
+			list[i].Leave = randomLeave(r)
 		}
 		if r.IntN(5) == 0 {
 			list[i].Vetoed = "too hot"
@@ -83,7 +100,7 @@ func randomCandidates(r *rand.Rand) []job.Candidate {
 // a constraint, and to take one away makes nothing better.
 func TestLaws(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
-	opened := 0
+	opened, left := 0, 0
 	for range 20_000 {
 		rules, tier, j, all := randomRules(r), power.Tier(r.IntN(6)), randomJob(r), randomCandidates(r)
 		before := slices.Clone(all)
@@ -109,6 +126,7 @@ func TestLaws(t *testing.T) {
 			if o := &d.Options[i]; o.Fit() {
 				l.permits(o)
 				l.wakesForWhatIsInTimeOnly(o, d.Options)
+				left += l.leavesByLeaveOnly(o, d.Options)
 			}
 		}
 		for i := range all {
@@ -117,6 +135,9 @@ func TestLaws(t *testing.T) {
 	}
 	if opened == 0 {
 		t.Error("no GPU was ever woken because nothing else was in time any more")
+	}
+	if left == 0 {
+		t.Error("no job has ever left the machine")
 	}
 }
 
@@ -174,13 +195,54 @@ func (l law) wakesForWhatIsInTimeOnly(gpu *route.Option, options []route.Option)
 	}
 	for i := range options {
 		o := &options[i]
-		if !o.Fit() || discrete(o) {
+		if !o.Fit() || discrete(o) || l.lastResort(o) {
 			continue
 		}
 		if l.late(gpu) > 0 || l.late(o) == 0 && o.Suspect == "" {
 			l.Fatalf("a GPU that is late by %v is woken beside %s, late by %v", gpu.Miss, o.ID, o.Miss)
 		}
 	}
+}
+
+// leavesByLeaveOnly holds a remote option to what the user allows. It returns 1 of
+// one.
+func (l law) leavesByLeaveOnly(o *route.Option, options []route.Option) int {
+	l.Helper()
+	if o.Class != power.Cloud {
+		return 0
+	}
+	may, j := o.Leave, l.job
+	switch {
+	case may == nil:
+		l.Fatalf("nobody may leave for it: %+v", o)
+	case !slices.Contains(may.Clients, job.Anybody) && (j.Client == "" || !slices.Contains(may.Clients, j.Client)):
+		l.Fatalf("%q leaves, of %q: %+v", j.Client, may.Clients, o)
+	case !slices.Contains(may.Classes, j.Class):
+		l.Fatalf("%s leaves, of %q: %+v", j.Class, may.Classes, o)
+	case l.named(o):
+	case j.Kind == job.Embed:
+		l.Fatalf("an embedding leaves that does not name it: %+v", o)
+	case may.When == job.WhenCheaper:
+	case may.When != job.WhenNeeded:
+		l.Fatalf("leaves by %q without a name: %+v", may.When, o)
+	default:
+		l.leavesForWhatIsInTimeOnly(o, options)
+	}
+	return 1
+}
+
+// leavesForWhatIsInTimeOnly holds a last resort to that.
+func (l law) leavesForWhatIsInTimeOnly(remote *route.Option, options []route.Option) {
+	l.Helper()
+	for i := range options {
+		if o := &options[i]; o.Fit() && !l.lastResort(o) && (l.late(remote) > 0 || l.late(o) == 0 && o.Suspect == "") {
+			l.Fatalf("a job that is late by %v leaves beside %s, late by %v", remote.Miss, o.ID, o.Miss)
+		}
+	}
+}
+
+func (l law) lastResort(o *route.Option) bool {
+	return o.Class == power.Cloud && o.Leave != nil && o.Leave.When == job.WhenNeeded && !l.named(o)
 }
 
 // late is in which step of probabilities to be late an option is; in zero it is
@@ -214,7 +276,7 @@ func (l law) better(a, b *route.Option) bool {
 
 func (l law) rank(o *route.Option) power.Energy {
 	known := min(1, float64(o.Profile.Samples)/float64(l.rules.Samples))
-	if discrete(o) {
+	if discrete(o) || o.Class == power.Cloud {
 		known = 1
 	}
 	return o.Cost - power.Energy(float64(o.Cost)*l.rules.Curiosity*(1-known))
@@ -223,7 +285,7 @@ func (l law) rank(o *route.Option) power.Energy {
 // withoutOne takes a candidate away and decides again. If it was not the one
 // that was chosen nothing changes; else what is chosen then is no better, unless
 // it was forbidden as long as the other was there: a GPU that may be woken only
-// for what is in time nowhere else. It returns how many such there were.
+// for what is in time nowhere else, or a remote backend likewise. It returns how many such there were.
 func (l law) withoutOne(all []job.Candidate, i int, d *route.Decision) (opened int) {
 	l.Helper()
 	again, err := decideBy(l.rules, l.tier, l.job, slices.Delete(slices.Clone(all), i, i+1))
@@ -238,7 +300,8 @@ func (l law) withoutOne(all []job.Candidate, i int, d *route.Decision) (opened i
 	}
 	first, next := &d.Options[0], &again.Options[0]
 	if !slices.Contains(d.Alternatives(), next.ID) {
-		if l.rules.For(l.tier).DiscreteGPU != route.InTime || !discrete(next) {
+		gpu := l.rules.For(l.tier).DiscreteGPU == route.InTime && discrete(next)
+		if !gpu && !l.lastResort(next) {
 			l.Fatalf("without %s a job may run on %s, where it might not", first.ID, next.ID)
 		}
 		return 1

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/power"
 )
 
 // Reason says in one line of ASCII why the backend was chosen, or why nothing is
@@ -23,6 +24,9 @@ func (d Decision) Reason() string {
 func (w *weigher) reason(options []Option) string {
 	best := &options[0]
 	why := w.whyBest(best)
+	if best.Class == power.Cloud {
+		why += ", elsewhere: the joules here are the radio's"
+	}
 	if best.Estimate.Wait > 0 {
 		why += fmt.Sprintf(", %s of it in line", seconds(best.Estimate.Wait))
 	}

@@ -19,6 +19,7 @@ const (
 	notTarget
 	unhealthy
 	noModel
+	kept       // on this machine: the candidate is remote
 	away       // not healthy, and known to have the model
 	notAllowed // the tier's rule for discrete GPUs
 	tooHot
@@ -31,6 +32,8 @@ func (w *weigher) fault(c *job.Candidate, e *job.Estimate) fault {
 	switch {
 	case !w.targeted(c):
 		return notTarget
+	case c.Model != nil && c.Kept(&w.job, w.named(c)) != "":
+		return kept
 	case !c.Healthy && c.Model != nil:
 		return away
 	case !c.Healthy:
@@ -59,6 +62,8 @@ func (w *weigher) why(o *Option) string {
 		return "not healthy: " + o.Problem
 	case noModel:
 		return fmt.Sprintf("has no model %q", w.job.Model)
+	case kept:
+		return w.kept(o.Candidate)
 	case notAllowed:
 		return w.notAllowed(o.Candidate)
 	case tooHot:
@@ -106,6 +111,14 @@ func (w *weigher) discreteAllowed(c *job.Candidate) bool {
 	default:
 		return false
 	}
+}
+
+// kept says why the job stays on this machine, and not on c.
+func (w *weigher) kept(c *job.Candidate) string {
+	if why := c.Kept(&w.job, w.named(c)); why != "" {
+		return why
+	}
+	return "may not leave this machine: a backend of it is in time"
 }
 
 // notAllowed says why c may not run here, and how it might.
@@ -160,6 +173,8 @@ func (w *weigher) refusal(options []Option) error {
 		e.Detail = fmt.Sprintf("%q is neither a backend nor its hardware; there are %s", w.job.Target, ids(options))
 	case closest == noModel:
 		e.Code, e.Field, e.Detail = job.ModelNotFound, "model", fmt.Sprintf("%q", w.job.Model)
+	case closest == kept:
+		e.Code = job.Forbidden
 	case closest == notAllowed:
 		e.Code = job.PowerPolicy
 	case closest == tooHot:

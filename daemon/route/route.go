@@ -64,6 +64,7 @@ func Decide(rules *Rules, tier power.Tier, j *job.Job, candidates []job.Candidat
 		d.Options[i] = w.weigh(&candidates[i])
 	}
 	w.spare(d.Options)
+	w.stay(d.Options)
 	slices.SortFunc(d.Options, w.compare)
 	if w.refused() {
 		return d, &job.Error{Code: job.PowerPolicy, Detail: w.whyRefused(), RetryAfter: refusedFor}
@@ -151,7 +152,7 @@ func (w *weigher) spare(options []Option) {
 	}
 	other, inTime := false, false
 	for i := range options {
-		if o := &options[i]; o.Fit() && !o.Class.Discrete() {
+		if o := &options[i]; o.Fit() && !o.Class.Discrete() && !w.lastResort(o) {
 			other = true
 			inTime = inTime || o.short == 0 && o.Suspect == ""
 		}
@@ -160,6 +161,30 @@ func (w *weigher) spare(options []Option) {
 		o := &options[i]
 		if o.Fit() && o.Class.Discrete() && !w.named(o.Candidate) && (inTime || other && o.short > 0) {
 			o.fault = notAllowed
+		}
+	}
+}
+
+// lastResort reports whether o is remote, and may be asked only for what no backend
+// of this machine has in time.
+func (w *weigher) lastResort(o *Option) bool {
+	return o.Class == power.Cloud && o.Leave != nil && o.Leave.When == job.WhenNeeded && !w.named(o.Candidate)
+}
+
+// stay keeps a job on this machine where remote backends are the last resort: where
+// something else is in time, and where they would not be either.
+func (w *weigher) stay(options []Option) {
+	other, inTime := false, false
+	for i := range options {
+		if o := &options[i]; o.Fit() && !w.lastResort(o) {
+			other = true
+			inTime = inTime || o.short == 0 && o.Suspect == ""
+		}
+	}
+	for i := range options {
+		o := &options[i]
+		if o.Fit() && w.lastResort(o) && (inTime || other && o.short > 0) {
+			o.fault = kept
 		}
 	}
 }
@@ -206,10 +231,11 @@ func (w *weigher) miss(c *job.Candidate, first time.Duration) float64 {
 
 // curious returns the cost by which c is compared: one that little is known of
 // is taken to be a little cheaper than is assumed, so that it is tried where
-// that cannot cost much. A discrete GPU is not woken for curiosity.
+// that cannot cost much. A discrete GPU is not woken for curiosity, and no prompt
+// leaves the machine for it.
 func (w *weigher) curious(c *job.Candidate, cost power.Energy) power.Energy {
 	unknown := w.rules.Samples - c.Profile.Samples
-	if unknown <= 0 || c.Class.Discrete() {
+	if unknown <= 0 || c.Class.Discrete() || c.Class == power.Cloud {
 		return cost
 	}
 	return cost - power.Energy(float64(cost)*w.rules.Curiosity*float64(unknown)/float64(w.rules.Samples))
