@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/joulemux/joulemux/daemon/document"
+	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/power"
 )
 
@@ -80,6 +81,13 @@ type Backend struct {
 	// Hold is what its device draws for as long as a model is loaded.
 	Hold     power.Power
 	Priority int
+	// KeyFile and KeyCredential say where the key is that the server wants, if it
+	// wants one, and CA where the certificates are that its own is signed by.
+	KeyFile, KeyCredential, CA string
+	// Leave is who may leave this machine for a remote one, and Price what that
+	// charges.
+	Leave job.Leave
+	Price job.Price
 }
 
 // Routing holds the user's choices about routing.

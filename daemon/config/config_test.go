@@ -226,7 +226,7 @@ func TestFaults(t *testing.T) {
 		{"backends: [{id: a b, endpoint: \"http://a:1\"}]", `line 1: backends[0]: the id "a b" has other characters than letters, digits, '-', '_' and '.'`},
 		{"backends:\n- {id: a, endpoint: \"http://a:1\"}\n- {id: a, endpoint: \"http://a:2\"}", `line 3: backends[1]: the id "a" is taken by the backend on line 2`},
 		{"backends: [{id: a, endpoint: \"ftp://a:1\"}]", `line 1: backends[0].endpoint: want http://HOST:PORT, https://HOST:PORT or unix:///PATH, got "ftp://a:1"`},
-		{"backends: [{id: a, endpoint: \"http://u:p@a:1?b\"}]", `line 1: backends[0].endpoint: want http://HOST:PORT, https://HOST:PORT or unix:///PATH, got "http://u:xxxxx@a:1?b"`},
+		{"backends: [{id: a, endpoint: \"http://u:p@a:1?b\"}]", `line 1: backends[0].endpoint: want no more than a host, port and path, as in http://a:1`},
 		{"backends: [{id: a, endpoint: \"http://a:1\", slots: 0}]", `line 1: backends[0].slots: want a number from 1 to 1024, got 0`},
 		{"backends: [{id: a, endpoint: \"http://a:1\", slots: 1.5}]", `line 1: backends[0].slots: want a whole number, got 1.5`},
 		{"backends: [{id: a, endpoint: \"http://a:1\", slots: 1025}]", `line 1: backends[0].slots: want a number from 1 to 1024, got 1025`},

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -145,7 +146,8 @@ func (p *parser) backends(s section) {
 func (p *parser) backend(s section) {
 	b := Backend{Type: "auto"}
 	enabled, endpoint := true, section{}
-	s.Mapping(fields{
+	said := make(map[string]section)
+	known := fields{
 		"id":              func(s section) { s.Text(&b.ID) },
 		"name":            func(s section) { s.Text(&b.Name) },
 		"type":            func(s section) { s.OneOf(&b.Type, types...) },
@@ -155,7 +157,13 @@ func (p *parser) backend(s section) {
 		"models":          func(s section) { aliases(s, &b.Models) },
 		"slots":           func(s section) { s.Integer(&b.Slots, 1, mostSlots) },
 		"characteristics": func(s section) { characteristics(s, &b) },
-	})
+	}
+	for _, more := range []fields{access(&b), remote(&b)} {
+		for key, read := range more {
+			known[key] = func(s section) { said[key] = s; read(s) }
+		}
+	}
+	s.Mapping(known)
 	if first, twice := p.configured[b.ID]; twice && b.ID != "" {
 		s.Fault("the id %q is taken by the backend on line %d", b.ID, first.Line())
 	}
@@ -178,6 +186,7 @@ func (p *parser) backend(s section) {
 	if b.Hardware == "" {
 		b.Hardware = power.Unclassified
 	}
+	p.elsewhere(s, &b, endpoint, said)
 	p.Backends = append(p.Backends, b)
 }
 
@@ -231,7 +240,10 @@ func parseEndpoint(s section, to *url.URL) {
 	s.Text(&text)
 	u, err := url.Parse(text)
 	if err != nil {
-		s.Fault("%v", err)
+		if broken := (*url.Error)(nil); errors.As(err, &broken) {
+			err = broken.Err // without the text, in which there may be a key
+		}
+		s.Fault("want http://HOST:PORT, https://HOST:PORT or unix:///PATH: %v", err)
 		return
 	}
 	plain := u.User == nil && u.RawQuery == "" && u.Fragment == "" // there is no use for these
@@ -243,6 +255,9 @@ func parseEndpoint(s section, to *url.URL) {
 		s.Fault("port %s is none from 1 to 65535", u.Port())
 	case (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && plain:
 		*to = url.URL{Scheme: u.Scheme, Host: u.Host, Path: strings.TrimRight(u.Path, "/")}
+	case !plain && u.Host != "":
+		// What somebody has put there may be a key.
+		s.Fault("want no more than a host, port and path, as in %s", (&url.URL{Scheme: u.Scheme, Host: u.Host}).String())
 	default:
 		s.Fault("want http://HOST:PORT, https://HOST:PORT or unix:///PATH, got %q", u.Redacted())
 	}
@@ -450,13 +465,15 @@ func (p *parser) energy(s section) {
 				p.Energy.PricePerKWh = &price
 			}
 		},
-		"currency": func(s section) {
-			s.Text(&p.Energy.Currency)
-			if !printable(p.Energy.Currency) || utf8.RuneCountInString(p.Energy.Currency) > longestCurrency {
-				s.Fault("want at most %d printable characters, such as EUR, got %q", longestCurrency, p.Energy.Currency)
-			}
-		},
+		"currency": func(s section) { currency(s, &p.Energy.Currency) },
 	})
+}
+
+func currency(s section, to *string) {
+	s.Text(to)
+	if !printable(*to) || utf8.RuneCountInString(*to) > longestCurrency {
+		s.Fault("want at most %d printable characters, such as EUR, got %q", longestCurrency, *to)
+	}
 }
 
 // printable reports whether text has nothing in it that cannot be seen, or that

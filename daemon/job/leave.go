@@ -2,6 +2,7 @@ package job
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -73,3 +74,13 @@ func (c *Candidate) Kept(j *Job, named bool) string {
 		return "may not leave this machine: jobs do only for the target that names it"
 	}
 }
+
+// Private reports whether an address is of this machine, or of a network that is
+// nobody's but its owner's.
+func Private(a netip.Addr) bool {
+	a = a.Unmap()
+	return a.IsLoopback() || a.IsPrivate() || a.IsLinkLocalUnicast() || shared.Contains(a)
+}
+
+// shared is where carriers and overlay networks number their own (RFC 6598).
+var shared = netip.MustParsePrefix("100.64.0.0/10")

@@ -135,21 +135,11 @@ var private = &net.Dialer{Timeout: dialer.Timeout, ControlContext: func(_ contex
 	if err != nil {
 		return nil // a Unix socket, which is of this machine
 	}
-	if !Private(at.Addr()) {
+	if !job.Private(at.Addr()) {
 		return job.Errorf(job.BackendFailed, "%s is not on a private network; use https", at.Addr())
 	}
 	return nil
 }}
-
-// shared is where carriers and overlay networks number their own (RFC 6598).
-var shared = netip.MustParsePrefix("100.64.0.0/10")
-
-// Private reports whether an address is of this machine, or of a network that is
-// nobody's but its owner's.
-func Private(a netip.Addr) bool {
-	a = a.Unmap()
-	return a.IsLoopback() || a.IsPrivate() || a.IsLinkLocalUnicast() || shared.Contains(a)
-}
 
 // dialing connects to servers whose certificate others than the system's
 // authorities vouch for.
