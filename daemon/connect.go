@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"github.com/joulemux/joulemux/daemon/backend"
+	"github.com/joulemux/joulemux/daemon/backend/endpoint"
 	"github.com/joulemux/joulemux/daemon/backend/ollama"
 	"github.com/joulemux/joulemux/daemon/backend/openai"
 	"github.com/joulemux/joulemux/daemon/job"
@@ -17,20 +18,35 @@ import (
 
 // connect returns how to talk to a server that is configured, or looked for.
 func connect(s backend.Spec) backend.Server {
+	ofOllama := func(server *ollama.Server) *ollama.Server { server.Use(access(s)); return server }
+	ofOpenAI := func(kind openai.Kind) *openai.Server {
+		server := openai.New(&s.Endpoint, kind)
+		server.Use(access(s))
+		return server
+	}
 	switch s.Type {
 	case "ollama":
-		return ollama.New(&s.Endpoint)
+		return ofOllama(ollama.New(&s.Endpoint))
 	case ollama.FastFlowLM:
-		return ollama.NewFastFlowLM(&s.Endpoint)
+		return ofOllama(ollama.NewFastFlowLM(&s.Endpoint))
 	case "openai":
-		return openai.New(&s.Endpoint, "")
+		return ofOpenAI("")
 	case "auto":
 		return &asked{
-			ollama: ollama.New(&s.Endpoint), openai: openai.New(&s.Endpoint, ""),
+			ollama: ofOllama(ollama.New(&s.Endpoint)), openai: ofOpenAI(""),
 			below: s.Endpoint.Scheme != "unix" && s.Endpoint.Path != "",
 		}
 	default:
-		return openai.New(&s.Endpoint, openai.Kind(s.Type))
+		return ofOpenAI(openai.Kind(s.Type))
+	}
+}
+
+// access is what a server wants of whoever comes.
+func access(s backend.Spec) endpoint.Access {
+	key := endpoint.Key{File: s.KeyFile, Credential: s.KeyCredential}
+	return endpoint.Access{
+		Key: key, CA: s.CA,
+		Private: s.Endpoint.Scheme == "http" && (s.Remote() || key != endpoint.Key{}),
 	}
 }
 
@@ -107,10 +123,10 @@ func (a *asked) found(ctx context.Context, s unloading) (job.Facts, error) {
 }
 
 // answered reports whether there was somebody who gave a wrong answer, as against
-// nobody.
+// nobody, or somebody who gives us none.
 func answered(ctx context.Context, err error) bool {
 	var none *net.OpError
-	return ctx.Err() == nil && !errors.As(err, &none)
+	return ctx.Err() == nil && !errors.As(err, &none) && !errors.Is(err, job.BackendFailed)
 }
 
 // server returns the server by what it speaks, which is asked for if that is not

@@ -250,7 +250,7 @@ func (d *daemon) serve(ctx context.Context, entrances []entrance) error {
 	g.Go(func() error { d.followTiers(front); return nil })
 	g.Go(func() error { d.followBackends(front); return nil })
 	// Reading what backends there are is for people who look at the status.
-	g.Go(func() error { d.backends.Look(front); return nil })
+	g.Go(func() error { d.backends.LookHere(front); return nil })
 	g.Go(func() error {
 		select {
 		case <-ready:

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -14,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/joulemux/joulemux/daemon/backend"
+	"github.com/joulemux/joulemux/daemon/backend/endpoint"
 	"github.com/joulemux/joulemux/daemon/cache"
 	"github.com/joulemux/joulemux/daemon/config"
 	"github.com/joulemux/joulemux/daemon/dispatch"
@@ -108,7 +110,7 @@ func (d *daemon) take(ctx context.Context, c config.Config) {
 	d.settings, d.refusal = c, nil
 	d.apply(ctx, c)
 	// Of backends that are new nothing is known yet, for whoever looks.
-	d.backends.Look(ctx)
+	d.backends.LookHere(ctx)
 	d.showStatus()
 	if refused || c.LogLevel != before.LogLevel { // else what was set over the bus stays
 		d.setLevel(c)
@@ -153,6 +155,7 @@ func specs(c config.Config) []backend.Spec {
 	for _, b := range c.Backends {
 		list = append(list, backend.Spec{
 			ID: b.ID, Name: b.Name, Type: b.Type, Class: b.Hardware, Endpoint: b.Endpoint, Models: b.Models, Priority: b.Priority, Slots: b.Slots,
+			KeyFile: b.KeyFile, KeyCredential: b.KeyCredential, CA: b.CA, Leave: b.Leave, Price: b.Price,
 			Profile: job.Profile{Draw: b.Power, FirstToken: b.Latency, Decode: b.TokensPerSec, HoldDraw: b.Hold},
 		})
 	}
@@ -272,5 +275,24 @@ func Check(path string) (notes []string, err error) {
 	if _, err := tokens.All(); err != nil {
 		return nil, fmt.Errorf("the tokens have faults: %w", err)
 	}
-	return c.Notes, nil
+	return c.Notes, unusable(c)
+}
+
+// unusable returns which keys and certificates of a valid configuration cannot be
+// used. The daemon runs with it, and the backends that need them do not.
+func unusable(c config.Config) error {
+	var errs []error
+	for _, b := range c.Backends {
+		if key := (endpoint.Key{File: b.KeyFile}); b.KeyFile != "" {
+			if _, err := key.Read(); err != nil {
+				errs = append(errs, fmt.Errorf("backend %s: %w", b.ID, err))
+			}
+		}
+		if b.CA != "" {
+			if _, err := endpoint.Authorities(b.CA); err != nil {
+				errs = append(errs, fmt.Errorf("backend %s: %w", b.ID, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
 }

@@ -39,6 +39,13 @@ type Spec struct {
 	// Models are what the server calls models, by the names that clients have for
 	// them. Those that it has beside them go by its own.
 	Models map[string]string
+	// KeyFile and KeyCredential say where the key is that the server wants, and CA
+	// where the certificates are that its own is signed by; "" is nowhere.
+	KeyFile, KeyCredential, CA string
+	// Leave is which jobs may leave this machine for a remote server, and Price
+	// what it charges.
+	Leave job.Leave
+	Price job.Price
 	// Found specs are places where a server may or may not be: unless one
 	// answers there, there is no such backend.
 	Found bool
@@ -128,6 +135,9 @@ func (b Backend) Candidate(model string) job.Candidate {
 		Healthy: b.Healthy, Problem: b.Problem, Suspect: b.Suspect, Vetoed: b.Vetoed,
 		Priority: b.Priority, Slots: b.slots(), Model: b.Model(model), Profile: b.Profile,
 	}
+	if b.Class == power.Cloud {
+		c.Leave = &b.Leave
+	}
 	if wait := time.Until(b.RetryAt); !b.RetryAt.IsZero() && wait > 0 {
 		c.RetryAfter = wait
 		c.Problem += fmt.Sprintf(", tried again in %d s", job.WholeSeconds(wait))
@@ -137,7 +147,12 @@ func (b Backend) Candidate(model string) job.Candidate {
 
 // slots returns on how many jobs the backend works at once: as configured, as it
 // says, or one, which is what Ollama does by default and does not tell.
-func (b Backend) slots() int { return cmp.Or(b.Spec.Slots, b.Facts.Slots, 1) }
+func (b Backend) slots() int {
+	if b.Class == power.Cloud {
+		return cmp.Or(b.Spec.Slots, remoteSlots)
+	}
+	return cmp.Or(b.Spec.Slots, b.Facts.Slots, 1)
+}
 
 // aliases returns the other names of a backend whose id may change when its
 // class is found out.
@@ -184,15 +199,17 @@ func (s Snapshot) Candidates(model string) []job.Candidate {
 }
 
 // Models returns the names of the models that healthy backends have, each
-// once, in the order in which they are found.
+// once, in the order in which they are found, those of this machine first.
 func (s Snapshot) Models() []string {
 	var names []string
 	seen := make(map[string]bool)
-	for _, b := range s {
-		for _, m := range b.Facts.Models {
-			if name := job.CanonicalModel(m.Name); b.Healthy && !seen[name] {
-				seen[name] = true
-				names = append(names, m.Name)
+	for _, remote := range []bool{false, true} {
+		for _, b := range s {
+			for _, m := range b.Facts.Models {
+				if name := job.CanonicalModel(m.Name); b.Healthy && b.Remote() == remote && !seen[name] {
+					seen[name] = true
+					names = append(names, m.Name)
+				}
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"cmp"
 	"errors"
 	"log/slog"
 	"time"
@@ -30,6 +31,12 @@ type entry struct {
 	down   string
 	misses int
 	askAt  time.Time
+	// doubt is why a remote server was down that is to be tried again, restUntil
+	// when it may be asked again that has enough to do, and shown until when what
+	// was published of it holds.
+	doubt     string
+	restUntil time.Time
+	shown     time.Time
 	// circuit says whether jobs may be sent there, if it is up.
 	circuit circuit
 	// gone tells that it is no longer configured.
@@ -44,22 +51,39 @@ type entry struct {
 // judge makes of what is known what is shown.
 func (e *entry) judge(now time.Time) {
 	e.Healthy, e.Problem, e.Suspect, e.RetryAt = e.up, e.down, "", time.Time{}
+	e.shown = e.holds(now)
 	if !e.up {
 		return
 	}
 	says := e.circuit.describe(now)
-	switch e.circuit.standing(now) {
-	case open, onTrial:
+	switch standing := e.circuit.standing(now); {
+	case standing == open, standing == onTrial:
 		e.Healthy, e.Problem, e.RetryAt = false, says, e.circuit.retryAt(now)
+	case now.Before(e.restUntil):
+		e.Healthy, e.Problem, e.RetryAt = false, "it has enough to do", e.restUntil
 	default:
-		e.Suspect = says
+		e.Suspect = cmp.Or(says, e.doubt)
 	}
+}
+
+// forEver is longer than any process runs.
+const forEver = 100 * 365 * 24 * time.Hour
+
+// holds is until when what is shown now is true, if nothing happens.
+func (e *entry) holds(now time.Time) time.Time {
+	until := now.Add(forEver)
+	for _, t := range []time.Time{e.circuit.until, e.restUntil} {
+		if t.After(now) && t.Before(until) {
+			until = t
+		}
+	}
+	return until
 }
 
 // tell logs a change of health, and nothing while there is none. A circuit that
 // is half-open has not changed yet.
 func (e *entry) tell(log *slog.Logger) {
-	if e.Healthy == e.told || e.Healthy && e.circuit.failures >= circuitMost {
+	if e.Healthy == e.told || e.Healthy && (e.circuit.failures >= circuitMost || e.supposed()) {
 		return
 	}
 	e.told = e.Healthy
@@ -71,6 +95,9 @@ func (e *entry) tell(log *slog.Logger) {
 	}
 }
 
+// supposed tells that nothing shows yet that a remote server is well.
+func (e *entry) supposed() bool { return e.Remote() && (!e.answered || e.doubt != "") }
+
 // hidden entries are places where no server is.
 func (e *entry) hidden() bool { return e.Found && (!e.answered || e.joulemux) }
 
@@ -79,6 +106,8 @@ func (e *entry) dueAt() time.Time {
 	switch {
 	case !e.up:
 		return e.askAt
+	case e.Remote():
+		return e.shown
 	case e.circuit.until.After(e.Checked):
 		return e.circuit.until
 	default:
@@ -112,7 +141,9 @@ func (e *entry) missed(now time.Time, why string) {
 
 // answers records that the server is there. An outage that is over does not
 // lengthen the next.
-func (e *entry) answers() { e.up, e.down, e.misses, e.askAt = true, "", 0, time.Time{} }
+func (e *entry) answers() {
+	e.up, e.down, e.doubt, e.misses, e.askAt = true, "", "", 0, time.Time{}
+}
 
 // served records that a job went well.
 func (e *entry) served() {
@@ -123,7 +154,13 @@ func (e *entry) served() {
 // failed records that one did not, and reports whether that changes anything.
 func (e *entry) failed(now time.Time, err error) (changed bool) {
 	if errors.Is(err, job.ModelNotFound) {
+		if e.Remote() { // the user named the model, whatever the server lists
+			return false
+		}
 		e.Checked = time.Time{} // its list of models is out of date
+		return true
+	}
+	if e.rest(now, err) {
 		return true
 	}
 	counts, gone := blame(err)

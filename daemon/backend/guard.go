@@ -36,11 +36,17 @@ func (g guarded) Stream(ctx context.Context, j job.Job, begin func(job.Head) err
 		return err
 	}
 	if !trial {
+		if err := g.set.meet(ctx, g.entry); err != nil {
+			return err
+		}
 		return g.Server.Stream(ctx, j, begin, emit)
 	}
 	refused := false
 	err = job.Cancelled // of a trial that panics
 	defer func() { g.set.tried(g.entry, err, refused) }()
+	if err = g.set.meet(ctx, g.entry); err != nil {
+		return err
+	}
 	err = g.Server.Stream(ctx, j, func(h job.Head) error {
 		refused = h.Status >= 400 // of which the request is at fault
 		return begin(h)

@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/joulemux/joulemux/daemon/job"
@@ -31,24 +32,43 @@ func (s *Set) Wanted(ctx context.Context) Snapshot {
 	if int64(now.Sub(s.made)) < s.nextDue.Load() {
 		return s.Current()
 	}
-	return s.await(ctx, wantedPatience, func(e *entry) bool { return !now.Before(e.dueAt()) })
+	s.retry()
+	return s.await(ctx, wantedPatience, here(func(e *entry) bool { return !now.Before(e.dueAt()) }))
 }
 
 // Look returns the backends after a fresh look at each, or what is known when
 // patience ends.
 func (s *Set) Look(ctx context.Context) Snapshot {
-	return s.await(ctx, lookPatience, olderThan(lookFresh))
+	s.retry()
+	return s.await(ctx, lookPatience, func(e *entry) bool {
+		if e.Remote() {
+			return olderThan(remoteFresh)(e)
+		}
+		return olderThan(lookFresh)(e)
+	})
+}
+
+// LookHere is Look at those of this machine alone, for whom nobody waits who would
+// want the radio used for it.
+func (s *Set) LookHere(ctx context.Context) Snapshot {
+	return s.await(ctx, lookPatience, here(olderThan(lookFresh)))
 }
 
 // Search returns the backends after asking also those which are down, for a
-// job that none of the others can run.
+// job that none of the others can run. Of a remote one the job itself will ask.
 func (s *Set) Search(ctx context.Context) Snapshot {
-	return s.await(ctx, lookPatience, olderThan(searchFresh))
+	s.retry()
+	return s.await(ctx, lookPatience, here(olderThan(searchFresh)))
 }
 
 // olderThan is due what was last heard of longer ago than that.
 func olderThan(fresh time.Duration) func(*entry) bool {
 	return func(e *entry) bool { return time.Since(e.Checked) >= fresh }
+}
+
+// here is due what is due of this machine.
+func here(due func(*entry) bool) func(*entry) bool {
+	return func(e *entry) bool { return !e.Remote() && due(e) }
 }
 
 // await probes what is due, and waits for it as long as patience lasts.
@@ -88,9 +108,13 @@ func (s *Set) probe(due func(*entry) bool) (done []<-chan struct{}) {
 
 // probeOne asks one server, and takes in what it says.
 func (s *Set) probeOne(e *entry) {
-	ctx, cancel := s.probing()
-	defer cancel()
 	spec := e.Spec
+	patience := probeTimeout
+	if spec.Remote() {
+		patience = remotePatience
+	}
+	ctx, cancel := s.probing(patience)
+	defer cancel()
 	facts, err := e.server.Probe(ctx)
 	class := spec.Class
 	if err == nil && class == power.Unclassified && facts.Instance == "" {
@@ -103,7 +127,7 @@ func (s *Set) probeOne(e *entry) {
 		e.server.Close()
 	case err != nil:
 		e.Checked = time.Now()
-		e.missed(e.Checked, err.Error())
+		e.missed(e.Checked, problem(err))
 	default:
 		s.upLocked(e, facts, class)
 	}
@@ -114,6 +138,15 @@ func (s *Set) probeOne(e *entry) {
 	e.probing = nil
 }
 
+// problem is what an error says of a server, of which is known that it failed.
+func problem(err error) string {
+	var failed *job.Error
+	if errors.As(err, &failed) && failed.Code == job.BackendFailed && failed.Detail != "" {
+		return failed.Detail
+	}
+	return err.Error()
+}
+
 // upLocked records what a server said that answered.
 func (s *Set) upLocked(e *entry, facts job.Facts, class power.DeviceClass) {
 	e.joulemux = facts.Instance != ""
@@ -121,6 +154,9 @@ func (s *Set) upLocked(e *entry, facts job.Facts, class power.DeviceClass) {
 	if e.joulemux {
 		e.missed(e.Checked, "it is a joulemux, and no backend")
 		return
+	}
+	if e.Remote() {
+		e.Facts = e.offers(facts)
 	}
 	e.answers()
 	// What has been found out stays true until something else is found out.

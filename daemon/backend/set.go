@@ -41,7 +41,7 @@ type Set struct {
 	probes  sync.WaitGroup
 
 	// probing returns the context of a probe, and stop ends all of them.
-	probing func() (context.Context, context.CancelFunc)
+	probing func(time.Duration) (context.Context, context.CancelFunc)
 	stop    context.CancelFunc
 }
 
@@ -50,7 +50,9 @@ func New(connect Connect, classify Classify, log *slog.Logger) *Set {
 	s := &Set{connect: connect, classify: classify, log: log, made: time.Now()}
 	s.nextDue.Store(farFuture)
 	base, stop := context.WithCancel(context.Background())
-	s.probing = func() (context.Context, context.CancelFunc) { return context.WithTimeout(base, probeTimeout) }
+	s.probing = func(patience time.Duration) (context.Context, context.CancelFunc) {
+		return context.WithTimeout(base, patience)
+	}
 	s.stop = stop
 	return s
 }
@@ -76,6 +78,9 @@ func (s *Set) Configure(specs []Spec) {
 		if e == nil {
 			e = &entry{Backend: Backend{Spec: spec, Class: spec.Class}}
 			e.server = guard(alias(s.connect(spec), spec.Models), s, e)
+			if spec.Remote() {
+				e.suppose()
+			}
 		}
 		kept[e] = true
 		entries = append(entries, e)
@@ -120,8 +125,8 @@ func (s *Set) publishLocked() {
 	due := time.Duration(farFuture)
 	now := time.Now()
 	for _, e := range s.entries {
-		due = min(due, e.dueAt().Sub(s.made))
 		e.judge(now)
+		due = min(due, e.dueAt().Sub(s.made))
 		if !e.hidden() {
 			e.Profile = profile(e.Spec.Profile, e.Class)
 			e.tell(s.log)

@@ -257,7 +257,7 @@ func (d *Dispatcher) foresee(j job.Job, tier power.Tier, onBattery bool, backend
 	if s.Refusal != nil {
 		return found, s.Refusal
 	}
-	names := s.names(j.Model, tier, backends)
+	names := s.names(j.Model, j.Target, tier, backends)
 	if all := backends.Models(); len(names) == 0 && len(all) > 0 {
 		names = all[:1] // no model is loaded anywhere; any will tell where it would be
 	}
@@ -277,11 +277,11 @@ func (d *Dispatcher) foresee(j job.Job, tier power.Tier, onBattery bool, backend
 }
 
 // names returns the models to try for a job that names that one, or none.
-func (s *Settings) names(named string, tier power.Tier, backends backend.Snapshot) []string {
+func (s *Settings) names(named, target string, tier power.Tier, backends backend.Snapshot) []string {
 	if named != "" {
 		return []string{named}
 	}
-	names := s.models(tier, backends)
+	names := s.models(target, tier, backends)
 	if len(names) == 0 && !slices.ContainsFunc(backends, func(b backend.Backend) bool { return b.Healthy }) {
 		return []string{""} // where no backend is healthy, no model would help
 	}
@@ -293,14 +293,18 @@ func errNoModel() error {
 }
 
 // models returns the models that will do for a job that names none: the
-// default, or else those which are resident somewhere.
-func (s *Settings) models(tier power.Tier, backends backend.Snapshot) (names []string) {
+// default, or else those which are resident somewhere on this machine, or where the
+// job is to go.
+func (s *Settings) models(target string, tier power.Tier, backends backend.Snapshot) (names []string) {
 	for _, t := range []power.Tier{tier, power.TierUnknown} {
 		if name := s.Models[t]; name != "" {
 			return []string{name}
 		}
 	}
 	for _, b := range backends {
+		if b.Remote() && target != b.ID && target != string(power.Cloud) {
+			continue
+		}
 		for _, m := range b.Facts.Models {
 			if b.Healthy && m.Resident {
 				names = append(names, m.Name)

@@ -42,7 +42,7 @@ func (r *run) places(ctx context.Context) (places []cache.Place) {
 		backends = r.Backends.Wanted(ctx)
 	}
 	r.flights.forget(backends)
-	names := r.settings.names(r.job.Model, r.now.Tier, backends)
+	names := r.settings.names(r.job.Model, r.job.Target, r.now.Tier, backends)
 	if len(names) == 0 {
 		return nil
 	}

@@ -160,7 +160,7 @@ func (r *run) mustWait() bool {
 // decide has the job placed among the backends that have not failed it yet, with
 // the first model that will do if it names none.
 func (r *run) decide(ctx context.Context, backends backend.Snapshot) (p plan.Placement, err error) {
-	names := r.settings.names(r.job.Model, r.now.Tier, backends)
+	names := r.settings.names(r.job.Model, r.job.Target, r.now.Tier, backends)
 	err = errNoModel()
 	for i, name := range names {
 		j := r.job

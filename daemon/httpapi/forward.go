@@ -100,6 +100,10 @@ func (s *Server) collect(r *http.Request, path string) [][]json.RawMessage {
 	lists := make([][]json.RawMessage, len(backends))
 	var all sync.WaitGroup
 	for i, b := range backends {
+		if b.Remote() { // nobody asks it for what is known
+			lists[i] = listRemote(b, path)
+			continue
+		}
 		if !b.Healthy {
 			continue
 		}

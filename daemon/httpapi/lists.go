@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/door"
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/daemon/token"
+	"github.com/joulemux/joulemux/power"
 )
 
 // tags lists the models of all backends, each once, as the first backend that
@@ -68,6 +70,9 @@ func (s *Server) show(w http.ResponseWriter, r *http.Request) {
 	for _, b := range s.Backends.Look(r.Context()) {
 		switch {
 		case b.Model(name) == nil:
+		case b.Remote():
+			reply(w, http.StatusOK, showRemote(b, b.Model(name)))
+			return
 		case b.Healthy:
 			s.forward(w, r, serverOf{b.ID, b.Server()}, body)
 			return
@@ -153,14 +158,18 @@ func (s *Server) administered(r *http.Request) (serverOf, error) {
 	backends := s.Backends.Look(r.Context())
 	id := r.Header.Get("X-Target-Backend")
 	if id == "" {
-		if d, err := s.Runner.Prospect(s.Tiers.Look(r.Context()).Tier, backends); err == nil {
+		if d, err := s.Runner.Prospect(s.Tiers.Look(r.Context()).Tier, backends); err == nil && d.Class != power.Cloud {
 			id = d.Backend
 		}
 	}
 	if b, ok := backends.Find(id); ok {
+		if b.Remote() {
+			return serverOf{}, job.Errorf(job.Forbidden, "which models %s has is not this machine's affair", b.ID)
+		}
 		return serverOf{b.ID, b.Server()}, nil
 	}
-	if b, ok := firstHealthy(backends); ok && id == "" {
+	here := slices.DeleteFunc(slices.Clone(backends), func(b backend.Backend) bool { return b.Remote() })
+	if b, ok := firstHealthy(here); ok && id == "" {
 		return serverOf{b.ID, b.Server()}, nil
 	}
 	if id == "" {

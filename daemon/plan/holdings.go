@@ -71,6 +71,9 @@ func (p *Plan) end(now time.Time, j *placed) []Effect {
 // is let go earlier.
 func (p *Plan) keepAlive(j *placed) *time.Duration {
 	h := p.holdings[j.at]
+	if h.Class == power.Cloud { // what a server elsewhere keeps is its own affair
+		return nil
+	}
 	awaited := h.Holding
 	awaited.Waiting++
 	keep := p.settings.Residency.Keep(p.tier, p.onBattery, awaited)

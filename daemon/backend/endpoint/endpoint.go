@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"time"
 
 	"github.com/joulemux/joulemux/daemon/job"
@@ -227,3 +228,16 @@ func CodeOf(status int) job.Code {
 		return job.Invalid
 	}
 }
+
+// RetryAfter is when a server that has enough to do wants to be asked again, if it
+// says so in seconds; zero if it does not.
+func RetryAfter(resp *http.Response) time.Duration {
+	seconds, err := strconv.ParseFloat(resp.Header.Get("Retry-After"), 64)
+	if err != nil || !(seconds > 0) {
+		return 0
+	}
+	return time.Duration(min(seconds, maxWait.Seconds()) * float64(time.Second))
+}
+
+// maxWait is longer than anybody comes back for.
+const maxWait = 24 * time.Hour

@@ -221,7 +221,7 @@ func Refusal(resp *http.Response) *job.Error {
 	if !dialect.IsOpenAIError(body) {
 		kind, body = "application/json; charset=utf-8", dialect.OpenAIError(resp.StatusCode, detail, "")
 	}
-	return &job.Error{Code: endpoint.CodeOf(resp.StatusCode), Detail: detail, Answer: &job.Answer{
+	return &job.Error{Code: endpoint.CodeOf(resp.StatusCode), Detail: detail, RetryAfter: endpoint.RetryAfter(resp), Answer: &job.Answer{
 		Dialect: job.OpenAI, Status: resp.StatusCode, ContentType: kind, Body: body,
 	}}
 }

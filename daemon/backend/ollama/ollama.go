@@ -188,7 +188,7 @@ func refusal(j job.Job, resp *http.Response) error {
 	}
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, endpoint.MaxError))
 	return &job.Error{
-		Code: code, Detail: message(body, resp.Status),
+		Code: code, Detail: message(body, resp.Status), RetryAfter: endpoint.RetryAfter(resp),
 		Answer: &job.Answer{Dialect: job.Ollama, Status: resp.StatusCode, ContentType: resp.Header.Get("Content-Type"), Body: body},
 	}
 }

@@ -67,7 +67,11 @@ func (s *Server) findings(ctx context.Context) (*findings, error) {
 		return f, nil
 	}
 	_, err := s.Probe(ctx)
-	return s.known.Load(), err
+	f := s.known.Load()
+	if err == nil && f == nil {
+		err = job.Errorf(job.BackendFailed, "it is a joulemux, and no backend")
+	}
+	return f, err
 }
 
 // Stream runs j. It calls begin once, when the answer begins, and emit for
