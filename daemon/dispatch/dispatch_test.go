@@ -39,6 +39,7 @@ type server struct {
 	script script
 	jobs   []job.Job
 	pings  int
+	probes int
 	check  func(job.Job) // whether a job may be here, if set
 
 	unloaded []string
@@ -57,6 +58,7 @@ func (s *server) slow(probe time.Duration) {
 func (s *server) Probe(ctx context.Context) (job.Facts, error) {
 	s.mu.Lock()
 	takes := s.probed
+	s.probes++
 	s.mu.Unlock()
 	time.Sleep(takes)
 	s.mu.Lock()
@@ -169,6 +171,8 @@ type rig struct {
 	tiers                  *tracker.Tracker
 	backends               *backend.Set
 	npu, igpu, nvidia, cpu *server
+	cloud                  *server                      // somewhere else, if leave is set
+	leave                  *job.Leave                   // for whom
 	sys                    atomic.Pointer[power.Supply] // what is read where nobody reports
 	reads                  atomic.Int32
 	looks                  atomic.Int32 // at the tier
@@ -243,17 +247,21 @@ func newRig(t testing.TB, change func(*rig)) *rig {
 	one := func() *server {
 		return &server{models: []job.Model{{Name: "m", Digest: "d", Resident: true}}, script: answers("Hello", ", ", "world")}
 	}
-	r := &rig{npu: one(), igpu: one(), nvidia: one(), cpu: one()}
+	r := &rig{npu: one(), igpu: one(), nvidia: one(), cpu: one(), cloud: one()}
 	if change != nil {
 		change(r)
 	}
-	servers := map[power.DeviceClass]*server{power.NPU: r.npu, power.IntegratedGPU: r.igpu, power.NVIDIA: r.nvidia, power.CPU: r.cpu}
+	servers := map[power.DeviceClass]*server{power.NPU: r.npu, power.IntegratedGPU: r.igpu, power.NVIDIA: r.nvidia, power.CPU: r.cpu, power.Cloud: r.cloud}
 	log := slog.New(slog.DiscardHandler)
 	r.backends = backend.New(
 		func(s backend.Spec) backend.Server { return servers[s.Class] },
 		func(s backend.Spec, _ job.Facts) power.DeviceClass { return s.Class }, log)
-	r.configureBackends(power.NPU, power.IntegratedGPU, power.NVIDIA, power.CPU)
-	r.backends.Look(t.Context())
+	classes := []power.DeviceClass{power.NPU, power.IntegratedGPU, power.NVIDIA, power.CPU}
+	if r.leave != nil {
+		classes = append(classes, power.Cloud)
+	}
+	r.configureBackends(classes...)
+	r.backends.LookHere(t.Context())
 	r.sys.Store(new(power.Supply))
 	r.tiers = tracker.New(power.DefaultPolicy(), power.PreferAuto, func() power.Supply { r.reads.Add(1); return *r.sys.Load() })
 	ctx, cancel := context.WithCancel(t.Context())
@@ -294,7 +302,11 @@ func (l looked) Look(ctx context.Context) tracker.Snapshot {
 func (r *rig) configureBackends(classes ...power.DeviceClass) {
 	var specs []backend.Spec
 	for _, class := range classes {
-		specs = append(specs, backend.Spec{ID: "ollama-" + string(class), Type: "ollama", Class: class, Slots: r.slots, Endpoint: url.URL{Host: "127.0.0.1:1"}})
+		spec := backend.Spec{ID: "ollama-" + string(class), Type: "ollama", Class: class, Slots: r.slots, Endpoint: url.URL{Host: "127.0.0.1:1"}}
+		if class == power.Cloud {
+			spec.Leave, spec.Models, spec.Price = *r.leave, map[string]string{"m": "m"}, job.Price{Output: 1, Currency: "EUR"}
+		}
+		specs = append(specs, spec)
 	}
 	r.backends.Configure(specs)
 }

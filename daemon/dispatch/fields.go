@@ -11,7 +11,9 @@ import (
 //
 // energy_joules is there only if the energy is known; energy_wh, which
 // compute.v1 always has, is zero otherwise, and energy_quality tells. What the
-// devices took after the last token is not known yet.
+// devices took after the last token is not known yet. radio_joules, and cost with
+// its cost_currency, are there if the job ran elsewhere: the one is an assumption,
+// and the other what that server charges, if that is known.
 func (r Report) Fields() map[string]any {
 	f := r.Decision.Fields()
 	f["request_id"] = r.ID
@@ -23,6 +25,9 @@ func (r Report) Fields() map[string]any {
 	f["tokens_generated"] = count32(int64(r.Usage.Tokens))
 	f["tokens_per_second"] = r.TokensPerSecond()
 	maps.Copy(f, r.EnergyFields())
+	if p := r.Price; p.Currency != "" && !p.Unknown {
+		f["cost"], f["cost_currency"] = p.Amount(), p.Currency
+	}
 	if len(r.Failures) > 0 {
 		failed := make([]string, len(r.Failures))
 		for i, a := range r.Failures {
@@ -37,6 +42,9 @@ func (r Report) Fields() map[string]any {
 func (r Report) EnergyFields() map[string]any {
 	c := r.Cost.Told()
 	f := map[string]any{"energy_quality": string(c.Quality), "energy_wh": 0.0}
+	if c.Radio > 0 {
+		f["radio_joules"] = c.Radio.Joules()
+	}
 	if !c.Known() {
 		return f
 	}

@@ -20,6 +20,9 @@ type Report struct {
 	Queued, FirstToken, Total time.Duration
 	// Cost includes what failed attempts took.
 	Cost power.Cost
+	// Price is what a remote server charges for the answer; zero of one that has no
+	// price, as those of this machine.
+	Price job.Money
 	// Failures are the attempts before the one that answered.
 	Failures []Failure
 }
@@ -32,7 +35,7 @@ func (r *run) report(d route.Decision, t *taken) *Report {
 	return &Report{
 		ID: r.job.ID, Model: r.job.Model, Decision: d, TierReason: r.now.Reason, Usage: t.usage,
 		Queued: t.start.Sub(r.job.Arrived), FirstToken: t.first.Sub(r.job.Arrived), Total: t.ended.Sub(r.job.Arrived),
-		Cost: r.spent.Plus(t.cost), Failures: r.failures,
+		Cost: r.spent.Plus(t.cost), Price: t.price(), Failures: r.failures,
 	}
 }
 

@@ -62,6 +62,15 @@ func (t *taken) end(ctx context.Context, u job.Usage) {
 	t.cost, t.ended = t.span.End(ctx, u.Load, worked), time.Now()
 }
 
+// price is what a remote server charges for the attempt: nothing for what it has
+// refused.
+func (t *taken) price() job.Money {
+	if t.refused || t.first.IsZero() {
+		return job.Money{Currency: t.backend.Price.Currency}
+	}
+	return t.backend.Price.Of(t.usage)
+}
+
 // entry is what the ledger is to keep of an attempt that ended with err.
 func (r *run) entry(t *taken, err error) ledger.Entry {
 	e := ledger.Entry{
@@ -71,7 +80,7 @@ func (r *run) entry(t *taken, err error) ledger.Entry {
 		Tier: r.now.Tier, OnBattery: r.now.Supply.Discharging,
 		PromptTokens: t.usage.PromptTokens, Tokens: t.usage.Tokens, MaxTokens: r.job.MaxTokens,
 		Load: t.usage.Load, Prefill: t.usage.Prefill, Decode: t.usage.Decode,
-		Total: t.ended.Sub(t.start), Cost: t.cost, Failed: failure(t, err),
+		Total: t.ended.Sub(t.start), Cost: t.cost, Price: t.price(), Failed: failure(t, err),
 	}
 	if !t.resident && e.Load == 0 {
 		// The server does not tell what it took to load the model, and so the time

@@ -37,6 +37,8 @@ type Entry struct {
 	// so that waiting for others is not taken for slowness. Zero is not known.
 	FirstToken, Total time.Duration
 	Cost              power.Cost
+	// Price is what a remote server charged, at the price of that time.
+	Price job.Money
 	// Failed is why there was no whole answer, or "".
 	Failed job.Code
 }
@@ -59,6 +61,10 @@ const (
 	maxEnergy   = 10_000_000 * power.Joule
 	maxDuration = 30 * 24 * time.Hour
 	maxTokens   = 1 << 31
+	// maxMoney is 1000 units of a currency for one job, and a million such jobs
+	// still have a sum. Of a currency's name are kept so many bytes.
+	maxMoney    = 1000 * 1_000_000_000
+	maxCurrency = 32
 )
 
 // normal returns e with every field within its bounds, so that no entry can
@@ -85,12 +91,14 @@ func (e Entry) normal(now time.Time) Entry {
 		*d = clamp(*d, maxDuration)
 	}
 	e.Cost = normalCost(e.Cost)
+	e.Price.Nano, e.Price.Currency = clamp(e.Price.Nano, maxMoney), clip(e.Price.Currency, maxCurrency)
 	return e
 }
 
 // normalCost returns c with a quality that there is, and no value where that
 // says there is none.
 func normalCost(c power.Cost) power.Cost {
+	c.Radio = clamp(c.Radio, maxEnergy)
 	switch c.Quality {
 	case power.Measured, power.Derived, power.Estimated:
 		for _, e := range []*power.Energy{&c.Energy, &c.Gross, &c.Load, &c.Tail} {

@@ -17,7 +17,7 @@ func TestAnEntryHasNoPlaceForText(t *testing.T) {
 	// one has to be added here, by somebody who has thought about it.
 	names := map[string]bool{
 		"ID": true, "Backend": true, "Model": true, "Hardware": true, "Client": true, "Kind": true, "Class": true, "Failed": true,
-		"Cost.Quality": true, "Cost.Scope": true, "Cost.Source": true,
+		"Cost.Quality": true, "Cost.Scope": true, "Cost.Source": true, "Price.Currency": true,
 	}
 	for _, path := range stringsOf(reflect.TypeFor[Entry](), "") {
 		if !names[path] {
@@ -53,7 +53,7 @@ func TestEveryStringOfAnEntryIsShort(t *testing.T) {
 	e := Entry{
 		ID: prompt, Backend: prompt, Model: prompt, Hardware: power.DeviceClass(prompt), Client: prompt,
 		Kind: job.Kind(prompt), Class: job.Class(prompt), Failed: job.Code(prompt),
-		Cost: power.Cost{Quality: power.Quality(prompt), Scope: prompt, Source: prompt},
+		Cost: power.Cost{Quality: power.Quality(prompt), Scope: prompt, Source: prompt}, Price: job.Money{Currency: prompt},
 	}.normal(noon)
 	v := reflect.ValueOf(e)
 	for _, path := range stringsOf(v.Type(), "") {

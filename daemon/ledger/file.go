@@ -191,6 +191,11 @@ func (f *file) writeAll(p *pending, changed map[subject]Learned) error {
 			return err
 		}
 	}
+	for a, paid := range p.paid {
+		if err := f.do(addPayment, a.day, a.backend, a.model, a.client, a.currency, paid.Jobs, paid.Unknown, paid.Nano); err != nil {
+			return err
+		}
+	}
 	for of, l := range changed {
 		if err := f.save(of, l); err != nil {
 			return err
@@ -232,6 +237,7 @@ func (f *file) prune(keep Keep, now time.Time) error {
 		f.do(pruneOldJobs, now.Add(-keep.Jobs).UnixNano()),
 		f.do(pruneMostJobs, keep.MostJobs),
 		f.do(pruneAccounts, day(now.Add(-keep.Days))),
+		f.do(prunePayments, day(now.Add(-keep.Days))),
 		f.do(pruneFigures, now.Add(-keep.Days).UnixNano()),
 	)
 }
@@ -242,6 +248,13 @@ func (f *file) totals(days span, by Grouping) (totals, error) {
 	err := f.each(sumAccounts(by), func(s *sqlite3.Stmt) {
 		r := row{s: s}
 		all.add(r.text(), power.Quality(r.text()), r.sum())
+	}, days.first, days.last)
+	if err != nil {
+		return all, err
+	}
+	err = f.each(sumPayments(by), func(s *sqlite3.Stmt) {
+		r := row{s: s}
+		all.pay(r.text(), Payment{Currency: r.text(), Jobs: r.int(), Unknown: r.int(), Nano: r.int()})
 	}, days.first, days.last)
 	return all, err
 }

@@ -120,7 +120,7 @@ const (
 		"(SELECT count(*) FROM (SELECT * FROM account EXCEPT " + sumsOfJobs + "))"
 
 	sumsOfJobs = `SELECT day, backend, model, client, quality, count(*), sum(failed <> ''), sum(prompt_tokens), sum(tokens),
-		sum(energy), sum(gross), sum(load), sum(tail) FROM job GROUP BY 1, 2, 3, 4, 5`
+		sum(energy), sum(gross), sum(load), sum(tail), sum(radio) FROM job GROUP BY 1, 2, 3, 4, 5`
 )
 
 // mustBeSound checks a file that a killed process left, with its eyes closed

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -190,7 +191,7 @@ func TestTotalsKeepQualitiesApart(t *testing.T) {
 		Measured: one.Plus(one).Plus(failed), Derived: one, Estimated: one, Unknown: worthless, None: worthless,
 	}
 	got := l.totals(t, Everything)
-	if len(got) != 1 || got[0] != want {
+	if len(got) != 1 || !reflect.DeepEqual(got[0], want) {
 		t.Fatalf("got  %+v\nwant %+v", got, want)
 	}
 	if all := got[0].All(); all.Jobs != 7 || all.Tokens != 700 || all.Energy != 0 {

@@ -22,13 +22,14 @@ const other = "other"
 type pending struct {
 	entries []Entry // the oldest first
 	sums    map[account]Sum
+	paid    map[purse]Payment
 	tails   map[string]power.Energy // of jobs that are in the file already
 	// dropped counts the entries that are only in the sums.
 	dropped int
 }
 
 func newPending() *pending {
-	return &pending{sums: map[account]Sum{}, tails: map[string]power.Energy{}}
+	return &pending{sums: map[account]Sum{}, paid: map[purse]Payment{}, tails: map[string]power.Energy{}}
 }
 
 func (p *pending) empty() bool { return len(p.sums) == 0 && len(p.tails) == 0 }
@@ -41,6 +42,16 @@ func (p *pending) record(e Entry) {
 	}
 	p.entries = append(p.entries, e)
 	p.add(accountOf(e), sumOf(e))
+	if e.Price.Currency != "" {
+		p.pay(purseOf(e), paymentOf(e))
+	}
+}
+
+func (p *pending) pay(a purse, more Payment) {
+	if _, known := p.paid[a]; !known && len(p.paid) >= maxAccounts {
+		a = purse{day: a.day, backend: other, model: other, client: other, currency: a.currency}
+	}
+	p.paid[a] = p.paid[a].plus(more)
 }
 
 func (p *pending) add(a account, s Sum) {

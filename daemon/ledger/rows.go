@@ -57,7 +57,7 @@ func (r *row) length() time.Duration { return time.Duration(r.int()) }
 const jobColumns = `id, day, arrived, ended, backend, model, hardware, client, class, tier, on_battery,
 	prompt_tokens, tokens, load_time, prefill_time, decode_time, first_token, total_time,
 	energy, gross, load, tail, quality, scope, source, uncertainty, coverage, shared, failed,
-	kind, completion, max_tokens`
+	kind, completion, max_tokens, radio, price, currency, price_unknown`
 
 func jobValues(e Entry) []any {
 	c := e.Cost
@@ -67,7 +67,7 @@ func jobValues(e Entry) []any {
 		e.PromptTokens, e.Tokens, int64(e.Load), int64(e.Prefill), int64(e.Decode), int64(e.FirstToken), int64(e.Total),
 		int64(c.Energy), int64(c.Gross), int64(c.Load), int64(c.Tail), string(c.Quality), c.Scope, c.Source,
 		c.Uncertainty, c.Coverage, c.Shared, string(e.Failed),
-		string(e.Kind), e.Completion, e.MaxTokens,
+		string(e.Kind), e.Completion, e.MaxTokens, int64(c.Radio), e.Price.Nano, e.Price.Currency, e.Price.Unknown,
 	}
 }
 
@@ -90,23 +90,25 @@ func readJob(s *sqlite3.Stmt) Entry {
 	}
 	e.Failed = job.Code(r.text())
 	e.Kind, e.Completion, e.MaxTokens = job.Kind(r.text()), r.int() != 0, int(r.int())
+	e.Cost.Radio = r.energy()
+	e.Price = job.Money{Nano: r.int(), Currency: r.text(), Unknown: r.int() != 0}
 	return e
 }
 
 // sumColumns are those that sumValues and readSum are about, in their order.
-var sumColumns = []string{"jobs", "failed", "prompt_tokens", "tokens", "energy", "gross", "load", "tail"}
+var sumColumns = []string{"jobs", "failed", "prompt_tokens", "tokens", "energy", "gross", "load", "tail", "radio"}
 
 func sumValues(s Sum) []any {
 	return []any{
 		s.Jobs, s.Failed, s.PromptTokens, s.Tokens,
-		int64(s.Energy), int64(s.Gross), int64(s.Load), int64(s.Tail),
+		int64(s.Energy), int64(s.Gross), int64(s.Load), int64(s.Tail), int64(s.Radio),
 	}
 }
 
 func (r *row) sum() Sum {
 	return Sum{
 		Jobs: r.int(), Failed: r.int(), PromptTokens: r.int(), Tokens: r.int(),
-		Energy: r.energy(), Gross: r.energy(), Load: r.energy(), Tail: r.energy(),
+		Energy: r.energy(), Gross: r.energy(), Load: r.energy(), Tail: r.energy(), Radio: r.energy(),
 	}
 }
 
@@ -117,6 +119,9 @@ var (
 	addToAccount = "INSERT INTO account (day, backend, model, client, quality, " + strings.Join(sumColumns, ", ") +
 		") VALUES (" + marks(5+len(sumColumns)) + ") ON CONFLICT DO UPDATE SET " + additions()
 )
+
+const addPayment = `INSERT INTO payment (day, backend, model, client, currency, jobs, unknown, price) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+	ON CONFLICT DO UPDATE SET jobs = jobs + excluded.jobs, unknown = unknown + excluded.unknown, price = price + excluded.price`
 
 // marks returns the places of n parameters.
 func marks(n int) string { return "?" + strings.Repeat(", ?", n-1) }
@@ -132,12 +137,21 @@ func additions() string {
 
 // sumAccounts returns the query for the sums of each group and quality.
 func sumAccounts(by Grouping) string {
-	key := string(by)
-	if by == Everything {
-		key = "''"
-	}
-	return "SELECT " + key + ", quality, sum(" + strings.Join(sumColumns, "), sum(") +
+	return "SELECT " + column(by) + ", quality, sum(" + strings.Join(sumColumns, "), sum(") +
 		") FROM account WHERE day >= ? AND day <= ? GROUP BY 1, 2"
+}
+
+// sumPayments returns the query for the payments of each group and currency.
+func sumPayments(by Grouping) string {
+	return "SELECT " + column(by) + ", currency, sum(jobs), sum(unknown), sum(price) FROM payment WHERE day >= ? AND day <= ? GROUP BY 1, 2"
+}
+
+// column is what a grouping is by.
+func column(by Grouping) string {
+	if by == Everything {
+		return "''"
+	}
+	return string(by)
 }
 
 const (
@@ -153,5 +167,6 @@ const (
 	pruneOldJobs  = "DELETE FROM job WHERE ended < ?"
 	pruneMostJobs = "DELETE FROM job WHERE n <= (SELECT max(n) FROM job) - ?"
 	pruneAccounts = "DELETE FROM account WHERE day < ?"
+	prunePayments = "DELETE FROM payment WHERE day < ?"
 	pruneFigures  = "DELETE FROM learned WHERE seen < ?"
 )

@@ -80,6 +80,27 @@ func migrations() []string {
 		`ALTER TABLE job ADD COLUMN kind       TEXT    NOT NULL DEFAULT '';
 		ALTER TABLE job ADD COLUMN completion INTEGER NOT NULL DEFAULT 0;
 		ALTER TABLE job ADD COLUMN max_tokens INTEGER NOT NULL DEFAULT 0;`,
+
+		// What ran elsewhere, and was charged for: in billionths of a currency's
+		// unit. Sums in different currencies are kept apart, and what was not
+		// charged for has none.
+		`ALTER TABLE job ADD COLUMN radio         INTEGER NOT NULL DEFAULT 0;
+		ALTER TABLE job ADD COLUMN price         INTEGER NOT NULL DEFAULT 0;
+		ALTER TABLE job ADD COLUMN currency      TEXT    NOT NULL DEFAULT '';
+		ALTER TABLE job ADD COLUMN price_unknown INTEGER NOT NULL DEFAULT 0;
+		ALTER TABLE account ADD COLUMN radio INTEGER NOT NULL DEFAULT 0;
+
+		CREATE TABLE payment (
+			day      TEXT    NOT NULL,
+			backend  TEXT    NOT NULL,
+			model    TEXT    NOT NULL,
+			client   TEXT    NOT NULL,
+			currency TEXT    NOT NULL,
+			jobs     INTEGER NOT NULL,
+			unknown  INTEGER NOT NULL,
+			price    INTEGER NOT NULL,
+			PRIMARY KEY (day, backend, model, client, currency)
+		) STRICT, WITHOUT ROWID;`,
 	}
 }
 

@@ -284,6 +284,11 @@ func (s *state) totals(days span, by Grouping) []Total {
 			all.add(a.key(by), a.quality, sum)
 		}
 	}
+	for a, paid := range s.pending.paid {
+		if days.contains(a.day) {
+			all.pay(a.key(by), paid)
+		}
+	}
 	return all.sorted()
 }
 

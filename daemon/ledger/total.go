@@ -27,6 +27,8 @@ type Sum struct {
 	Jobs, Failed              int64
 	PromptTokens, Tokens      int64
 	Energy, Gross, Load, Tail power.Energy
+	// Radio is what the network took, by assumption, where they ran elsewhere.
+	Radio power.Energy
 }
 
 // Plus returns both together.
@@ -35,6 +37,7 @@ func (s Sum) Plus(t Sum) Sum {
 		Jobs: s.Jobs + t.Jobs, Failed: s.Failed + t.Failed,
 		PromptTokens: s.PromptTokens + t.PromptTokens, Tokens: s.Tokens + t.Tokens,
 		Energy: s.Energy + t.Energy, Gross: s.Gross + t.Gross, Load: s.Load + t.Load, Tail: s.Tail + t.Tail,
+		Radio: s.Radio + t.Radio,
 	}
 }
 
@@ -46,13 +49,16 @@ type Total struct {
 	// Unknown are jobs whose energy nobody knows, and None those that took none
 	// here. Neither has energy to add up.
 	Unknown, None Sum
+	// Paid is what remote servers charged, by currency, in the order of their names:
+	// different ones are not added up.
+	Paid []Payment
 }
 
 // All returns the jobs and tokens of every quality. Their energies are left
 // out, since they are not of one kind.
 func (t Total) All() Sum {
 	all := t.Measured.Plus(t.Derived).Plus(t.Estimated).Plus(t.Unknown).Plus(t.None)
-	all.Energy, all.Gross, all.Load, all.Tail = 0, 0, 0, 0
+	all.Energy, all.Gross, all.Load, all.Tail, all.Radio = 0, 0, 0, 0, 0
 	return all
 }
 
@@ -104,6 +110,7 @@ func sumOf(e Entry) Sum {
 	s := Sum{
 		Jobs: 1, PromptTokens: int64(e.PromptTokens), Tokens: int64(e.Tokens),
 		Energy: e.Cost.Energy, Gross: e.Cost.Gross, Load: e.Cost.Load, Tail: e.Cost.Tail,
+		Radio: e.Cost.Radio,
 	}
 	if e.Failed != "" {
 		s.Failed = 1
@@ -143,10 +150,19 @@ func (t totals) add(key string, q power.Quality, s Sum) {
 	*sum = sum.Plus(s)
 }
 
+// pay adds what was charged.
+func (t totals) pay(key string, more Payment) {
+	if t[key] == nil {
+		t[key] = &Total{Key: key}
+	}
+	t[key].Paid = Together(t[key].Paid, more)
+}
+
 // sorted returns the totals in the order of their keys.
 func (t totals) sorted() []Total {
 	all := make([]Total, 0, len(t))
 	for total := range maps.Values(t) {
+		slices.SortFunc(total.Paid, func(a, b Payment) int { return strings.Compare(a.Currency, b.Currency) })
 		all = append(all, *total)
 	}
 	slices.SortFunc(all, func(a, b Total) int { return strings.Compare(a.Key, b.Key) })

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"reflect"
 	"testing"
 	"time"
 
@@ -31,8 +32,8 @@ func TestEveryQualityHasASumOfItsOwn(t *testing.T) {
 		all.add("k", q, Sum{Jobs: int64(i + 1)})
 	}
 	got := all.sorted()[0]
-	want := Total{"k", Sum{Jobs: 1}, Sum{Jobs: 2}, Sum{Jobs: 3}, Sum{Jobs: 4}, Sum{Jobs: 5}}
-	if got != want {
+	want := Total{"k", Sum{Jobs: 1}, Sum{Jobs: 2}, Sum{Jobs: 3}, Sum{Jobs: 4}, Sum{Jobs: 5}, nil}
+	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v", got)
 	}
 }
