@@ -138,6 +138,12 @@ func tookEnergy(report fields) string {
 		Energy: power.Joules(report.number("energy_joules")), Quality: power.Quality(report.text("energy_quality")),
 	}
 	said := energy.String()
+	if radio := power.Joules(report.number("radio_joules")); radio > 0 && !energy.Known() {
+		said = fmt.Sprintf("remote: 0 J here, %v of the radio's estimated", radio)
+	}
+	if currency := report.text("cost_currency"); currency != "" {
+		said += ", " + money(report.number("cost"), currency)
+	}
 	if each := report.number("joules_per_token"); each > 0 && energy.Known() {
 		said += fmt.Sprintf(", %s J/token", fixed(each, decimals(each, 2)))
 	}

@@ -31,9 +31,13 @@ the last token. Totals, money and the share of a full battery have all of these
 in them, and a "~" before them if a part was estimated. Jobs whose energy
 nobody knows are counted below the table.
 
-What energy costs is configured, as in
+Of what ran elsewhere there is the radio, which is assumed, and what the server
+charges. What energy costs is configured, as in
 
-    energy: {price_per_kwh: 0.32, currency: EUR}`,
+    energy: {price_per_kwh: 0.32, currency: EUR}
+
+Money is both together. Each currency has a column; different ones are not
+added up.`,
 		Example: `  joulemux energy --by day --since 7d
   joulemux energy --by client --since 2026-01-02
   joulemux energy 5AIXKE7XHNRGZFMHVTMXG2PFNU`,

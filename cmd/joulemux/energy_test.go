@@ -15,15 +15,15 @@ const noSum = `{"jobs":0,"failed":0,"prompt_tokens":0,"tokens":0,"joules":0,"gro
 const energyJSON = `{"from":"2026-01-02","until":"","by":"backend","totals":[` +
 	`{"key":"ollama-cpu","jobs":3,"failed":1,"prompt_tokens":30,"tokens":200,"measured":` + noSum + `,"derived":` + noSum + `,` +
 	`"estimated":{"jobs":2,"failed":1,"prompt_tokens":20,"tokens":200,"joules":1800,"gross_joules":0,"load_joules":0,"tail_joules":0,"wh":0.5},` +
-	`"unknown_jobs":1,"none_jobs":0},` +
+	`"unknown_jobs":1,"none_jobs":0,"cost":[{"currency":"EUR","amount":0.00016,"energy_amount":0.00016,"remote_amount":0}]},` +
 	`{"key":"ollama-igpu","jobs":12,"failed":0,"prompt_tokens":120,"tokens":10000,` +
 	`"measured":{"jobs":12,"failed":0,"prompt_tokens":120,"tokens":10000,"joules":36000,"gross_joules":40000,"load_joules":9,"tail_joules":720,"wh":10},` +
-	`"derived":` + noSum + `,"estimated":` + noSum + `,"unknown_jobs":0,"none_jobs":0}],` +
+	`"derived":` + noSum + `,"estimated":` + noSum + `,"unknown_jobs":0,"none_jobs":0,"cost":[{"currency":"EUR","amount":0.003264,"energy_amount":0.003264,"remote_amount":0}]}],` +
 	`"all":{"key":"","jobs":15,"failed":1,"prompt_tokens":150,"tokens":10200,` +
 	`"measured":{"jobs":12,"failed":0,"prompt_tokens":120,"tokens":10000,"joules":36000,"gross_joules":40000,"load_joules":9,"tail_joules":720,"wh":10},` +
 	`"derived":` + noSum + `,` +
 	`"estimated":{"jobs":2,"failed":1,"prompt_tokens":20,"tokens":200,"joules":1800,"gross_joules":0,"load_joules":0,"tail_joules":0,"wh":0.5},` +
-	`"unknown_jobs":1,"none_jobs":0},` +
+	`"unknown_jobs":1,"none_jobs":0,"cost":[{"currency":"EUR","amount":0.003424,"energy_amount":0.003424,"remote_amount":0}]},` +
 	`"tariff":{"price_per_kwh":0.32,"currency":"EUR"},"battery_wh":50}` + "\n"
 
 func TestEnergyForPeople(t *testing.T) {
@@ -143,5 +143,34 @@ func TestEnergyOfAJobThatIsNotThere(t *testing.T) {
 	}
 	if _, err, code := run(t, r.socket, nil, "energy", "x", "--by", "day"); code != 2 || !strings.Contains(err, "--by") {
 		t.Errorf("it says %q and exits with %d", err, code)
+	}
+}
+
+// elsewhereJSON is what one server here took and two elsewhere did, one of which
+// charges in another currency than the user pays energy in.
+const elsewhereJSON = `{"from":"2026-01-02","until":"","by":"backend","totals":[` +
+	`{"key":"home","jobs":1,"failed":0,"prompt_tokens":10,"tokens":100,"measured":` + noSum + `,"derived":` + noSum + `,"estimated":` + noSum + `,"unknown_jobs":0,"none_jobs":1,` +
+	`"radio_joules":3.6,"cost":[{"currency":"EUR","amount":0.00000032,"energy_amount":0.00000032,"remote_amount":0}]},` +
+	`{"key":"ollama-igpu","jobs":1,"failed":0,"prompt_tokens":10,"tokens":100,"measured":{"jobs":1,"failed":0,"prompt_tokens":10,"tokens":100,"joules":3600,"gross_joules":0,"load_joules":0,"tail_joules":0,"wh":1},` +
+	`"derived":` + noSum + `,"estimated":` + noSum + `,"unknown_jobs":0,"none_jobs":0,"cost":[{"currency":"EUR","amount":0.00032,"energy_amount":0.00032,"remote_amount":0}]},` +
+	`{"key":"vendor","jobs":3,"failed":1,"prompt_tokens":10,"tokens":100,"measured":` + noSum + `,"derived":` + noSum + `,"estimated":` + noSum + `,"unknown_jobs":0,"none_jobs":3,` +
+	`"radio_joules":36,"cost":[{"currency":"EUR","amount":0.0000032,"energy_amount":0.0000032,"remote_amount":0},{"currency":"USD","amount":0.0125,"energy_amount":0,"remote_amount":0.0125,"remote_jobs":3,"unknown_jobs":1}]}],` +
+	`"all":{"key":"","jobs":5,"failed":1,"prompt_tokens":30,"tokens":300,"measured":{"jobs":1,"failed":0,"prompt_tokens":10,"tokens":100,"joules":3600,"gross_joules":0,"load_joules":0,"tail_joules":0,"wh":1},` +
+	`"derived":` + noSum + `,"estimated":` + noSum + `,"unknown_jobs":0,"none_jobs":4,"radio_joules":39.6,` +
+	`"cost":[{"currency":"EUR","amount":0.00032352,"energy_amount":0.00032352,"remote_amount":0},{"currency":"USD","amount":0.0125,"energy_amount":0,"remote_amount":0.0125,"remote_jobs":3,"unknown_jobs":1}]},` +
+	`"tariff":{"price_per_kwh":0.32,"currency":"EUR"}}` + "\n"
+
+func TestMoneyOfEachCurrencyHasAColumn(t *testing.T) {
+	r := replay(t, answers{"GET energy": says(elsewhereJSON)})
+	const want = `BACKEND      JOBS  FAILED  TOKENS  J/TOKEN  MEASURED  RADIO  TOTAL        EUR     USD
+home            1       0     100        -         -  ~0.00  ~0.00  ~0.000000       -
+ollama-igpu     1       0     100    36.00      1.00      -   1.00   0.000320       -
+vendor          3       1     100        -         -  ~0.01  ~0.01  ~0.000003  0.0125
+total           5       1     300    36.00      1.00  ~0.01  ~1.01  ~0.000324  0.0125
+
+Wh of jobs from 2026-01-02 on; ~ has estimates in it; 4 jobs took none here but the radio's; 1 job of unknown price not in USD; EUR and USD are not added up
+`
+	if out, err, code := run(t, r.socket, nil, "energy"); out != want || err != "" || code != 0 {
+		t.Errorf("it writes\n%s\nand not\n%s\nsays %q and exits with %d", out, want, err, code)
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -74,7 +76,21 @@ func remarks(all spent) []string {
 		list = append(list, counted(int(n), "job")+" of unknown energy not in it")
 	}
 	if n := all.NoneJobs; n > 0 {
-		list = append(list, counted(int(n), "job")+" took none here")
+		remark := counted(int(n), "job") + " took none here"
+		if all.RadioJoules > 0 {
+			remark += " but the radio's"
+		}
+		list = append(list, remark)
+	}
+	var currencies []string
+	for _, c := range all.Cost {
+		currencies = append(currencies, cmp.Or(plain(c.Currency), "PRICE"))
+		if c.UnknownJobs > 0 {
+			list = append(list, counted(int(c.UnknownJobs), "job")+" of unknown price not in "+cmp.Or(plain(c.Currency), "it"))
+		}
+	}
+	if len(currencies) > 1 {
+		list = append(list, strings.Join(currencies, " and ")+" are not added up")
 	}
 	return list
 }
@@ -93,13 +109,20 @@ func (s spent) tail() float64 {
 	return power.Joules(s.Measured.TailJoules + s.Derived.TailJoules + s.Estimated.TailJoules).WattHours()
 }
 
-func (s spent) total() float64 { return s.Measured.Wh + s.Derived.Wh + s.Estimated.Wh + s.tail() }
+func (s spent) total() float64 {
+	return s.Measured.Wh + s.Derived.Wh + s.Estimated.Wh + s.tail() + s.radio()
+}
+
+// radio is what the network took, while jobs ran elsewhere.
+func (s spent) radio() float64 { return power.Joules(s.RadioJoules).WattHours() }
 
 // known reports whether there is anything to show: what is unknown is no zero.
-func (s spent) known() bool { return s.Measured.Jobs+s.Derived.Jobs+s.Estimated.Jobs > 0 }
+func (s spent) known() bool {
+	return s.Measured.Jobs+s.Derived.Jobs+s.Estimated.Jobs > 0 || s.RadioJoules > 0
+}
 
 // guessed reports whether a sum of all qualities has assumptions in it.
-func (s spent) guessed() bool { return s.Estimated.Jobs > 0 }
+func (s spent) guessed() bool { return s.Estimated.Jobs > 0 || s.RadioJoules > 0 }
 
 // perToken is of the jobs whose energy is known.
 func (s spent) perToken() float64 {
@@ -110,7 +133,15 @@ func (s spent) perToken() float64 {
 	return s.joules() / float64(tokens)
 }
 
-func (s spent) price() float64   { return s.total() / 1000 * s.energy.Tariff.PricePerKWh }
+// cost is what they cost in a currency, and whether that is anything.
+func (s spent) cost(currency string) (wire.Cost, bool) {
+	at := slices.IndexFunc(s.Cost, func(c wire.Cost) bool { return c.Currency == currency })
+	if at < 0 {
+		return wire.Cost{}, false
+	}
+	return s.Cost[at], true
+}
+
 func (s spent) percent() float64 { return 100 * s.total() / *s.energy.BatteryWh }
 
 // sum is a figure of all qualities together, marked if it is not all measured.
@@ -147,7 +178,10 @@ func columns(by string, all spent) []column {
 			if s.perToken() == 0 {
 				return "-"
 			}
-			return s.sum(fixed(s.perToken(), perToken))
+			if s.Estimated.Jobs > 0 {
+				return "~" + fixed(s.perToken(), perToken)
+			}
+			return fixed(s.perToken(), perToken) // the radio is not in it
 		}})
 	for _, q := range []struct {
 		title string
@@ -169,16 +203,34 @@ func columns(by string, all spent) []column {
 	if all.tail() > 0 {
 		list = append(list, column{"TAIL", func(s spent) string { return fixed(s.tail(), wh) }})
 	}
+	if all.radio() > 0 {
+		list = append(list, column{"RADIO", func(s spent) string {
+			if s.radio() == 0 {
+				return "-"
+			}
+			return "~" + fixed(s.radio(), wh)
+		}})
+	}
 	list = append(list, column{"TOTAL", func(s spent) string { return s.sum(fixed(s.total(), wh)) }})
 	return append(list, worth(all)...)
 }
 
-// worth returns the columns that say what the energy is worth, as far as that
+// worth returns the columns that say what that is worth, as far as that
 // is known.
 func worth(all spent) (list []column) {
-	if t := all.energy.Tariff; t != nil {
-		money := decimals(all.price(), 2)
-		list = append(list, column{cmp.Or(plain(t.Currency), "PRICE"), func(s spent) string { return s.sum(fixed(s.price(), money)) }})
+	for _, c := range all.Cost {
+		money := decimals(c.Amount, 2)
+		list = append(list, column{cmp.Or(plain(c.Currency), "PRICE"), func(s spent) string {
+			own, ok := s.cost(c.Currency)
+			switch text := fixed(own.Amount, money); {
+			case !ok:
+				return "-"
+			case own.EnergyAmount == 0 && own.RemoteJobs > own.UnknownJobs: // of which nothing is assumed
+				return text
+			default:
+				return s.sum(text)
+			}
+		}})
 	}
 	if all.energy.BatteryWh != nil {
 		percent := decimals(all.percent(), 1)
@@ -251,6 +303,7 @@ func writeEnergyOfJob(w io.Writer, j wire.EnergyJob) error {
 		t.row("job", name)
 		describeAttempt(t, a)
 		describeCost(t, a)
+		describeElsewhere(t, a)
 		if err := t.flush(); err != nil {
 			return err
 		}
@@ -319,6 +372,24 @@ func describeCost(t table, a wire.EnergyAttempt) {
 	if a.SharedJobs > 1 {
 		t.row("shared", fmt.Sprintf("between %d jobs at most", a.SharedJobs))
 	}
+}
+
+// describeElsewhere says what is to be said of an attempt that ran elsewhere.
+func describeElsewhere(t table, a wire.EnergyAttempt) {
+	if a.RadioJoules > 0 {
+		t.row("radio", power.Joules(a.RadioJoules).String()+" estimated, of the network meanwhile")
+	}
+	switch {
+	case a.Cost != nil:
+		t.row("cost", money(*a.Cost, a.CostCurrency))
+	case a.CostCurrency != "":
+		t.row("cost", "unknown: the server did not tell how many tokens there were")
+	}
+}
+
+// money is an amount with its currency.
+func money(amount float64, currency string) string {
+	return strings.TrimSpace(strconv.FormatFloat(amount, 'f', -1, 64) + " " + plain(currency))
 }
 
 // amount is an energy that may be told only later.

@@ -25,9 +25,6 @@ func (r Report) Fields() map[string]any {
 	f["tokens_generated"] = count32(int64(r.Usage.Tokens))
 	f["tokens_per_second"] = r.TokensPerSecond()
 	maps.Copy(f, r.EnergyFields())
-	if p := r.Price; p.Currency != "" && !p.Unknown {
-		f["cost"], f["cost_currency"] = p.Amount(), p.Currency
-	}
 	if len(r.Failures) > 0 {
 		failed := make([]string, len(r.Failures))
 		for i, a := range r.Failures {
@@ -38,12 +35,16 @@ func (r Report) Fields() map[string]any {
 	return f
 }
 
-// EnergyFields returns those of Fields that tell of energy.
+// EnergyFields returns those of Fields that tell of energy, and of what was paid
+// instead of it.
 func (r Report) EnergyFields() map[string]any {
 	c := r.Cost.Told()
 	f := map[string]any{"energy_quality": string(c.Quality), "energy_wh": 0.0}
 	if c.Radio > 0 {
 		f["radio_joules"] = c.Radio.Joules()
+	}
+	if p := r.Price; p.Currency != "" && !p.Unknown {
+		f["cost"], f["cost_currency"] = p.Amount(), p.Currency
 	}
 	if !c.Known() {
 		return f

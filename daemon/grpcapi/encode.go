@@ -50,7 +50,10 @@ func statsOf(r *dispatch.Report) *computev1.GenerationStats {
 		PromptTokens: number(r.Usage.PromptTokens),
 	}
 	c := r.Cost.Told()
-	s.EnergyQuality = string(c.Quality)
+	s.EnergyQuality, s.RadioJoules = string(c.Quality), c.Radio.Joules()
+	if p := r.Price; p.Currency != "" && !p.Unknown {
+		s.Cost, s.CostCurrency = p.Amount(), text(p.Currency)
+	}
 	if !c.Known() {
 		return s
 	}

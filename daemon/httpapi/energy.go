@@ -33,11 +33,12 @@ func (s *Server) energy(w http.ResponseWriter, r *http.Request) {
 	}
 	var all ledger.Total
 	for _, t := range totals {
-		e.Totals = append(e.Totals, describeTotal(t))
+		e.Totals = append(e.Totals, describeTotal(t, e.Tariff))
+		all.Paid = ledger.Together(all.Paid, t.Paid...)
 		all.Measured, all.Derived, all.Estimated = all.Measured.Plus(t.Measured), all.Derived.Plus(t.Derived), all.Estimated.Plus(t.Estimated)
 		all.Unknown, all.None = all.Unknown.Plus(t.Unknown), all.None.Plus(t.None)
 	}
-	e.All = describeTotal(all)
+	e.All = describeTotal(all, e.Tariff)
 	if full, known := s.FullCharge(); known {
 		wh := full.WattHours()
 		e.BatteryWh = &wh
@@ -139,13 +140,38 @@ func dayOf(t time.Time) string {
 	return t.Format(time.DateOnly)
 }
 
-func describeTotal(t ledger.Total) wire.EnergyTotal {
+func describeTotal(t ledger.Total, tariff *wire.Tariff) wire.EnergyTotal {
 	all := t.All()
-	return wire.EnergyTotal{
+	d := wire.EnergyTotal{
 		Key: t.Key, Jobs: all.Jobs, Failed: all.Failed, PromptTokens: all.PromptTokens, Tokens: all.Tokens,
 		Measured: describeSum(t.Measured), Derived: describeSum(t.Derived), Estimated: describeSum(t.Estimated),
-		UnknownJobs: t.Unknown.Jobs, NoneJobs: t.None.Jobs,
+		UnknownJobs: t.Unknown.Jobs, NoneJobs: t.None.Jobs, RadioJoules: t.None.Radio.Joules(),
 	}
+	d.Cost = costs(&d, t.Paid, tariff)
+	return d
+}
+
+// costs returns what energy costs by the tariff, if there is one, and what remote
+// servers charge.
+func costs(t *wire.EnergyTotal, paid []ledger.Payment, tariff *wire.Tariff) (list []wire.Cost) {
+	if tariff != nil {
+		wh := power.Joules(t.RadioJoules).WattHours()
+		for _, s := range []wire.EnergySum{t.Measured, t.Derived, t.Estimated} {
+			wh += s.Wh + power.Joules(s.TailJoules).WattHours()
+		}
+		amount := wh / 1000 * tariff.PricePerKWh
+		list = append(list, wire.Cost{Currency: tariff.Currency, Amount: amount, EnergyAmount: amount})
+	}
+	for _, p := range paid {
+		at := slices.IndexFunc(list, func(c wire.Cost) bool { return c.Currency == p.Currency })
+		if at < 0 {
+			at, list = len(list), append(list, wire.Cost{Currency: p.Currency})
+		}
+		c := &list[at]
+		c.RemoteAmount, c.RemoteJobs, c.UnknownJobs = p.Amount(), p.Jobs, p.Unknown
+		c.Amount += p.Amount()
+	}
+	return list
 }
 
 // describeSum tells a sum as the cost of a job is told: one that has a single
@@ -199,6 +225,10 @@ func describeEntry(e ledger.Entry, now time.Time) wire.EnergyAttempt {
 		_, d.Failed = statusOf(e.Failed)
 	}
 	describeCost(&d, e.Cost.Told())
+	if d.CostCurrency = e.Price.Currency; d.CostCurrency != "" && !e.Price.Unknown {
+		amount := e.Price.Amount()
+		d.Cost = &amount
+	}
 	if e.Cost.Tail == 0 && now.Sub(e.Ended) < tailKnown {
 		d.TailJoules = nil
 	}
@@ -211,7 +241,7 @@ const tailKnown = 5 * time.Second
 
 // describeCost tells the energy of an attempt.
 func describeCost(d *wire.EnergyAttempt, c power.Cost) {
-	d.Quality = string(c.Quality)
+	d.Quality, d.RadioJoules = string(c.Quality), c.Radio.Joules()
 	if !c.Known() {
 		return
 	}

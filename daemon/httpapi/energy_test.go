@@ -66,12 +66,18 @@ func TestEnergyIsToldByQuality(t *testing.T) {
 		Measured:  wire.EnergySum{Jobs: 2, PromptTokens: 14, Tokens: 80, Joules: 29.9, GrossJoules: 39.9, LoadJoules: 2.5, TailJoules: 2, Wh: 29.9 / 3600},
 		Estimated: wire.EnergySum{Jobs: 1, PromptTokens: 7, Tokens: 40, Joules: 26, Wh: 26.0 / 3600},
 	}
-	if e.Totals[1] != want {
+	// By the tariff, with the tail.
+	amount := (29.9/3600 + 26.0/3600 + 2.0/3600) / 1000 * 0.32
+	if len(e.Totals[1].Cost) != 1 || math.Abs(e.Totals[1].Cost[0].Amount-amount) > 1e-12 || e.Totals[1].Cost[0].Currency != "EUR" {
+		t.Errorf("it costs %+v, want %v EUR", e.Totals[1].Cost, amount)
+	}
+	want.Cost = e.Totals[1].Cost
+	if !reflect.DeepEqual(e.Totals[1], want) {
 		t.Errorf("got  %+v\nwant %+v", e.Totals[1], want)
 	}
 	all := want
 	all.Key, all.Jobs, all.PromptTokens, all.Tokens, all.NoneJobs = "", 5, 35, 200, 1
-	if e.All != all {
+	if !reflect.DeepEqual(e.All, all) {
 		t.Errorf("all is  %+v\nwant %+v", e.All, all)
 	}
 	if cloud := e.Totals[0]; cloud.Key != "cloud" || cloud.NoneJobs != 1 || cloud.Jobs != 1 || cloud.Measured.Jobs != 0 {

@@ -28,8 +28,8 @@ func setRoute(h http.Header, id string, d route.Decision) {
 	}
 }
 
-// energyHeaders are the fields of a report that tell of energy, by the headers
-// that do.
+// energyHeaders are the fields of a report that tell of energy and money, by the
+// headers that do.
 var energyHeaders = map[string]string{
 	"energy_quality":      "X-Energy-Quality",
 	"energy_joules":       "X-Energy-Joules",
@@ -42,6 +42,9 @@ var energyHeaders = map[string]string{
 	"energy_coverage":     "X-Energy-Coverage",
 	"energy_uncertainty":  "X-Energy-Uncertainty",
 	"energy_shared_jobs":  "X-Energy-Shared-Jobs",
+	"radio_joules":        "X-Energy-Radio-Joules",
+	"cost":                "X-Cost",
+	"cost_currency":       "X-Cost-Currency",
 }
 
 // setEnergy tells in headers what a job took.

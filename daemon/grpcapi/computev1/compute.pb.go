@@ -804,8 +804,15 @@ type GenerationStats struct {
 	EnergyUncertainty float64 `protobuf:"fixed64,35,opt,name=energy_uncertainty,json=energyUncertainty,proto3" json:"energy_uncertainty,omitempty"`
 	// How many jobs, this one included, the energy was divided between at most.
 	EnergySharedJobs int32 `protobuf:"varint,36,opt,name=energy_shared_jobs,json=energySharedJobs,proto3" json:"energy_shared_jobs,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Joules that the network took, by assumption, where the job ran elsewhere.
+	// They are no part of energy_joules.
+	RadioJoules float64 `protobuf:"fixed64,37,opt,name=radio_joules,json=radioJoules,proto3" json:"radio_joules,omitempty"`
+	// What a remote server charges for the answer, in the unit of cost_currency;
+	// without a currency it charges nothing, or that is not known.
+	Cost          float64 `protobuf:"fixed64,38,opt,name=cost,proto3" json:"cost,omitempty"`
+	CostCurrency  string  `protobuf:"bytes,39,opt,name=cost_currency,json=costCurrency,proto3" json:"cost_currency,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GenerationStats) Reset() {
@@ -990,6 +997,27 @@ func (x *GenerationStats) GetEnergySharedJobs() int32 {
 		return x.EnergySharedJobs
 	}
 	return 0
+}
+
+func (x *GenerationStats) GetRadioJoules() float64 {
+	if x != nil {
+		return x.RadioJoules
+	}
+	return 0
+}
+
+func (x *GenerationStats) GetCost() float64 {
+	if x != nil {
+		return x.Cost
+	}
+	return 0
+}
+
+func (x *GenerationStats) GetCostCurrency() string {
+	if x != nil {
+		return x.CostCurrency
+	}
+	return ""
 }
 
 // EmbedRequest asks for the vector of a text.
@@ -2860,7 +2888,7 @@ const file_computev1_compute_proto_rawDesc = "" +
 	"\x0ffailed_attempts\x18\x1d \x03(\tR\x0efailedAttempts\x1a:\n" +
 	"\fRefusedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x96\a\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf2\a\n" +
 	"\x0fGenerationStats\x122\n" +
 	"\x16time_to_first_token_ms\x18\x01 \x01(\x05R\x12timeToFirstTokenMs\x12\"\n" +
 	"\rtotal_time_ms\x18\x02 \x01(\x05R\vtotalTimeMs\x12)\n" +
@@ -2884,7 +2912,10 @@ const file_computev1_compute_proto_rawDesc = "" +
 	"\fenergy_scope\x18! \x01(\tR\venergyScope\x12'\n" +
 	"\x0fenergy_coverage\x18\" \x01(\x01R\x0eenergyCoverage\x12-\n" +
 	"\x12energy_uncertainty\x18# \x01(\x01R\x11energyUncertainty\x12,\n" +
-	"\x12energy_shared_jobs\x18$ \x01(\x05R\x10energySharedJobs\"\x95\x01\n" +
+	"\x12energy_shared_jobs\x18$ \x01(\x05R\x10energySharedJobs\x12!\n" +
+	"\fradio_joules\x18% \x01(\x01R\vradioJoules\x12\x12\n" +
+	"\x04cost\x18& \x01(\x01R\x04cost\x12#\n" +
+	"\rcost_currency\x18' \x01(\tR\fcostCurrency\"\x95\x01\n" +
 	"\fEmbedRequest\x12\x12\n" +
 	"\x04text\x18\x01 \x01(\tR\x04text\x12\x14\n" +
 	"\x05model\x18\x02 \x01(\tR\x05model\x12<\n" +

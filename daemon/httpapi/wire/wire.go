@@ -508,6 +508,24 @@ type EnergyTotal struct {
 	// UnknownJobs took energy that no sensor told, and NoneJobs took none here.
 	UnknownJobs int64 `json:"unknown_jobs"`
 	NoneJobs    int64 `json:"none_jobs"`
+	// RadioJoules is what the network took while jobs ran elsewhere, by assumption.
+	RadioJoules float64 `json:"radio_joules,omitempty"`
+	// Cost is what the energy costs, the radio's and the tails included, and what
+	// remote servers charge: once for each currency, as different ones are not
+	// added up.
+	Cost []Cost `json:"cost,omitempty"`
+}
+
+// Cost is money, in the unit of a currency. Amount is both others together.
+type Cost struct {
+	Currency     string  `json:"currency"` // "" is that of a tariff of which nobody said
+	Amount       float64 `json:"amount"`
+	EnergyAmount float64 `json:"energy_amount"`
+	RemoteAmount float64 `json:"remote_amount"`
+	// RemoteJobs is how many were charged for, and of UnknownJobs of them the server
+	// did not say how much there was to charge for: that is not in it.
+	RemoteJobs  int64 `json:"remote_jobs,omitempty"`
+	UnknownJobs int64 `json:"unknown_jobs,omitempty"`
 }
 
 // EnergySum is what jobs of one quality took. Wh is Joules in another unit;
@@ -573,6 +591,11 @@ type EnergyAttempt struct {
 	Uncertainty float64  `json:"energy_uncertainty,omitempty"` // a part of the energy
 	Coverage    *float64 `json:"energy_coverage,omitempty"`    // a part of the time
 	SharedJobs  int      `json:"energy_shared_jobs,omitempty"` // at most, with this one
+	// The following are of an attempt elsewhere: what the network took, by
+	// assumption, and what the server charges, if that has a price and is known.
+	RadioJoules  float64  `json:"radio_joules,omitempty"`
+	Cost         *float64 `json:"cost,omitempty"`
+	CostCurrency string   `json:"cost_currency,omitempty"`
 }
 
 // Error is a failure. Ollama's clients read its text from the member error.
