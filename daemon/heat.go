@@ -57,6 +57,11 @@ func (c cooled) Look(ctx context.Context) backend.Snapshot {
 	return dozing(c.sys, c.veto(c.Set.Look(ctx)))
 }
 
+// LookHere is that of the set, likewise.
+func (c cooled) LookHere(ctx context.Context) backend.Snapshot {
+	return dozing(c.sys, c.veto(c.Set.LookHere(ctx)))
+}
+
 // veto returns the backends with those on the processor's package vetoed while
 // it is too hot. Where none is on it, nobody looks at it.
 func (c cooled) veto(all backend.Snapshot) backend.Snapshot {

@@ -96,7 +96,7 @@ const maxList = 16 << 20
 // collect asks every healthy backend for a list, and returns their entries,
 // each as the backend wrote it, in the order of the backends.
 func (s *Server) collect(r *http.Request, path string) [][]json.RawMessage {
-	backends := s.Backends.Look(r.Context())
+	backends := s.Backends.LookHere(r.Context())
 	lists := make([][]json.RawMessage, len(backends))
 	var all sync.WaitGroup
 	for i, b := range backends {

@@ -58,6 +58,7 @@ type Tiers interface {
 // Backends tells which backends there are. *backend.Set does.
 type Backends interface {
 	Look(ctx context.Context) backend.Snapshot
+	LookHere(ctx context.Context) backend.Snapshot
 	Watch(ctx context.Context) iter.Seq[backend.Snapshot]
 	Metrics(id string) backend.Metrics
 }

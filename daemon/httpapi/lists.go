@@ -67,7 +67,7 @@ func (s *Server) show(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	away := make(map[string]string)
-	for _, b := range s.Backends.Look(r.Context()) {
+	for _, b := range s.Backends.LookHere(r.Context()) {
 		switch {
 		case b.Model(name) == nil:
 		case b.Remote():
@@ -91,7 +91,7 @@ func (s *Server) show(w http.ResponseWriter, r *http.Request) {
 // any of them may serve what the client asks next.
 func (s *Server) ollamaVersion(w http.ResponseWriter, r *http.Request) {
 	lowest := ""
-	for _, b := range s.Backends.Look(r.Context()) {
+	for _, b := range s.Backends.LookHere(r.Context()) {
 		if v := b.Facts.Version; b.Healthy && v != "" && (lowest == "" || olderVersion(v, lowest)) {
 			lowest = v
 		}
@@ -155,7 +155,7 @@ func (s *Server) administer(w http.ResponseWriter, r *http.Request) {
 // administered returns the backend that a header names, or where ordinary jobs
 // go.
 func (s *Server) administered(r *http.Request) (serverOf, error) {
-	backends := s.Backends.Look(r.Context())
+	backends := s.Backends.LookHere(r.Context())
 	id := r.Header.Get("X-Target-Backend")
 	if id == "" {
 		if d, err := s.Runner.Prospect(s.Tiers.Look(r.Context()).Tier, backends); err == nil && d.Class != power.Cloud {

@@ -168,7 +168,7 @@ func (s *Server) unload(w http.ResponseWriter, r *http.Request, j job.Job) {
 		return
 	}
 	var with, holding []serverOf
-	for _, b := range s.Backends.Look(r.Context()) {
+	for _, b := range s.Backends.LookHere(r.Context()) {
 		if m := b.Model(j.Model); m != nil && b.Healthy && !b.Remote() {
 			with = append(with, serverOf{b.ID, b.Server()})
 			if m.Resident {
