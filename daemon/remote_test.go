@@ -1,12 +1,15 @@
 package daemon_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,6 +32,7 @@ type vendor struct {
 	asked    []*http.Request
 	sent     []string // bodies
 	redirect string
+	next     http.Handler // which answers for it, if set
 }
 
 func startVendor(t *testing.T) *vendor {
@@ -41,6 +45,7 @@ func startVendor(t *testing.T) *vendor {
 
 func (v *vendor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
+	r.Body = io.NopCloser(bytes.NewReader(body))
 	v.mu.Lock()
 	v.asked, v.sent = append(v.asked, r), append(v.sent, string(body))
 	key, elsewhere := v.key, v.redirect
@@ -51,6 +56,8 @@ func (v *vendor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Header.Get("Authorization") != "Bearer "+key:
 		w.WriteHeader(http.StatusUnauthorized)
 		fmt.Fprintf(w, `{"error":{"message":"Incorrect API key provided: %s"}}`, strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "))
+	case v.next != nil:
+		v.next.ServeHTTP(w, r)
 	case r.URL.Path == "/v1/models":
 		_, _ = io.WriteString(w, `{"object":"list","data":[{"id":"big-1"},{"id":"llama3.2:1b"},{"id":"other"}]}`)
 	case r.URL.Path == "/v1/chat/completions" && strings.Contains(string(body), `"stream":true`):
@@ -272,4 +279,33 @@ func TestWhoMayLeaveIsReadAgain(t *testing.T) {
 	daemontest.Eventually(t, "jobs may leave", func() bool { return ask(t, d, "POST", "/api/chat", smart).status == http.StatusOK })
 	d.Configure(local + v.backend(t, key, ""))
 	daemontest.Eventually(t, "none may any more", func() bool { return ask(t, d, "POST", "/api/chat", smart).status == http.StatusForbidden })
+}
+
+// TestARealOllamaAtHome: the daemon's own Ollama plays the home server, behind a
+// proxy that wants a key, as people put before it; nothing is known of it but that.
+func TestARealOllamaAtHome(t *testing.T) {
+	home := startVendor(t)
+	there, err := url.Parse(realOllama(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	home.next = &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(there) }, FlushInterval: -1, Transport: &http.Transport{DisableKeepAlives: true},
+	}
+	ca := file(t, "ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: home.Certificate().Raw})), 0o600)
+	d := daemontest.Start(t, daemontest.Options{State: t.TempDir(), Config: fmt.Sprintf(
+		"backends:\n  - {id: home, hardware: cloud, endpoint: %q, ca: %s, key_file: %s, models: {mine: \"tiny:latest\"}, allow: {clients: [\"*\"], classes: [interactive]}, when: needed}\n",
+		home.URL, ca, file(t, "key", vendorKey, 0o600))})
+	if n := home.count(); n != 0 {
+		t.Errorf("at rest it was asked %d times", n)
+	}
+	a := ask(t, d, "POST", "/api/generate", `{"model":"mine","prompt":"Why?","options":{"num_predict":8}}`)
+	lines := strings.Split(strings.TrimSpace(a.body), "\n")
+	m := member(t, lines[len(lines)-1])
+	if a.status != http.StatusOK || m["backend_used"] != "home" || m["tokens_generated"] == 0.0 || m["energy_quality"] != "none" || m["cost"] != nil {
+		t.Errorf("%d %v", a.status, m)
+	}
+	if a := ask(t, d, "POST", "/api/embed", `{"model":"mine","input":"Why?"}`); a.status != http.StatusForbidden || !strings.Contains(a.body, "embeddings do only for the target that names it") {
+		t.Errorf("an embedding: %d %s", a.status, a.body)
+	}
 }
