@@ -234,6 +234,9 @@ func TestAKeyThatOthersMayReadIsRefusedByEverybody(t *testing.T) {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 	for _, b := range status(t, d).Backends {
+		if b.ID == "vendor" && (b.Remote == nil || b.Remote.When != "named" || b.Remote.OutputPrice != 0.6) {
+			t.Errorf("who may leave is %+v", b.Remote)
+		}
 		if b.ID == "vendor" && (b.Status.State != "unhealthy" || !strings.Contains(b.Status.Message, want)) {
 			t.Errorf("its status is %+v", b.Status)
 		}

@@ -168,9 +168,28 @@ func writeBackends(w io.Writer, backends []wire.Backend) error {
 		t.row(b.ID, b.Hardware, b.Status.State,
 			fmt.Sprint(len(b.Capabilities.Models)), cmp.Or(strings.Join(m.LoadedModels, ", "), "-"),
 			draw(m), latency(m), fmt.Sprint(m.RequestsPerMinute),
-			fmt.Sprintf("%.0f %%", 100*m.ErrorRate), b.Status.Message)
+			fmt.Sprintf("%.0f %%", 100*m.ErrorRate), cmp.Or(b.Status.Message, leave(b)))
 	}
 	return t.flush()
+}
+
+// leave says who may leave this machine for a backend elsewhere, and for how much.
+func leave(b wire.Backend) string {
+	r := b.Remote
+	if r == nil {
+		return ""
+	}
+	said := "remote, for nobody"
+	if len(r.Clients) > 0 {
+		said = "remote, when " + r.When + ", for " + strings.Join(r.Clients, ", ") + " (" + strings.Join(r.Classes, ", ") + ")"
+	}
+	if r.Currency != "" {
+		said += fmt.Sprintf("; %v and %v %s for a million tokens", r.InputPrice, r.OutputPrice, r.Currency)
+	}
+	if b.Status.LastCheckUnix == 0 {
+		said += "; not asked yet"
+	}
+	return said
 }
 
 // draw is a power with its quality: alone it would pass for a measurement.

@@ -7,6 +7,7 @@ import (
 	"github.com/ollama/ollama/api"
 
 	"github.com/joulemux/joulemux/daemon/backend"
+	"github.com/joulemux/joulemux/daemon/httpapi/wire"
 	"github.com/joulemux/joulemux/daemon/job"
 )
 
@@ -43,4 +44,16 @@ func theirs(b backend.Backend, name string) string {
 
 func host(b backend.Backend) string {
 	return (&url.URL{Scheme: b.Endpoint.Scheme, Host: b.Endpoint.Host}).String()
+}
+
+// describeRemote says who may leave for a backend.
+func describeRemote(b backend.Backend) *wire.Remote {
+	r := &wire.Remote{
+		When: string(b.Leave.When), Clients: append([]string{}, b.Leave.Clients...), Classes: []string{},
+		InputPrice: b.Price.Input, OutputPrice: b.Price.Output, Currency: b.Price.Currency,
+	}
+	for _, c := range b.Leave.Classes {
+		r.Classes = append(r.Classes, string(c))
+	}
+	return r
 }

@@ -89,6 +89,9 @@ func describeBackend(b backend.Backend, m backend.Metrics) wire.Backend {
 		},
 	}
 	d.Lacks = b.Facts.Lacks
+	if b.Remote() {
+		d.Remote = describeRemote(b)
+	}
 	if d.Name == "" {
 		d.Name = b.ID
 	}

@@ -141,6 +141,20 @@ type Backend struct {
 	// Lacks names what has no effect there of what a job can ask, such as
 	// "keep_alive".
 	Lacks []string `json:"lacks,omitempty"`
+	// Remote is there if the backend is not on this machine.
+	Remote *Remote `json:"remote,omitempty"`
+}
+
+// Remote is who may leave this machine for a backend, and what that charges. When
+// is "named", "needed" or "cheaper". Its watts are those of the radio.
+type Remote struct {
+	When    string   `json:"when"`
+	Clients []string `json:"clients"` // "*" is any
+	Classes []string `json:"classes"`
+	// The prices are for a million tokens; without a currency there are none.
+	InputPrice  float64 `json:"per_million_input,omitempty"`
+	OutputPrice float64 `json:"per_million_output,omitempty"`
+	Currency    string  `json:"currency,omitempty"`
 }
 
 // BackendState is compute.v1's BackendStatus. State is "healthy" or
