@@ -97,8 +97,13 @@ func (r *run) limits(b backend.Backend) limits {
 		// there is no call of a tool in it.
 		first = whole
 	}
-	l := limits{headers: max(leastLimit, 3*first), stream: max(leastLimit, 3*whole)}
-	if e.Load > 0 || c.Model != nil && r.job.MayReload(*c.Model) {
+	l := limits{headers: max(leastLimit, 3*first), stream: max(leastLimit, 3*whole), sign: pingPatience}
+	if b.Remote() {
+		l.sign = farPatience
+	}
+	// Whether a server elsewhere has to load a model, or has others to answer first,
+	// nobody tells us.
+	if b.Remote() || e.Load > 0 || c.Model != nil && r.job.MayReload(*c.Model) {
 		l.headers += r.settings.LoadLimit
 	} else {
 		// Since we asked, the server may have let go of the model.

@@ -233,3 +233,22 @@ func TestWhatRanElsewhereTakesNothingHereButTheRadios(t *testing.T) {
 		}
 	})
 }
+
+// TestAServerElsewhereMayTakeItsTime: it thinks, or has others to answer first.
+func TestAServerElsewhereMayTakeItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newRig(t, func(h *rig) {
+			h.leave = &job.Leave{Clients: []string{job.Anybody}, Classes: []job.Class{job.Interactive}}
+			h.cloud.script = silent(2 * time.Minute)
+		})
+		j := chat()
+		j.Target = "cloud"
+		var out sink
+		if err := h.Run(t.Context(), j, &out); err != nil || out.text.String() != "late" {
+			t.Errorf("%q, %v", out.text.String(), err)
+		}
+		if h.cloud.pings == 0 {
+			t.Error("nobody asks whether it is still there")
+		}
+	})
+}

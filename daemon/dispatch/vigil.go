@@ -15,11 +15,15 @@ const (
 	firstPing    = 2 * time.Second
 	pingPatience = time.Second
 	lastPing     = 30 * time.Second
+	// farPatience is that with a server elsewhere, to which a connection takes
+	// three times back and forth and a certificate.
+	farPatience = 8 * time.Second
 )
 
 // limits are how long a server may be silent although it gives signs of life:
-// before its answer begins, and between pieces of it.
-type limits struct{ headers, stream time.Duration }
+// before its answer begins, and between pieces of it; and in what time it must give
+// them.
+type limits struct{ headers, stream, sign time.Duration }
 
 // vigil watches an attempt for silence, and cancels it with what it finds. A
 // job that is never silent for long costs it one timer.
@@ -131,7 +135,7 @@ func (v *vigil) giveUp(why error) {
 
 // signOfLife asks the server whether it still accepts and answers requests.
 func (v *vigil) signOfLife(ctx context.Context) error {
-	ping, cancel := context.WithTimeout(ctx, pingPatience)
+	ping, cancel := context.WithTimeout(ctx, v.limits.sign)
 	defer cancel()
 	if err := v.ping(ping); err != nil && ctx.Err() == nil {
 		return &job.Error{Code: job.BackendFailed, Detail: "gives no sign of life", Err: err}
