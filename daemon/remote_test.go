@@ -12,8 +12,10 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/joulemux/joulemux/daemon"
@@ -32,6 +34,7 @@ type vendor struct {
 	asked    []*http.Request
 	sent     []string // bodies
 	redirect string
+	busy     atomic.Bool
 	next     http.Handler // which answers for it, if set
 }
 
@@ -51,6 +54,10 @@ func (v *vendor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	key, elsewhere := v.key, v.redirect
 	v.mu.Unlock()
 	switch {
+	case v.busy.Load() && r.Method == http.MethodPost:
+		w.Header().Set("Retry-After", "30")
+		w.WriteHeader(http.StatusTooManyRequests)
+		_, _ = io.WriteString(w, `{"error":{"message":"Rate limit reached"}}`)
 	case elsewhere != "":
 		http.Redirect(w, r, elsewhere, http.StatusTemporaryRedirect)
 	case r.Header.Get("Authorization") != "Bearer "+key:
@@ -256,6 +263,26 @@ func TestARedirectionIsNotFollowed(t *testing.T) {
 	}
 	if n := thief.count(); n != 0 || v.count() == 0 {
 		t.Errorf("the other server was asked %d times", n)
+	}
+}
+
+// TestAVendorThatHasEnoughIsLeftAlone for as long as it says, and so is the client
+// told.
+func TestAVendorThatHasEnoughIsLeftAlone(t *testing.T) {
+	v := startVendor(t)
+	v.busy.Store(true)
+	d := daemontest.Start(t, daemontest.Options{Config: oneBackend(t) + v.backend(t, file(t, "key", vendorKey, 0o600), anybody)})
+	if a := ask(t, d, "POST", "/api/chat", smart); a.status != http.StatusTooManyRequests || !strings.Contains(a.body, "Rate limit reached") {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	asked := v.count()
+	a := ask(t, d, "POST", "/api/chat", smart)
+	seconds, _ := strconv.Atoi(a.header.Get("Retry-After"))
+	if a.status != http.StatusServiceUnavailable || seconds < 25 || seconds > 30 || v.count() != asked {
+		t.Errorf("%d after %d s: %s; the vendor was asked %d times more", a.status, seconds, a.body, v.count()-asked)
+	}
+	if where := ran(t, d); where != "ollama-cpu" {
+		t.Errorf("what stays here goes to %s", where)
 	}
 }
 

@@ -35,8 +35,10 @@ func TestTheREADMETellsTheDefaults(t *testing.T) {
 	if got := kept(c); !reflect.DeepEqual(got, residency.DefaultRules()) {
 		t.Errorf("residency:\n got %+v\nwant %+v", got, residency.DefaultRules())
 	}
-	if _, err := config.Parse(example(t, "backends:")); err != nil {
-		t.Error(err)
+	for _, begin := range []string{"backends:\n  - {id: ollama-igpu", "backends:\n  - id: home"} {
+		if c, err := config.Parse(example(t, begin)); err != nil || len(c.Notes) > 0 {
+			t.Errorf("%s: %v, %q", begin, err, c.Notes)
+		}
 	}
 	if c, err = config.Parse(example(t, "cache:")); err != nil || !reflect.DeepEqual(cache.Settings(c.Cache), cache.DefaultSettings()) {
 		t.Errorf("the cache: got %+v, %v", c.Cache, err)

@@ -220,6 +220,9 @@ func TestWhatRanElsewhereTakesNothingHereButTheRadios(t *testing.T) {
 		if err := h.Run(t.Context(), j, &out); err != nil {
 			t.Fatal(err)
 		}
+		if keep := h.cloud.jobs[0].KeepAlive; keep != nil {
+			t.Errorf("the server there is told to keep the model for %v", *keep)
+		}
 		c := out.report.Cost
 		if c.Quality != power.None || c.Energy != 0 || c.Radio != 3*power.Joule {
 			t.Errorf("it took %+v", c)

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/joulemux/joulemux/daemon/backend/endpoint"
 )
@@ -262,5 +263,17 @@ func TestWithoutEncryptionThereIsOnlyTheUsersOwnNetwork(t *testing.T) {
 	t.Cleanup(server.Close)
 	if err := ask(t, at(t, server.URL, endpoint.Access{Private: true, Key: endpoint.Key{File: keyFile(t, secret, 0o600)}})); err != nil {
 		t.Errorf("on this machine: %v", err)
+	}
+}
+
+func TestWhenAServerWantsToBeAskedAgain(t *testing.T) {
+	t.Parallel()
+	for said, want := range map[string]time.Duration{
+		"": 0, "30": 30 * time.Second, "0.5": 500 * time.Millisecond, "-1": 0, "soon": 0, "NaN": 0, "1e300": 24 * time.Hour, "+Inf": 24 * time.Hour,
+		"Wed, 21 Oct 2015 07:28:00 GMT": 0, "Wed, 21 Oct 2515 07:28:00 GMT": 24 * time.Hour,
+	} {
+		if got := endpoint.RetryAfter(&http.Response{Header: http.Header{"Retry-After": {said}}}); got != want {
+			t.Errorf("%q is %v, want %v", said, got, want)
+		}
 	}
 }

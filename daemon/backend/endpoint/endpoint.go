@@ -229,10 +229,14 @@ func CodeOf(status int) job.Code {
 	}
 }
 
-// RetryAfter is when a server that has enough to do wants to be asked again, if it
-// says so in seconds; zero if it does not.
+// RetryAfter is when a server that has enough to do wants to be asked again, by its
+// header: so many seconds later, or at a time. Zero is not told.
 func RetryAfter(resp *http.Response) time.Duration {
-	seconds, err := strconv.ParseFloat(resp.Header.Get("Retry-After"), 64)
+	said := resp.Header.Get("Retry-After")
+	if at, err := http.ParseTime(said); err == nil {
+		return min(max(time.Until(at), 0), maxWait)
+	}
+	seconds, err := strconv.ParseFloat(said, 64)
 	if err != nil || !(seconds > 0) {
 		return 0
 	}
