@@ -255,3 +255,35 @@ func TestAServerElsewhereMayTakeItsTime(t *testing.T) {
 		}
 	})
 }
+
+// TestWhatAServerElsewhereChargesForWhatItDidNotCount: nobody knows, and that is no
+// zero; for what it did not begin it charges nothing.
+func TestWhatAServerElsewhereChargesForWhatItDidNotCount(t *testing.T) {
+	tests := []struct {
+		name   string
+		script script
+		want   job.Money
+	}{
+		{"a stream that broke", func(_ context.Context, begin func(job.Head) error, emit func(job.Chunk) error) error {
+			return errors.Join(begin(job.Head{Status: 200}), emit(job.Chunk{Text: "a"}), job.Errorf(job.BackendFailed, "its stream ended"))
+		}, job.Money{Currency: "EUR", Unknown: true}},
+		{"a failure before the first token", fails(job.BackendFailed, "boom"), job.Money{Currency: "EUR"}},
+		{"a refusal", func(_ context.Context, begin func(job.Head) error, emit func(job.Chunk) error) error {
+			return errors.Join(begin(job.Head{Status: 400}), emit(job.Chunk{Raw: []byte("{}"), Last: true}))
+		}, job.Money{Currency: "EUR"}},
+	}
+	for _, tt := range tests {
+		synctest.Test(t, func(t *testing.T) {
+			h := newRig(t, func(h *rig) {
+				h.leave = &job.Leave{Clients: []string{job.Anybody}, Classes: []job.Class{job.Interactive}}
+				h.cloud.script = tt.script
+			})
+			j := chat()
+			j.Target = "cloud"
+			_ = h.Run(t.Context(), j, new(sink))
+			if len(h.entries) != 1 || h.entries[0].Price != tt.want {
+				t.Errorf("%s: %+v, want %+v", tt.name, h.entries, tt.want)
+			}
+		})
+	}
+}
