@@ -160,6 +160,17 @@ func TestAJobLeavesForAVendorWithItsKeyAndItsPrice(t *testing.T) {
 	if m := member(t, lines[len(lines)-1]); m["cost"] != 0.00027 || m["cost_currency"] != "EUR" || m["energy_quality"] != "none" || m["radio_joules"] == nil {
 		t.Errorf("at the end of a stream it says %v", m)
 	}
+	over := overGRPC(t, d, `{"prompt":"Why is the sky blue?","model":"smart","annotations":{"target":"cloud"}}`)
+	var answered struct {
+		Stats struct {
+			Cost, RadioJoules           float64
+			CostCurrency, EnergyQuality string
+		}
+	}
+	if err := json.Unmarshal([]byte(over), &answered); err != nil || answered.Stats.Cost != 0.00027 || answered.Stats.CostCurrency != "EUR" ||
+		answered.Stats.RadioJoules <= 0 || answered.Stats.EnergyQuality != "none" {
+		t.Errorf("over gRPC it says %s, %v", over, err)
+	}
 	for _, path := range []string{"/joulemux/v1/status", "/backends", "/health", "/api/tags", "/joulemux/v1/models", "/joulemux/v1/energy?by=client", "/joulemux/v1/energy/" + a.header.Get("X-Request-Id")} {
 		got := ask(t, d, "GET", path, "")
 		said = append(said, got.body, fmt.Sprint(got.header))
@@ -171,7 +182,7 @@ func TestAJobLeavesForAVendorWithItsKeyAndItsPrice(t *testing.T) {
 	if err := json.Unmarshal([]byte(ask(t, d, "GET", "/joulemux/v1/energy", "").body), &e); err != nil {
 		t.Fatal(err)
 	}
-	if c := e.All.Cost; len(c) != 1 || c[0].RemoteAmount != 0.00081 || c[0].EnergyAmount <= 0 || c[0].Amount != c[0].EnergyAmount+c[0].RemoteAmount || c[0].RemoteJobs != 3 {
+	if c := e.All.Cost; len(c) != 1 || c[0].RemoteAmount != 0.00108 || c[0].EnergyAmount <= 0 || c[0].Amount != c[0].EnergyAmount+c[0].RemoteAmount || c[0].RemoteJobs != 4 {
 		t.Errorf("it costs %+v", c)
 	}
 	for _, text := range append(said, d.Log.String()) {
@@ -179,6 +190,26 @@ func TestAJobLeavesForAVendorWithItsKeyAndItsPrice(t *testing.T) {
 			t.Errorf("the key is told: %s", text)
 		}
 	}
+}
+
+// overGRPC asks gRPC's Generate, in JSON.
+func overGRPC(t *testing.T, d *daemontest.Daemon, body string) string {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://localhost/compute.v1.ComputeService/Generate", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := d.Client().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 // TestWhatMayNotLeaveStays: neither by name, nor because nothing here has the model,
