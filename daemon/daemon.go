@@ -15,6 +15,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -26,6 +27,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/door"
 	"github.com/joulemux/joulemux/daemon/grpcapi"
 	"github.com/joulemux/joulemux/daemon/httpapi"
+	"github.com/joulemux/joulemux/daemon/httpapi/wire"
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/daemon/ledger"
 	"github.com/joulemux/joulemux/daemon/metrics"
@@ -93,6 +95,7 @@ type daemon struct {
 	http       *httpapi.Server
 	grpc       *grpcapi.Server
 	status     status
+	tariff     atomic.Pointer[wire.Tariff] // nil if nobody said
 	// reported is closed when it has been said once how the machine is powered.
 	reported chan struct{}
 	// mended has where to listen, once that is known after a start without
@@ -175,6 +178,7 @@ func assemble(ctx context.Context, o Options) (*daemon, error) {
 	}, c.Limits.Body)
 	d.door.Configure(d.doorSettings(c))
 	d.backends.Configure(specs(c))
+	d.tariff.Store(tariff(c.Energy))
 	d.setLevel(c)
 	d.note(c)
 	return d, nil

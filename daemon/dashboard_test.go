@@ -23,7 +23,7 @@ import (
 func series(t *testing.T) map[string][]string {
 	t.Helper()
 	m := metrics.New()
-	m.Attempted(&ledger.Entry{PromptTokens: 1, Tokens: 1, Load: 1, Cost: power.Cost{Quality: power.Measured, Energy: power.Joule}})
+	m.Attempted(&ledger.Entry{PromptTokens: 1, Tokens: 1, Load: 1, Cost: power.Cost{Quality: power.Measured, Energy: power.Joule, Radio: power.Joule}, Price: job.Money{Currency: "EUR"}})
 	m.Ended(&dispatch.End{Backend: "a", Report: &dispatch.Report{}, Fallbacks: []dispatch.Failure{{Err: job.Busy}}})
 	m.Unloaded("a")
 	w := httptest.NewRecorder()

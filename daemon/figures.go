@@ -44,6 +44,14 @@ func (d *daemon) figuresOfDaemon() []metrics.Figure {
 			},
 		},
 		{
+			Name: "joulemux_energy_price_per_kwh", Help: "What a kilowatt-hour costs the user, as configured.", Type: metrics.Gauge, Labels: []string{"currency"},
+			Read: func(tell metrics.Tell) {
+				if t := d.tariff.Load(); t != nil {
+					tell(t.PricePerKWh, t.Currency)
+				}
+			},
+		},
+		{
 			Name: "joulemux_ledger_trouble", Help: "Whether costs are kept in memory alone, as the ledger's file does not take them.", Type: metrics.Gauge,
 			Read: func(tell metrics.Tell) { tell(metrics.Truth(d.ledger.Trouble() != nil)) },
 		},

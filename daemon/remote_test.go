@@ -185,7 +185,13 @@ func TestAJobLeavesForAVendorWithItsKeyAndItsPrice(t *testing.T) {
 	if c := e.All.Cost; len(c) != 1 || c[0].RemoteAmount != 0.00108 || c[0].EnergyAmount <= 0 || c[0].Amount != c[0].EnergyAmount+c[0].RemoteAmount || c[0].RemoteJobs != 4 {
 		t.Errorf("it costs %+v", c)
 	}
-	for _, text := range append(said, d.Log.String()) {
+	scraped := ask(t, d, "GET", "/metrics", "").body
+	for _, want := range []string{`joulemux_remote_cost_total{backend="vendor",model="smart:latest",class="interactive",currency="EUR"} 0.00108`, `joulemux_energy_price_per_kwh{currency="EUR"} 0.32`} {
+		if !strings.Contains(scraped, want+"\n") {
+			t.Errorf("the metrics have no %s", want)
+		}
+	}
+	for _, text := range append(said, scraped, d.Log.String()) {
 		if strings.Contains(text, vendorKey) {
 			t.Errorf("the key is told: %s", text)
 		}

@@ -127,6 +127,7 @@ func (d *daemon) take(ctx context.Context, c config.Config) {
 // apply hands the parts what a configuration says of them.
 func (d *daemon) apply(ctx context.Context, c config.Config) {
 	_ = d.tiers.Configure(ctx, c.Policy) // fails when the daemon ends
+	d.tariff.Store(tariff(c.Energy))
 	d.door.Configure(d.doorSettings(c))
 	d.backends.Configure(specs(c))
 	d.cache.Configure(cache.Settings(c.Cache))

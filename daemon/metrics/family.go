@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/power"
 )
 
@@ -88,6 +89,11 @@ func joules(dst []byte, n int64) []byte {
 		dst = append(dst, '.', byte('0'+tenths%10))
 	}
 	return dst
+}
+
+// money writes billionths of a currency's unit.
+func money(dst []byte, n int64) []byte {
+	return strconv.AppendFloat(dst, job.Money{Nano: n}.Amount(), 'f', -1, 64)
 }
 
 // histograms are a family of histograms of times, one for each K.

@@ -77,6 +77,16 @@ func (k spentOn) values() []string { return append(k.subject.values(), string(k.
 func (k spentOn) own() spentOn     { return spentOn{k.subject.own(), word(k.quality)} }
 func (k spentOn) rest() spentOn    { return spentOn{k.subject.rest(), k.quality} }
 
+// paidIn is what was paid for, and in which currency.
+type paidIn struct {
+	subject
+	currency string
+}
+
+func (k paidIn) values() []string { return append(k.subject.values(), k.currency) }
+func (k paidIn) own() paidIn      { return paidIn{k.subject.own(), word(k.currency)} }
+func (k paidIn) rest() paidIn     { return paidIn{k.subject.rest(), k.currency} }
+
 // failureOf is whose failure it was, and why.
 type failureOf struct {
 	backend string

@@ -40,6 +40,8 @@ type jobFamilies struct {
 	attempts                       counters[attemptOf]
 	read, written                  counters[subject]
 	energy, load, tail             counters[spentOn]
+	radio                          counters[subject]
+	charged                        counters[paidIn]
 	fallbacks                      counters[failureOf]
 	unloads                        counters[backendOf]
 	duration, firstToken, queueing histograms[place]
@@ -83,6 +85,14 @@ func New(figures ...Figure) *Metrics {
 				name: "joulemux_energy_tail_joules_total", labels: spentLabels, format: joules,
 				help: "Energy that devices took on account of attempts after the last token, beside joulemux_energy_joules_total.",
 			},
+			radio: counters[subject]{
+				name: "joulemux_energy_radio_joules_total", labels: subjectLabels, format: joules,
+				help: "Energy that the network is assumed to take for attempts elsewhere, beside joulemux_energy_joules_total.",
+			},
+			charged: counters[paidIn]{
+				name: "joulemux_remote_cost_total", labels: []string{"backend", "model", "class", "currency"}, format: money,
+				help: "What remote servers charge for attempts, in units of the currency. What they did not count is not in it.",
+			},
 			fallbacks: counters[failureOf]{
 				name: "joulemux_fallbacks_total", labels: []string{"backend", "reason"},
 				help: "Jobs that went on to another backend, by the one that failed them and why.",
@@ -125,6 +135,12 @@ func (m *Metrics) Attempted(e *ledger.Entry) {
 	}
 	if e.Load > 0 {
 		m.loading.add(place{e.Backend, e.Class}, e.Load)
+	}
+	if e.Cost.Radio > 0 {
+		m.radio.add(at, int64(e.Cost.Radio))
+	}
+	if p := e.Price; p.Currency != "" {
+		m.charged.add(paidIn{at, p.Currency}, max(p.Nano, 0))
 	}
 	if !e.Cost.Known() {
 		return

@@ -397,3 +397,26 @@ func FuzzModel(f *testing.F) {
 		}
 	})
 }
+
+func TestWhatIsToldOfJobsElsewhere(t *testing.T) {
+	m := metrics.New()
+	for _, currency := range []string{"EUR", "EUR", "USD", ""} {
+		e := attempt("vendor", "a:latest", "")
+		e.Cost = power.Cost{Quality: power.None, Radio: 3 * power.Joule}
+		e.Price = job.Money{Nano: 270_000, Currency: currency}
+		m.Attempted(e)
+	}
+	text := scrape(t, m).Body.String()
+	for _, want := range []string{
+		`joulemux_energy_radio_joules_total{backend="vendor",model="a:latest",class="interactive"} 12`,
+		`joulemux_remote_cost_total{backend="vendor",model="a:latest",class="interactive",currency="EUR"} 0.00054`,
+		`joulemux_remote_cost_total{backend="vendor",model="a:latest",class="interactive",currency="USD"} 0.00027`,
+	} {
+		if !strings.Contains(text, want+"\n") {
+			t.Errorf("there is no %s", want)
+		}
+	}
+	if strings.Contains(text, `currency=""`) || strings.Contains(text, "joulemux_energy_joules_total{") {
+		t.Error("it tells of what there was none of")
+	}
+}

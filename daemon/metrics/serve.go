@@ -101,7 +101,7 @@ type family interface {
 
 func (f *jobFamilies) families() []family {
 	return []family{
-		&f.jobs, &f.attempts, &f.read, &f.written, &f.energy, &f.load, &f.tail, &f.fallbacks, &f.unloads,
+		&f.jobs, &f.attempts, &f.read, &f.written, &f.energy, &f.load, &f.tail, &f.radio, &f.charged, &f.fallbacks, &f.unloads,
 		&f.duration, &f.firstToken, &f.queueing, &f.loading,
 	}
 }
