@@ -95,15 +95,22 @@ func (s *Set) probe(due func(*entry) bool) (done []<-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, e := range s.entries {
-		if e.probing == nil && !s.closed && due(e) {
-			e.probing = make(chan struct{})
-			s.probes.Go(func() { s.probeOne(e) })
+		if due(e) {
+			s.startLocked(e)
 		}
 		if e.probing != nil {
 			done = append(done, e.probing)
 		}
 	}
 	return done
+}
+
+// startLocked starts a probe of an entry, unless one is under way.
+func (s *Set) startLocked(e *entry) {
+	if e.probing == nil && !s.closed {
+		e.probing = make(chan struct{})
+		s.probes.Go(func() { s.probeOne(e) })
+	}
 }
 
 // probeOne asks one server, and takes in what it says.

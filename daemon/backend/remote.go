@@ -104,16 +104,18 @@ func (s *Set) meet(ctx context.Context, e *entry) error {
 	}
 	s.mu.Lock()
 	known := e.answered && !e.joulemux
+	if !known {
+		s.startLocked(e)
+	}
+	done := e.probing
 	s.mu.Unlock()
-	if known {
+	if known || done == nil { // or nobody is asked any more, as the daemon ends
 		return nil
 	}
-	for _, done := range s.probe(func(other *entry) bool { return other == e }) {
-		select {
-		case <-done:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+	select {
+	case <-done:
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
