@@ -37,7 +37,7 @@ func TestCommandLines(t *testing.T) {
 		"good.yaml":    "server:\n  http_port: 0\n",
 		"remarks.yaml": "monitoring:\n  prometheus_port: 9090\n",
 		"unknown.yaml": "server:\n  http_prt: 1\n",
-		"faults.yaml":  "server:\n  http_port: 70000\n  host: 0.0.0.0\n",
+		"faults.yaml":  "server:\n  http_port: 70000\n  host: nowhere\n",
 		"broken.yaml":  "server: [\n",
 	} {
 		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o600); err != nil {

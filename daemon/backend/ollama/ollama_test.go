@@ -437,7 +437,7 @@ func TestProbe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []job.Model{{Name: "a:latest", Digest: "d1", Size: 10}, {Name: "b:1b", Digest: "d2", Size: 20, Resident: true, Until: time.Date(2026, time.March, 14, 9, 5, 0, 0, time.UTC), VRAM: 7, ContextLength: 4096}}
+	want := []job.Model{{Name: "a:latest", Digest: "d1", Size: 10, Owner: "library"}, {Name: "b:1b", Digest: "d2", Size: 20, Owner: "library", Resident: true, Until: time.Date(2026, time.March, 14, 9, 5, 0, 0, time.UTC), VRAM: 7, ContextLength: 4096}}
 	if facts.Version != "0.17.4" || fmt.Sprint(facts.Models) != fmt.Sprint(want) {
 		t.Errorf("got %+v", facts)
 	}

@@ -809,8 +809,9 @@ type GenerationStats struct {
 	RadioJoules float64 `protobuf:"fixed64,37,opt,name=radio_joules,json=radioJoules,proto3" json:"radio_joules,omitempty"`
 	// What a remote server charges for the answer, in the unit of cost_currency;
 	// without a currency it charges nothing, or that is not known.
-	Cost          float64 `protobuf:"fixed64,38,opt,name=cost,proto3" json:"cost,omitempty"`
-	CostCurrency  string  `protobuf:"bytes,39,opt,name=cost_currency,json=costCurrency,proto3" json:"cost_currency,omitempty"`
+	Cost float64 `protobuf:"fixed64,38,opt,name=cost,proto3" json:"cost,omitempty"`
+	// The currency of cost, such as "EUR".
+	CostCurrency  string `protobuf:"bytes,39,opt,name=cost_currency,json=costCurrency,proto3" json:"cost_currency,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
