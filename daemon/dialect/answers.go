@@ -1,6 +1,7 @@
 package dialect
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -9,16 +10,44 @@ import (
 	"github.com/joulemux/joulemux/daemon/job"
 )
 
-// Lines turns a stream of OpenAI's dialect into Ollama's.
-type Lines struct {
-	shape Shape
+// Stream turns an answer of OpenAI's dialect that comes in events into another
+// form.
+type Stream interface {
+	// Event takes the data of an event that came at now, and returns what it
+	// says in that form, and as text. There is none until there is something to
+	// say.
+	Event(data []byte, now time.Time) (out []byte, text string, err error)
+	// Ended reports whether the stream has said that it is complete, and Complete
+	// whether nothing of the answer is missing if there comes nothing more.
+	Ended() bool
+	Complete() bool
+	// End returns what was held back until now, if anything was, and what ends
+	// the stream, with what the answer took.
+	End(now time.Time) (rest, last []byte, u job.Usage, err error)
+}
+
+// NewStream returns what turns the answer to a request that was sent at begun
+// into that shape.
+func NewStream(s Shape, begun time.Time) Stream {
+	switch s.Form {
+	case MessageForm:
+		return newBlocks(begun, &message{shape: s})
+	case ResponsesForm:
+		return newBlocks(begun, newResponse(s, begun))
+	default:
+		return NewLines(s, begun)
+	}
+}
+
+// hearing is what has been heard of an answer of OpenAI's dialect.
+type hearing struct {
 	begun time.Time
 
-	calls  []part
-	reason string
-	usage  *job.Usage
-	first  time.Time // when there was something to read; zero while there is not
-	ended  bool
+	calls        []part
+	reason, stop string
+	usage        *job.Usage
+	first        time.Time // when there was something to read; zero while there is not
+	ended        bool
 }
 
 // part is what has come of a call.
@@ -28,43 +57,79 @@ type part struct {
 	arguments []byte
 }
 
+// hear takes the data of an event that came at now, and returns what it says, and
+// the parts of calls in it.
+func (h *hearing) hear(data []byte, now time.Time) (p piece, calls []openAICall, err error) {
+	if string(data) == Done {
+		h.ended = true
+		return p, nil, nil
+	}
+	a, err := readOpenAI(data)
+	if err != nil {
+		return p, nil, err
+	}
+	if u := a.usage(); u != nil {
+		h.usage = u
+	}
+	if len(a.Choices) == 0 {
+		return p, nil, nil
+	}
+	if p, calls, err = a.Choices[0].piece(); err != nil {
+		return p, nil, err
+	}
+	if p.reason != "" {
+		h.reason, h.stop, p.reason = p.reason, p.stop, ""
+	}
+	if h.first.IsZero() && (p.says() || len(calls) > 0) {
+		h.first = now
+	}
+	return p, calls, nil
+}
+
+// Ended reports whether the stream has said that it is complete.
+func (h *hearing) Ended() bool { return h.ended }
+
+// Complete reports whether the answer has come to an end.
+func (h *hearing) Complete() bool { return h.ended || h.reason != "" }
+
+// took returns what an answer took that has ended at now. Of a server that does
+// not tell, times are as they look from here.
+func (h *hearing) took(now time.Time) (u job.Usage) {
+	if h.usage != nil {
+		u = *h.usage
+	}
+	if u.Prefill == 0 && u.Decode == 0 && !h.first.IsZero() {
+		u.Prefill, u.Decode = h.first.Sub(h.begun), now.Sub(h.first)
+	}
+	return u
+}
+
+// Lines turns a stream of OpenAI's dialect into Ollama's. It is a Stream.
+type Lines struct {
+	hearing
+	shape Shape
+}
+
 // NewLines returns what turns the answer to a request that was sent at begun
 // into lines of that shape.
-func NewLines(s Shape, begun time.Time) *Lines { return &Lines{shape: s, begun: begun} }
+func NewLines(s Shape, begun time.Time) *Lines {
+	return &Lines{hearing: hearing{begun: begun}, shape: s}
+}
 
 // Event takes the data of an event that came at now, and returns what it says as
 // a line, and as text. It has none until there is something to say.
 func (l *Lines) Event(data []byte, now time.Time) (line []byte, text string, err error) {
-	if string(data) == Done {
-		l.ended = true
-		return nil, "", nil
-	}
-	a, err := readOpenAI(data)
+	p, calls, err := l.hear(data, now)
 	if err != nil {
 		return nil, "", err
 	}
-	if u := a.usage(); u != nil {
-		l.usage = u
-	}
-	if len(a.Choices) == 0 {
-		return nil, "", nil
-	}
-	p, calls, err := a.Choices[0].piece()
-	if err != nil {
-		return nil, "", err
-	}
-	if err := l.collect(calls); err != nil {
-		return nil, "", err
-	}
-	if p.reason != "" {
-		l.reason, p.reason = p.reason, ""
+	for _, c := range calls {
+		if _, err := l.collect(c); err != nil {
+			return nil, "", err
+		}
 	}
 	p.logprobs = cut(p.logprobs, l.shape.Top)
-	said := p.text != "" || p.thinking != "" || len(p.logprobs) > 0
-	if l.first.IsZero() && (said || len(calls) > 0) {
-		l.first = now
-	}
-	if !said {
+	if !p.says() {
 		return nil, "", nil
 	}
 	return p.line(l.shape, now), p.text, nil
@@ -77,38 +142,30 @@ const (
 	mostCalls    = 1 << 10
 )
 
-// collect puts parts of calls to what there is of them. A part belongs to the
-// call with its index, unless it has another id: not all servers count.
-func (l *Lines) collect(parts []openAICall) error {
-	for _, c := range parts {
-		index := max(0, len(l.calls)-1)
-		if c.Index != nil {
-			index = *c.Index
-		}
-		at := slices.IndexFunc(l.calls, func(p part) bool { return p.index == index && (c.ID == "" || p.id == "" || p.id == c.ID) })
-		if at < 0 {
-			at = len(l.calls)
-			l.calls = append(l.calls, part{index: index})
-		}
-		p := &l.calls[at]
-		if c.ID != "" {
-			p.id = c.ID
-		}
-		p.name += c.Function.Name
-		p.arguments = append(p.arguments, c.Function.Arguments...)
-		if len(l.calls) > mostCalls || len(p.arguments) > longestCalls {
-			return failure("it calls tools without end")
-		}
+// collect puts a part of a call to what there is of it, and returns which that
+// is. A part belongs to the call with its index, unless it has another id: not
+// all servers count.
+func (h *hearing) collect(c openAICall) (at int, err error) {
+	index := max(0, len(h.calls)-1)
+	if c.Index != nil {
+		index = *c.Index
 	}
-	return nil
+	at = slices.IndexFunc(h.calls, func(p part) bool { return p.index == index && (c.ID == "" || p.id == "" || p.id == c.ID) })
+	if at < 0 {
+		at = len(h.calls)
+		h.calls = append(h.calls, part{index: index})
+	}
+	p := &h.calls[at]
+	if c.ID != "" {
+		p.id = c.ID
+	}
+	p.name += c.Function.Name
+	p.arguments = append(p.arguments, c.Function.Arguments...)
+	if len(h.calls) > mostCalls || len(p.arguments) > longestCalls {
+		return 0, failure("it calls tools without end")
+	}
+	return at, nil
 }
-
-// Ended reports whether the stream has said that it is complete, and Complete
-// whether nothing of the answer is missing if there comes nothing more.
-func (l *Lines) Ended() bool { return l.ended }
-
-// Complete reports whether the answer has come to an end.
-func (l *Lines) Complete() bool { return l.ended || l.reason != "" }
 
 // End returns what was held back until now, if anything was, and the last line,
 // with what the answer took.
@@ -120,17 +177,8 @@ func (l *Lines) End(now time.Time) (rest, last []byte, u job.Usage, err error) {
 	if len(calls) > 0 {
 		rest = (&piece{calls: calls}).line(l.shape, now)
 	}
-	if l.usage != nil {
-		u = *l.usage
-	}
-	if u.Prefill == 0 && u.Decode == 0 && !l.first.IsZero() {
-		// The server does not tell. From here it looks like this.
-		u.Prefill, u.Decode = l.first.Sub(l.begun), now.Sub(l.first)
-	}
-	end := piece{reason: l.reason, usage: &u, total: now.Sub(l.begun)}
-	if end.reason == "" {
-		end.reason = "stop"
-	}
+	u = l.took(now)
+	end := piece{reason: cmp.Or(l.reason, "stop"), usage: &u, total: now.Sub(l.begun)}
 	return rest, end.line(l.shape, now), u, nil
 }
 
@@ -150,7 +198,7 @@ func finished(parts []part) (list []call, err error) {
 	return list, nil
 }
 
-// Whole turns an undivided answer of OpenAI's dialect into Ollama's, and returns
+// Whole turns an undivided answer of OpenAI's dialect into that shape, and returns
 // its text and what it took.
 func Whole(body []byte, s Shape, begun, now time.Time) (answer []byte, text string, u job.Usage, err error) {
 	a, err := readOpenAI(body)
@@ -164,11 +212,13 @@ func Whole(body []byte, s Shape, begun, now time.Time) (answer []byte, text stri
 	if err != nil {
 		return nil, "", u, err
 	}
-	l := Lines{shape: s}
-	if err := l.collect(calls); err != nil {
-		return nil, "", u, err
+	var h hearing
+	for _, c := range calls {
+		if _, err := h.collect(c); err != nil {
+			return nil, "", u, err
+		}
 	}
-	if p.calls, err = finished(l.calls); err != nil {
+	if p.calls, err = finished(h.calls); err != nil {
 		return nil, "", u, err
 	}
 	p.logprobs = cut(p.logprobs, s.Top)
@@ -176,10 +226,16 @@ func Whole(body []byte, s Shape, begun, now time.Time) (answer []byte, text stri
 	if p.usage == nil {
 		p.usage = new(job.Usage)
 	}
-	if p.reason == "" {
-		p.reason = "stop"
+	p.reason = cmp.Or(p.reason, "stop")
+	switch s.Form {
+	case MessageForm:
+		answer = p.message(s)
+	case ResponsesForm:
+		answer = p.response(s, begun)
+	default:
+		answer = p.line(s, now)
 	}
-	return p.line(s, now), p.text, *p.usage, nil
+	return answer, p.text, *p.usage, nil
 }
 
 // Loaded returns Ollama's answer to who only wants the model to be in memory,

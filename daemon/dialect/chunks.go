@@ -36,10 +36,10 @@ type completion struct {
 }
 
 type choice struct {
-	Index   int      `json:"index"`
-	Delta   *message `json:"delta,omitempty"`
-	Message *message `json:"message,omitempty"`
-	Text    *string  `json:"text,omitempty"`
+	Index   int          `json:"index"`
+	Delta   *chatMessage `json:"delta,omitempty"`
+	Message *chatMessage `json:"message,omitempty"`
+	Text    *string      `json:"text,omitempty"`
 	// Reasoning is an addition: completions have no place for it, and it is not
 	// to be lost.
 	Reasoning string  `json:"reasoning,omitempty"`
@@ -47,7 +47,7 @@ type choice struct {
 	Reason    *string `json:"finish_reason"`
 }
 
-type message struct {
+type chatMessage struct {
 	Role      string       `json:"role,omitempty"`
 	Content   *string      `json:"content,omitempty"`
 	Reasoning string       `json:"reasoning,omitempty"`
@@ -71,7 +71,7 @@ func (c *Chunks) Line(line []byte) (events []byte, last bool, err error) {
 	reason := finishReason(p.reason, called)
 	end := choice{Reason: &reason}
 	if c.shape.Kind == job.Chat {
-		end.Delta = &message{}
+		end.Delta = &chatMessage{}
 	} else {
 		end.Text = new(string)
 	}
@@ -92,7 +92,7 @@ func (c *Chunks) delta(p piece) choice {
 		c.length += len(p.text)
 		return choice{Text: &p.text, Reasoning: p.thinking, Logprobs: inCompletion(p.logprobs, at)}
 	}
-	m := &message{Content: &p.text, Reasoning: p.thinking}
+	m := &chatMessage{Content: &p.text, Reasoning: p.thinking}
 	if !c.begun {
 		c.begun, m.Role = true, "assistant"
 	}
@@ -158,7 +158,7 @@ func WholeChunk(body []byte, s Shape, id string, created time.Time) ([]byte, err
 	}
 	if s.Kind == job.Chat {
 		e.Object = "chat.completion"
-		of.Message = &message{Role: "assistant", Content: &p.text, Reasoning: p.thinking, ToolCalls: c.toolCalls(p.calls, false)}
+		of.Message = &chatMessage{Role: "assistant", Content: &p.text, Reasoning: p.thinking, ToolCalls: c.toolCalls(p.calls, false)}
 		of.Logprobs = inChat(p.logprobs)
 	} else {
 		of.Text, of.Reasoning, of.Logprobs = &p.text, p.thinking, inCompletion(p.logprobs, 0)

@@ -1,5 +1,7 @@
 // Package dialect translates between Ollama's HTTP API and OpenAI's: requests
-// and answers, whole or in pieces, in both directions.
+// and answers, whole or in pieces, in both directions. Requests of Anthropic's
+// Messages and of OpenAI's Responses it translates into OpenAI's chats, and the
+// answers back.
 //
 // It does no I/O and reads no clock. What cannot be said in the other dialect is
 // an error, with the code Unsupported, where leaving it out would give another
@@ -39,9 +41,22 @@ type Request struct {
 // Warning returns all warnings in one line.
 func (r *Request) Warning() string { return strings.Join(r.Warnings, "; ") }
 
+// Form is which API an answer looks like.
+type Form int
+
+// The forms.
+const (
+	OllamaForm    Form = iota // of Ollama's API
+	MessageForm               // of Anthropic's /v1/messages
+	ResponsesForm             // of OpenAI's /v1/responses
+)
+
 // Shape is how a client wants its answer.
 type Shape struct {
 	Kind job.Kind
+	Form Form
+	// ID names the answer, where answers have names.
+	ID string
 	// Old is the form of embeddings that Ollama had first, with one vector.
 	Old bool
 	// Stream tells whether it is wanted in pieces, and Usage whether the last
@@ -53,6 +68,8 @@ type Shape struct {
 	Top int
 	// Base64 has vectors come as text.
 	Base64 bool
+	// echo is what the answer repeats of the request.
+	echo map[string]any
 }
 
 // unsupported returns the error for what has no words in the other dialect.
@@ -105,11 +122,15 @@ type piece struct {
 	text, thinking string
 	calls          []call
 	logprobs       []logprob
-	// reason is why it ended, as Ollama says it; "" if it has not.
-	reason string
-	usage  *job.Usage
-	total  time.Duration
+	// reason is why it ended, as Ollama says it; "" if it has not. stop is the
+	// text that it was to end at, and did, where that is told.
+	reason, stop string
+	usage        *job.Usage
+	total        time.Duration
 }
+
+// says reports whether there is something to read.
+func (p *piece) says() bool { return p.text != "" || p.thinking != "" || len(p.logprobs) > 0 }
 
 // call is a call of a tool. Arguments is a JSON object.
 type call struct {

@@ -108,6 +108,9 @@ func TestRealAnswersOfBothDialects(t *testing.T) {
 	url := startOllama(t)
 	t.Run("Ollama's are what OpenAI's become", func(t *testing.T) { compareOllamas(t, url) })
 	t.Run("OpenAI's are what Ollama's become", func(t *testing.T) { compareOpenAIs(t, url) })
+	giveTools(t, url)
+	t.Run("Messages are what chats become", func(t *testing.T) { compareMessages(t, url) })
+	t.Run("Responses are what chats become", func(t *testing.T) { compareResponses(t, url) })
 }
 
 func compareOllamas(t *testing.T, url string) {
@@ -232,5 +235,148 @@ func compareOpenAIs(t *testing.T, url string) {
 				t.Errorf("the stream is\n%+v, and was\n%+v", got, want)
 			}
 		})
+	}
+}
+
+// giveTools makes of the tiny model one that can be offered tools. What it answers
+// is noise, so it calls one only if a form leaves it nothing else to say.
+func giveTools(t *testing.T, url string) {
+	t.Helper()
+	const template = "{{ if .System }}{{ .System }} {{ end }}{{ range .Tools }}{{ . }}{{ end }}{{ range .Messages }}{{ .Content }}" +
+		"{{ range .ToolCalls }}{{ .Function.Name }}{{ .Function.Arguments }}{{ end }}{{ end }}"
+	recipe, _ := json.Marshal(map[string]any{"model": "handy", "from": "tiny", "template": template, "stream": false})
+	fetch(t, "POST", url+"/api/create", recipe)
+}
+
+// inForm asks for what is, in Ollama's dialect, a call of the tool f.
+const inForm = `{"type":"object","properties":{"name":{"enum":["f"]},"parameters":{"type":"object","properties":{"x":{"enum":["y"]}},"required":["x"]}},"required":["name","parameters"]}`
+
+// streamIn turns a real stream of chats into another form.
+func streamIn(t *testing.T, sse []byte, s dialect.Shape) []byte {
+	t.Helper()
+	var events dialect.Events
+	var list [][]byte
+	for line := range bytes.Lines(sse) {
+		if data, ok := events.Line(line); ok {
+			list = append(list, bytes.Clone(data))
+		}
+	}
+	return become(t, s, list)
+}
+
+// told lists what two answers have in common, if they are as they should be. What
+// is not there and what is null are the same.
+func told(t *testing.T, object []byte) map[string]string {
+	t.Helper()
+	list := fields(t, object)
+	for name, value := range list {
+		switch {
+		case value == "<nil>":
+			delete(list, name)
+		case strings.HasSuffix(name, ".id") || strings.HasSuffix(name, ".call_id") || name == ".completed_at":
+			list[name] = "there"
+		}
+	}
+	return list
+}
+
+func compareMessages(t *testing.T, url string) {
+	t.Helper()
+	const limits = `"temperature":0,"top_p":1,"max_tokens":12,`
+	for _, c := range []struct{ name, body string }{
+		{"a question", `{"model":"tiny",` + limits + `"messages":[{"role":"user","content":"b c"}]}`},
+		{"a conversation", `{"model":"tiny",` + limits + `"system":"a","stop_sequences":["zzzz"],"messages":[{"role":"user","content":[{"type":"text","text":"b"}]},{"role":"assistant","content":"c"},{"role":"user","content":"d"}]}`},
+		{"tools, and what came of them", `{"model":"handy",` + limits + `"tools":[{"name":"f","description":"does","input_schema":{"type":"object","properties":{"x":{"type":"string"}}}}],"messages":[{"role":"user","content":"b"},
+			{"role":"assistant","content":[{"type":"text","text":"c"},{"type":"tool_use","id":"a","name":"f","input":{"x":"y"}}]},{"role":"user","content":[{"type":"tool_result","tool_use_id":"a","content":"d"}]}]}`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r, err := dialect.FromMessages([]byte(c.body), modelIn(t, c.body), "1", dialect.Server{Stops: true})
+			if err != nil || len(r.Warnings) > 0 {
+				t.Fatal(r.Warnings, err)
+			}
+			ours, _, _, err := dialect.Whole(fetch(t, "POST", url+"/v1"+r.Path, r.Body), r.Shape, noon(), noon())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want, got := told(t, fetch(t, "POST", url+"/v1/messages", []byte(c.body))), told(t, ours); !reflect.DeepEqual(got, want) {
+				t.Errorf("the answer is\n%v, and was\n%v", got, want)
+			}
+			streamed := []byte(strings.Replace(c.body, "{", `{"stream":true,`, 1))
+			if r, err = dialect.FromMessages(streamed, modelIn(t, c.body), "1", plain()); err != nil {
+				t.Fatal(err)
+			}
+			got := hearMessage(t, streamIn(t, fetch(t, "POST", url+"/v1"+r.Path, r.Body), r.Shape))
+			if want := hearMessage(t, fetch(t, "POST", url+"/v1/messages", streamed)); !reflect.DeepEqual(got, want) {
+				t.Errorf("the stream is\n%+v, and was\n%+v", got, want)
+			}
+		})
+	}
+}
+
+func modelIn(t *testing.T, body string) string {
+	t.Helper()
+	var q struct{ Model string }
+	if err := json.Unmarshal([]byte(body), &q); err != nil {
+		t.Fatal(err)
+	}
+	return q.Model
+}
+
+func compareResponses(t *testing.T, url string) {
+	t.Helper()
+	const limits = `"temperature":0,"top_p":1,"max_output_tokens":12,`
+	const tools = `"tools":[{"type":"function","name":"f","description":"does","strict":null,"parameters":{"type":"object","properties":{"x":{"type":"string"}}}}],`
+	for _, c := range []struct{ name, body string }{
+		{"a question", `{"model":"tiny",` + limits + `"input":"b c","instructions":"a"}`},
+		{"a conversation", `{"model":"tiny",` + limits + `"input":[{"role":"user","content":[{"type":"input_text","text":"b"}]},{"type":"message","role":"assistant","content":[{"type":"output_text","text":"c"}]},{"role":"user","content":"d"}]}`},
+		{"what came of a tool", `{"model":"handy",` + limits + tools + `"input":[{"role":"user","content":"b"},{"type":"function_call","call_id":"a","name":"f","arguments":"{\"x\":\"y\"}"},{"type":"function_call_output","call_id":"a","output":"d"}]}`},
+		{"a call", `{"model":"handy","temperature":0,"top_p":1,` + tools + `"input":"b","text":{"format":{"type":"json_schema","name":"n","strict":true,"schema":` + inForm + `}}}`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r, err := dialect.FromResponses([]byte(c.body), modelIn(t, c.body), "1", plain())
+			if err != nil || len(r.Warnings) > 0 {
+				t.Fatal(r.Warnings, err)
+			}
+			ours, _, _, err := dialect.Whole(fetch(t, "POST", url+"/v1"+r.Path, r.Body), r.Shape, noon(), noon())
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, got := told(t, fetch(t, "POST", url+"/v1/responses", []byte(c.body))), told(t, ours)
+			cutOff(t, got)
+			if !reflect.DeepEqual(got, want) {
+				t.Errorf("the answer is\n%v, and was\n%v", got, want)
+			}
+			if called := want[".output[0].type"] == "function_call"; called != (c.name == "a call") {
+				t.Errorf("it is %v", want)
+			}
+			streamed := []byte(strings.Replace(c.body, "{", `{"stream":true,`, 1))
+			if r, err = dialect.FromResponses(streamed, modelIn(t, c.body), "1", plain()); err != nil {
+				t.Fatal(err)
+			}
+			heard := hearResponse(t, streamIn(t, fetch(t, "POST", url+"/v1"+r.Path, r.Body), r.Shape))
+			direct := hearResponse(t, fetch(t, "POST", url+"/v1/responses", streamed))
+			heard.reason = strings.Replace(heard.reason, "incomplete max_output_tokens", "completed", 1)
+			for _, s := range []*said{&heard, &direct} {
+				for i, call := range s.calls {
+					_, s.calls[i], _ = strings.Cut(call, " ") // whose ids differ
+				}
+			}
+			if !reflect.DeepEqual(heard, direct) {
+				t.Errorf("the stream is\n%+v, and was\n%+v", heard, direct)
+			}
+		})
+	}
+}
+
+// cutOff takes out that an answer is incomplete which its limit ended. Ollama says
+// that it is complete; OpenAI does not.
+func cutOff(t *testing.T, got map[string]string) {
+	t.Helper()
+	if got[".usage.output_tokens"] == "12" {
+		if got[".status"] != "incomplete" || got[".incomplete_details.reason"] != "max_output_tokens" {
+			t.Errorf("it is cut off, and says %v", got)
+		}
+		delete(got, ".incomplete_details.reason")
+		got[".status"] = "completed"
 	}
 }

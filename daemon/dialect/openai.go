@@ -34,6 +34,8 @@ type openAIChoice struct {
 	// Reasoning is ours: completions have no place for it.
 	Reasoning string  `json:"reasoning"`
 	Reason    *string `json:"finish_reason"`
+	// Stop is vLLM's: the text at which the answer ends, or a token's number.
+	Stop json.RawMessage `json:"stop_reason"`
 	// Logprobs has the form of chats or, with servers that are older in this,
 	// of completions.
 	Logprobs json.RawMessage `json:"logprobs"`
@@ -269,6 +271,7 @@ func (c *openAIChoice) piece() (p piece, calls []openAICall, err error) {
 	}
 	if c.Reason != nil {
 		p.reason = ollamaReason(*c.Reason)
+		_ = json.Unmarshal(c.Stop, &p.stop) // a number is none
 	}
 	p.logprobs, err = readLogprobs(c.Logprobs)
 	return p, calls, err

@@ -22,6 +22,8 @@ type Server struct {
 	Templated bool
 	// Thoughts is the member in which earlier thinking goes back, or "".
 	Thoughts string
+	// Stops tells that the text at which an answer was to end, and did, is told.
+	Stops bool
 	// Infill tells that completions take a suffix.
 	Infill bool
 	// Bounded tells that a completion without a limit is cut off after some
@@ -37,16 +39,59 @@ var standard = map[string]string{
 	"presence_penalty": "presence_penalty", "frequency_penalty": "frequency_penalty",
 }
 
-// toOpenAI is a translation under way.
-type toOpenAI struct {
+// asking is a request of OpenAI's API that is being written.
+type asking struct {
 	server   Server
-	ask      *ollamaRequest
 	body     map[string]any
 	warnings []string
 }
 
-func (t *toOpenAI) warn(format string, args ...any) {
-	t.warnings = append(t.warnings, fmt.Sprintf(format, args...))
+// warn says what is left out, once.
+func (a *asking) warn(format string, args ...any) {
+	if text := fmt.Sprintf(format, args...); !slices.Contains(a.warnings, text) {
+		a.warnings = append(a.warnings, text)
+	}
+}
+
+// effort asks for how hard the model is to think; "none" is not at all.
+func (a *asking) effort(level string) {
+	switch {
+	case !a.server.Templated:
+		a.body["reasoning_effort"] = level
+	case level == "none":
+		a.body["chat_template_kwargs"] = map[string]any{"enable_thinking": false}
+	default:
+		a.body["chat_template_kwargs"] = map[string]any{"enable_thinking": true, "reasoning_effort": level}
+	}
+}
+
+// form asks for an answer in JSON that a schema fits.
+func (a *asking) form(name string, strict bool, schema json.RawMessage) {
+	a.body["response_format"] = map[string]any{
+		"type": "json_schema", "json_schema": map[string]any{"name": name, "strict": strict, "schema": schema},
+	}
+}
+
+// stream asks for the answer in pieces.
+func (a *asking) stream() {
+	a.body["stream"], a.body["stream_options"] = true, map[string]bool{"include_usage": true}
+}
+
+// think goes on with an earlier message's thinking, if the server takes it.
+func (a *asking) think(at string, message map[string]any, thinking string) {
+	switch {
+	case thinking == "":
+	case a.server.Thoughts == "":
+		a.warn("%s.thinking: earlier thinking has no place there", at)
+	default:
+		message[a.server.Thoughts] = thinking
+	}
+}
+
+// toOpenAI is a translation under way.
+type toOpenAI struct {
+	asking
+	ask *ollamaRequest
 }
 
 // ToOpenAI translates a request of Ollama's API of that kind, which came for
@@ -56,7 +101,7 @@ func ToOpenAI(kind job.Kind, path string, body []byte, model string, s Server) (
 	if err := parse(body, q); err != nil {
 		return Request{}, err
 	}
-	t := &toOpenAI{server: s, ask: q}
+	t := &toOpenAI{asking: asking{server: s}, ask: q}
 	for _, name := range strange(body, ollamaMembers[kind]) {
 		t.warn("%s is no member of such a request", name)
 	}
@@ -82,7 +127,7 @@ func ContentToOpenAI(j job.Job, model string, s Server) (Request, error) {
 	if j.Kind == job.Embed {
 		q.Input = encode(j.Content.Input)
 	}
-	t := &toOpenAI{server: s, ask: q}
+	t := &toOpenAI{asking: asking{server: s}, ask: q}
 	return t.request(j.Kind, "", model)
 }
 
@@ -135,7 +180,7 @@ func (t *toOpenAI) request(kind job.Kind, path, model string) (r Request, err er
 		return Request{}, err
 	}
 	if r.Shape.Stream {
-		t.body["stream"], t.body["stream_options"] = true, map[string]bool{"include_usage": true}
+		t.stream()
 	}
 	r.Body, r.Warnings = encode(t.body), t.warnings
 	return r, nil
@@ -202,23 +247,21 @@ func (t *toOpenAI) options() error {
 	return nil
 }
 
-// form translates what the answer has to look like.
-func (t *toOpenAI) form() {
+// looks translates what the answer has to look like.
+func (t *toOpenAI) looks() {
 	f := t.ask.Format
 	switch {
 	case !present(f):
 	case string(f) == `"json"`:
 		t.body["response_format"] = map[string]string{"type": "json_object"}
 	default:
-		t.body["response_format"] = map[string]any{
-			"type": "json_schema", "json_schema": map[string]any{"name": "answer", "strict": true, "schema": f},
-		}
+		t.form("answer", true, f)
 	}
 }
 
-// think translates whether, and how hard, the model is to think before it
+// thinks translates whether, and how hard, the model is to think before it
 // answers.
-func (t *toOpenAI) think() error {
+func (t *toOpenAI) thinks() error {
 	var level string
 	var on bool
 	switch think := t.ask.Think; {
@@ -237,14 +280,6 @@ func (t *toOpenAI) think() error {
 		t.effort("none")
 	}
 	return nil
-}
-
-func (t *toOpenAI) effort(level string) {
-	if t.server.Templated {
-		t.body["chat_template_kwargs"] = map[string]any{"enable_thinking": true, "reasoning_effort": level}
-		return
-	}
-	t.body["reasoning_effort"] = level
 }
 
 // generate translates a prompt, which is a conversation with one message.
@@ -305,8 +340,8 @@ func (t *toOpenAI) chat() error {
 			t.body["top_logprobs"] = q.TopLogprobs
 		}
 	}
-	t.form()
-	if err := t.think(); err != nil {
+	t.looks()
+	if err := t.thinks(); err != nil {
 		return err
 	}
 	return t.common()
@@ -340,13 +375,7 @@ func (t *toOpenAI) messages() (list []map[string]any, err error) {
 		default:
 			return nil, job.InvalidField(at+".role", "%q is none of system, user, assistant, tool", m.Role)
 		}
-		switch {
-		case m.Thinking == "":
-		case t.server.Thoughts == "":
-			t.warn("%s.thinking: earlier thinking has no place there", at)
-		default:
-			out[t.server.Thoughts] = m.Thinking
-		}
+		t.think(at, out, m.Thinking)
 		list = append(list, out)
 	}
 	return list, nil
