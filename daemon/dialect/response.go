@@ -2,7 +2,6 @@ package dialect
 
 import (
 	"cmp"
-	"encoding/json"
 	"maps"
 	"strconv"
 	"time"
@@ -204,12 +203,9 @@ func (p *piece) response(s Shape, created time.Time) []byte {
 }
 
 // ResponsesErrorEvent returns an error that ends a stream of OpenAI's Responses.
-func ResponsesErrorEvent(status int, message, param string) []byte {
-	var e struct {
-		Error struct{ Type string }
-	}
-	_ = json.Unmarshal(OpenAIError(status, message, param), &e) // which was encoded just now
-	return named("error", map[string]any{"type": "error", "code": e.Error.Type, "message": message, "param": orNull(param), "sequence_number": 0})
+// What is at fault is named by param, if one member is.
+func ResponsesErrorEvent(code, message, param string) []byte {
+	return named("error", map[string]any{"type": "error", "code": code, "message": message, "param": orNull(param), "sequence_number": 0})
 }
 
 // orNull returns a text, or nothing if it is empty.

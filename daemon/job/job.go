@@ -114,6 +114,8 @@ type Dialect string
 const (
 	Ollama Dialect = "ollama" // its own API, at /api/
 	OpenAI Dialect = "openai" // that of many servers, at /v1/
+	// Anthropic is that of some servers, at /v1/messages.
+	Anthropic Dialect = "anthropic"
 )
 
 // Original is a client's request as it came.

@@ -1,5 +1,6 @@
 // Package events hands on what servers answer in events (text/event-stream), as
-// they wrote it, and undivided answers and refusals of the same dialects.
+// they wrote it or in the form of another API, and undivided answers and refusals
+// of the same dialects.
 //
 // It serves whichever kind of backend is asked in the dialect of the client.
 package events
@@ -26,8 +27,7 @@ const maxCounted = 1 << 20
 // Passing hands a response on as it came, and watches what passes.
 type Passing struct {
 	*endpoint.Handing
-	// Look tells what an event of the dialect, or an undivided answer, says of it.
-	Look func(data []byte) dialect.Sign
+	dialect.Manner
 	// Hide tells that the client did not ask for what the stream took.
 	Hide bool
 	// Sent is when the request was.
@@ -209,27 +209,27 @@ func (p *Passing) ended() error {
 	return errDone
 }
 
-// Refusal returns the error that an error response is, in OpenAI's words: the
-// server's own, if they are that.
-func Refusal(resp *http.Response) *job.Error {
+// Refusal returns the error that an error response is, in the words of its API:
+// the server's own, if they are that.
+func Refusal(resp *http.Response, of dialect.Manner) *job.Error {
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, endpoint.MaxError))
 	detail := dialect.OpenAIMessage(body)
 	if detail == "" {
 		detail = resp.Status
 	}
 	kind := resp.Header.Get("Content-Type")
-	if !dialect.IsOpenAIError(body) {
-		kind, body = "application/json; charset=utf-8", dialect.OpenAIError(resp.StatusCode, detail, "")
+	if !of.IsError(body) {
+		kind, body = "application/json; charset=utf-8", of.Error(resp.StatusCode, detail)
 	}
 	return &job.Error{Code: endpoint.CodeOf(resp.StatusCode), Detail: detail, RetryAfter: endpoint.RetryAfter(resp), Answer: &job.Answer{
-		Dialect: job.OpenAI, Status: resp.StatusCode, ContentType: kind, Body: body,
+		Dialect: of.Dialect, Status: resp.StatusCode, ContentType: kind, Body: body,
 	}}
 }
 
 // refusal hands on a refusal of a request that is at fault. From others another
 // backend may do better.
 func (p *Passing) refusal(resp *http.Response) error {
-	e := Refusal(resp)
+	e := Refusal(resp, p.Manner)
 	if e.Code != job.Invalid {
 		return e
 	}

@@ -53,7 +53,7 @@ func (o *outcome) last() job.Chunk {
 func passing(hide bool) (*Passing, *outcome) {
 	o := new(outcome)
 	return &Passing{
-		Look: dialect.Look, Hide: hide, Sent: time.Now(),
+		Manner: dialect.MannerOf(&job.Original{Dialect: job.OpenAI}), Hide: hide, Sent: time.Now(),
 		Handing: &endpoint.Handing{
 			Start: func(h job.Head) error { o.head, o.begun = h, true; return nil },
 			Emit: func(c job.Chunk) error {
@@ -67,6 +67,11 @@ func passing(hide bool) (*Passing, *outcome) {
 
 // answer hands on a response that comes in these pieces.
 func answer(p *Passing, stream bool, status int, kind string, pieces ...string) error {
+	return respond(func(r *http.Response) error { return p.Answer(r, stream) }, status, kind, pieces...)
+}
+
+// respond gives a response that comes in these pieces.
+func respond(to func(*http.Response) error, status int, kind string, pieces ...string) error {
 	readers := make([]io.Reader, len(pieces))
 	for i, p := range pieces {
 		readers[i] = strings.NewReader(p)
@@ -76,7 +81,7 @@ func answer(p *Passing, stream bool, status int, kind string, pieces ...string) 
 		Body: io.NopCloser(io.MultiReader(readers...)), ContentLength: -1,
 	}
 	defer resp.Body.Close()
-	return p.Answer(resp, stream)
+	return to(resp)
 }
 
 func TestAStreamPassesWithItsEndAlone(t *testing.T) {

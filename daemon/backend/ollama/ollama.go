@@ -18,6 +18,7 @@ import (
 	"github.com/ollama/ollama/api"
 
 	"github.com/joulemux/joulemux/daemon/backend/endpoint"
+	"github.com/joulemux/joulemux/daemon/dialect"
 	"github.com/joulemux/joulemux/daemon/job"
 )
 
@@ -151,8 +152,13 @@ func (s *Server) Stream(ctx context.Context, j job.Job, begin func(job.Head) err
 		if j.Kind == job.Embed && (j.Original == nil || j.Original.Dialect == job.Ollama) {
 			return endpoint.Failed(ctx, s.embed(ctx, j, &endpoint.Handing{Start: begin, Emit: emit}))
 		}
+		if r, ok, err := dialect.ToChat(j, j.Model, dialect.Server{}); err != nil {
+			return err
+		} else if ok {
+			return endpoint.Failed(ctx, s.translate(ctx, j, &r, &endpoint.Handing{Start: begin, Emit: emit}))
+		}
 	}
-	if j.Original != nil && j.Original.Dialect == job.OpenAI {
+	if j.Original != nil && j.Original.Dialect != job.Ollama {
 		return endpoint.Failed(ctx, s.pass(ctx, j, &endpoint.Handing{Start: begin, Emit: emit}))
 	}
 	path, body, err := encode(j)

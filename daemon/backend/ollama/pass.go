@@ -15,8 +15,8 @@ import (
 	"github.com/joulemux/joulemux/daemon/job"
 )
 
-// pass runs a job of OpenAI's dialect, which Ollama speaks too: the bytes pass as
-// they are.
+// pass runs a job of OpenAI's or Anthropic's dialect, which Ollama speaks too: the
+// bytes pass as they are.
 func (s *Server) pass(ctx context.Context, j job.Job, to *endpoint.Handing) error {
 	body := j.Original.Body
 	var err error
@@ -25,8 +25,8 @@ func (s *Server) pass(ctx context.Context, j job.Job, to *endpoint.Handing) erro
 			return err
 		}
 	}
-	p := &events.Passing{Handing: to, Look: dialect.Look, Sent: time.Now()}
-	if j.Stream {
+	p := &events.Passing{Handing: to, Manner: dialect.MannerOf(j.Original), Sent: time.Now()}
+	if j.Stream && p.AskUsage {
 		if body, p.Hide, err = job.AskUsage(body); err != nil {
 			return err
 		}
@@ -42,6 +42,19 @@ func (s *Server) pass(ctx context.Context, j job.Job, to *endpoint.Handing) erro
 		telling.Go(func() { s.keep(ctx, j) })
 	}
 	return p.Answer(resp, j.Stream)
+}
+
+// translate runs a job of Anthropic's Messages or of OpenAI's Responses on a server
+// that has OpenAI's chats.
+func (s *Server) translate(ctx context.Context, j job.Job, r *dialect.Request, to *endpoint.Handing) error {
+	sent := time.Now()
+	resp, err := s.Post(ctx, "/v1"+r.Path, r.Body)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	a := events.Translating{Handing: to, Shape: r.Shape, Original: j.Original, Sent: sent}
+	return a.Answer(resp, r.Warning())
 }
 
 // keepTimeout is how long the server may take to hear for how long a model stays.

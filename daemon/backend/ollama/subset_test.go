@@ -95,3 +95,73 @@ func TestOllamaIsNoFastFlowLM(t *testing.T) {
 		t.Errorf("got %+v, %v", facts, err)
 	}
 }
+
+func TestFastFlowLMIsAskedForMessagesAsChats(t *testing.T) {
+	var path, body string
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		asked, _ := io.ReadAll(r.Body)
+		path, body = r.URL.Path, string(asked)
+		_, _ = io.WriteString(w, `{"choices":[{"index":0,"message":{"content":"Hello"},"finish_reason":"stop"}],"usage":{"prompt_tokens":5,"completion_tokens":3}}`)
+	})
+	s.subset.Store(true)
+	for _, c := range []struct {
+		of   job.Original
+		want string
+	}{
+		{job.Original{Dialect: job.Anthropic, Path: "/v1/messages", Body: []byte(`{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"hi"}]}`)}, `"stop_reason":"end_turn"`},
+		{job.Original{Dialect: job.OpenAI, Path: "/v1/responses", Body: []byte(`{"model":"m","input":"hi"}`)}, `"object":"response"`},
+	} {
+		o := stream(t, s, job.Job{Kind: job.Chat, ID: "J", Model: "m", Original: &c.of})
+		if o.err != nil || !strings.Contains(o.raw(), c.want) || o.chunks[0].Usage.Tokens != 3 {
+			t.Errorf("got %+v", o)
+		}
+		if path != "/v1/chat/completions" || !strings.Contains(body, `"content":"hi"`) {
+			t.Errorf("it was asked %s %s", path, body)
+		}
+	}
+	bad := job.Job{Kind: job.Chat, Original: &job.Original{Dialect: job.Anthropic, Path: "/v1/messages", Body: []byte(`{}`)}}
+	if o := stream(t, s, bad); !errors.Is(o.err, job.Invalid) {
+		t.Errorf("got %v", o.err)
+	}
+}
+
+func TestMessagesAndResponsesPassEveryByte(t *testing.T) {
+	const (
+		says  = "event: content_block_delta\ndata: {\"type\":\"content_block_delta\"}\n\n"
+		delta = "event: message_delta\ndata: {\"type\":\"message_delta\",\"usage\":{\"input_tokens\":5,\"output_tokens\":3}}\n\n"
+		stops = "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"
+		part  = "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\"}\n\n"
+		ends  = "event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"usage\":{\"input_tokens\":5,\"output_tokens\":3}}}\n\n"
+	)
+	for _, c := range []struct {
+		of           job.Original
+		answer, last string
+	}{
+		{job.Original{Dialect: job.Anthropic, Path: "/v1/messages", Body: []byte(`{ "max_tokens":1,"stream":true}`)}, says + delta + stops, delta + stops},
+		{job.Original{Dialect: job.OpenAI, Path: "/v1/responses", Body: []byte(`{ "input":"x","stream":true}`)}, part + ends, ends},
+	} {
+		var path, body string
+		s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			asked, _ := io.ReadAll(r.Body)
+			path, body = r.URL.Path, string(asked)
+			w.Header().Set("Content-Type", "text/event-stream")
+			_, _ = io.WriteString(w, c.answer)
+		})
+		o := stream(t, s, job.Job{Kind: job.Chat, Stream: true, Model: "m", Original: &c.of})
+		if path != c.of.Path || body != string(c.of.Body) {
+			t.Errorf("it was asked %s %s", path, body)
+		}
+		last := o.chunks[len(o.chunks)-1]
+		if o.err != nil || o.raw() != c.answer || string(last.Raw) != c.last || last.Usage.PromptTokens != 5 || last.Usage.Tokens != 3 {
+			t.Errorf("%v: %q, %+v", o.err, o.raw(), last.Usage)
+		}
+		refuses := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, `{"error":"so it is"}`, http.StatusNotFound)
+		})
+		var e *job.Error
+		o = stream(t, refuses, job.Job{Kind: job.Chat, Original: &c.of})
+		if !errors.As(o.err, &e) || e.Code != job.ModelNotFound || e.Answer.Dialect != c.of.Dialect || !strings.Contains(string(e.Answer.Body), `"message":"so it is"`) {
+			t.Errorf("a refusal is %v", o.err)
+		}
+	}
+}

@@ -88,40 +88,29 @@ func (s *Server) Stream(ctx context.Context, j job.Job, begin func(job.Head) err
 	if err != nil {
 		return endpoint.Failed(ctx, err)
 	}
-	if j.Original != nil && j.Original.Dialect == job.OpenAI {
+	if j.Original != nil && j.Original.Dialect == job.OpenAI && !dialect.IsResponses(j.Original) {
 		return endpoint.Failed(ctx, s.pass(ctx, f, j, &endpoint.Handing{Start: begin, Emit: emit}))
 	}
 	return endpoint.Failed(ctx, s.translate(ctx, f, j, &endpoint.Handing{Start: begin, Emit: emit}))
 }
 
-// translate runs a job of Ollama's dialect, or of none.
+// translate runs a job of another dialect, or of none.
 func (s *Server) translate(ctx context.Context, f *findings, j job.Job, to *endpoint.Handing) error {
 	r, err := request(f, j)
 	if err != nil {
 		return err
 	}
-	to.Head = job.Head{Status: http.StatusOK, ContentType: "application/json; charset=utf-8", Warning: r.Warning()}
 	if r.Load {
-		return load(f, j.Model, r.Shape, to)
+		return load(f, j.Model, &r, to)
 	}
-	a := &answer{Handing: to, shape: r.Shape, sent: time.Now()}
+	sent := time.Now()
 	resp, err := s.Post(ctx, f.prefix+r.Path, r.Body)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
-	switch {
-	case resp.StatusCode >= http.StatusBadRequest:
-		return a.refused(j, resp)
-	case r.Shape.Stream && strings.HasPrefix(resp.Header.Get("Content-Type"), "text/event-stream"):
-		if err := a.stream(resp.Body); err != nil {
-			return err
-		}
-		endpoint.ReadOut(resp.Body)
-		return nil
-	default:
-		return a.whole(resp.Body)
-	}
+	a := events.Translating{Handing: to, Shape: r.Shape, Original: j.Original, Sent: sent}
+	return a.Answer(resp, r.Warning())
 }
 
 // request puts a job into words that the server knows.
@@ -141,31 +130,27 @@ func request(f *findings, j job.Job) (dialect.Request, error) {
 		}
 		return r, err
 	default:
-		return dialect.Request{}, job.Errorf(job.Invalid, "there is no translation from the dialect %q", j.Original.Dialect)
+		r, ok, err := dialect.ToChat(j, id, of)
+		if !ok {
+			return r, job.Errorf(job.Invalid, "there is no translation from the dialect %q", j.Original.Dialect)
+		}
+		return r, err
 	}
 }
 
 // load answers a client who only wants a model to be in memory. Where it is not,
 // only a job would bring it there.
-func load(f *findings, model string, s dialect.Shape, to *endpoint.Handing) error {
+func load(f *findings, model string, r *dialect.Request, to *endpoint.Handing) error {
 	if m := f.model(model); m == nil || !m.Resident {
 		return job.Errorf(job.Unsupported, "%s loads a model only for a job", f.facts.Server)
 	}
-	line := dialect.Loaded(s, time.Now())
-	if s.Stream {
-		to.Head.ContentType, to.Head.Length = lines, -1
-	} else {
+	line := dialect.Loaded(r.Shape, time.Now())
+	to.Head = job.Head{Status: http.StatusOK, ContentType: events.ContentType(r.Shape), Length: -1, Warning: r.Warning()}
+	if !r.Shape.Stream {
 		to.Head.Length = int64(len(line))
 	}
 	return to.Pass(job.Chunk{Raw: line, Last: true})
 }
 
 // refusal returns the error that an error response is, in Ollama's words.
-func refusal(resp *http.Response) *job.Error {
-	e := events.Refusal(resp)
-	e.Answer = &job.Answer{
-		Dialect: job.Ollama, Status: resp.StatusCode,
-		ContentType: "application/json; charset=utf-8", Body: dialect.OllamaError(e.Detail),
-	}
-	return e
-}
+func refusal(resp *http.Response) *job.Error { return events.Refusal(resp, dialect.MannerOf(nil)) }

@@ -13,9 +13,9 @@ import (
 	"net/url"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
-	"testing/iotest"
 	"time"
 
 	"github.com/joulemux/joulemux/daemon/backend/endpoint"
@@ -529,28 +529,39 @@ func TestUnload(t *testing.T) {
 	}
 }
 
-// FuzzStream cuts a stream anywhere, and holds that there is one end or an error.
-func FuzzStream(f *testing.F) {
-	f.Add([]byte(firstEvent+nextEvent+reason+usage+done), true)
-	f.Add([]byte(nextEvent+"data: {\"error\":\"boom\"}\n\n"), false)
-	f.Add([]byte("data: [DONE]"), false)
-	f.Add(bytes.Repeat([]byte("x"), 3*16<<10), false)
-	f.Fuzz(func(t *testing.T, body []byte, slow bool) {
-		last := false
-		to := &endpoint.Handing{Start: func(job.Head) error { return nil }, Emit: func(c job.Chunk) error {
-			if last {
-				t.Fatal("a chunk after the last")
-			}
-			last = c.Last
-			return nil
-		}}
-		var r io.Reader = bytes.NewReader(body)
-		if slow {
-			r = iotest.OneByteReader(r)
+func TestMessagesAndResponsesAreAskedForAsChats(t *testing.T) {
+	for _, c := range []struct {
+		of                  job.Original
+		begins, ends, whole string
+	}{
+		{
+			job.Original{Dialect: job.Anthropic, Path: "/v1/messages", Body: []byte(`{"model":"qwen3:latest","max_tokens":9,"messages":[{"role":"user","content":"hi"}],"metadata":{"user_id":"u"}`)},
+			"event: message_start\n", "message_stop", `"text":"Hello"`,
+		},
+		{
+			job.Original{Dialect: job.OpenAI, Path: "/v1/responses", Body: []byte(`{"model":"qwen3:latest","input":"hi","metadata":{},"user":"u"`)},
+			"event: response.created\n", "response.completed", `"text":"Hello"`,
+		},
+	} {
+		j := chat("")
+		of := c.of
+		j.ID, j.Original = "J", &of
+		j.Original.Body = append(slices.Clone(c.of.Body), `,"stream":true}`...)
+		server := llamaCpp(sends(firstEvent, nextEvent, moreEvent, reason, usage, done))
+		o := stream(t, serve(t, "", server), j)
+		if o.err != nil || o.begun != 1 || !strings.HasPrefix(o.raw, c.begins) || !strings.Contains(string(o.last.Raw), c.ends) || !strings.Contains(o.raw, `_J`) || !strings.Contains(o.raw, `"model":"qwen3:latest"`) {
+			t.Errorf("got %+v", o)
 		}
-		err := (&answer{Handing: to, shape: dialect.Shape{Kind: job.Chat, Stream: true}}).stream(r)
-		if last != (err == nil) {
-			t.Fatalf("last chunk seen: %v, error %v", last, err)
+		if o.last.Usage.Tokens != 3 || o.last.Usage.Decode != 30*time.Millisecond || !strings.Contains(o.head.Warning, "has no name there") {
+			t.Errorf("got %+v, %q", o.last.Usage, o.head.Warning)
 		}
-	})
+		if server.path != "/v1/chat/completions" || !strings.Contains(string(server.body), `"content":"hi"`) || !strings.Contains(string(server.body), `"model":"qwen3"`) {
+			t.Errorf("the server got %s %s", server.path, server.body)
+		}
+		j.Stream, j.Original.Body = false, append(slices.Clone(c.of.Body), '}')
+		server = llamaCpp(answers(200, `{"choices":[{"index":0,"message":{"content":"Hello"},"finish_reason":"stop"}],"usage":{"prompt_tokens":5,"completion_tokens":3}}`))
+		if o := stream(t, serve(t, "", server), j); o.err != nil || !strings.Contains(o.raw, c.whole) || o.last.Usage.Tokens != 3 || o.head.Length != int64(len(o.raw)) {
+			t.Errorf("got %+v", o)
+		}
+	}
 }

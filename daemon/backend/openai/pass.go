@@ -20,8 +20,8 @@ func (s *Server) pass(ctx context.Context, f *findings, j job.Job, to *endpoint.
 			return err
 		}
 	}
-	p := &events.Passing{Handing: to, Look: dialect.Look, Sent: time.Now()}
-	if j.Stream {
+	p := &events.Passing{Handing: to, Manner: dialect.MannerOf(j.Original), Sent: time.Now()}
+	if j.Stream && p.AskUsage {
 		if body, p.Hide, err = job.AskUsage(body); err != nil {
 			return err
 		}

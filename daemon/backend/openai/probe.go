@@ -41,7 +41,7 @@ func (k Kind) beyond() dialect.Server {
 			"repeat_last_n": "repeat_last_n", "num_keep": "n_keep",
 		}}
 	case VLLM:
-		return dialect.Server{Templated: true, Bounded: true, Options: map[string]string{
+		return dialect.Server{Templated: true, Bounded: true, Stops: true, Options: map[string]string{
 			"top_k": "top_k", "min_p": "min_p", "repeat_penalty": "repetition_penalty",
 		}}
 	case OVMS:
