@@ -141,20 +141,24 @@ func (p *piece) message(s Shape) []byte {
 	return job.Line(a)
 }
 
-// AnthropicError returns an error as Anthropic's API has it.
+// AnthropicFailure is what an error says in Anthropic's API. Type is a word of it.
+type AnthropicFailure struct{ Type, Message string }
+
+// Body returns the error as the body of a response.
+func (f AnthropicFailure) Body() []byte { return job.Line(f.object()) }
+
+// Event returns the error as the event that ends a stream.
+func (f AnthropicFailure) Event() []byte { return named("error", f.object()) }
+
+func (f AnthropicFailure) object() any {
+	return map[string]any{"type": "error", "error": map[string]string{"type": f.Type, "message": f.Message}}
+}
+
+// AnthropicError returns an error as Anthropic's API has it, by its status.
 func AnthropicError(status int, message string) []byte {
-	return job.Line(anthropicError(status, message))
-}
-
-// AnthropicErrorEvent returns an error that ends a stream.
-func AnthropicErrorEvent(status int, message string) []byte {
-	return named("error", anthropicError(status, message))
-}
-
-func anthropicError(status int, message string) any {
 	kind := "api_error"
 	switch status {
-	case 400, 405, 409:
+	case 400:
 		kind = "invalid_request_error"
 	case 401:
 		kind = "authentication_error"
@@ -168,8 +172,6 @@ func anthropicError(status int, message string) any {
 		kind = "rate_limit_error"
 	case 503, 529:
 		kind = "overloaded_error"
-	case 504:
-		kind = "timeout_error"
 	}
-	return map[string]any{"type": "error", "error": map[string]string{"type": kind, "message": message}}
+	return AnthropicFailure{kind, message}.Body()
 }

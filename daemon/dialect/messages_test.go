@@ -608,7 +608,7 @@ func TestErrorsInAnthropicsWords(t *testing.T) {
 			t.Errorf("%d is %s", status, got)
 		}
 	}
-	if list := eventsIn(t, slices.Concat(dialect.AnthropicErrorEvent(503, "boom"), dialect.ResponsesErrorEvent("x", "boom", "model"))); len(list) != 2 || list[1].data["message"] != "boom" {
+	if list := eventsIn(t, slices.Concat(dialect.AnthropicFailure{Type: "api_error", Message: "boom"}.Event(), dialect.ResponsesErrorEvent("x", "boom", "model"))); len(list) != 2 || list[1].data["message"] != "boom" {
 		t.Errorf("events are %v", list)
 	}
 }

@@ -7,6 +7,9 @@ var (
 	StatusOf  = statusOf
 	OllamaJob = ollamaJob
 	OpenAIJob = openAIJob
+
+	MessagesJob  = messagesJob
+	ResponsesJob = responsesJob
 )
 
 // SetStalled shortens how long a client may leave its answer unread.

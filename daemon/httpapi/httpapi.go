@@ -1,7 +1,7 @@
 // Package httpapi is the HTTP front-end, on a Unix socket and on loopback TCP:
-// Ollama's API at the root, OpenAI's under /v1/, joulemux's own JSON under
-// /joulemux/v1/ (described in package wire), and /health, /backends, /metrics and
-// /version.
+// Ollama's API at the root, OpenAI's and Anthropic's under /v1/, joulemux's own
+// JSON under /joulemux/v1/ (described in package wire), and /health, /backends,
+// /metrics and /version.
 //
 // It turns requests into jobs and answers into responses; it never chooses a
 // backend, nor talks to one about a job. Who may ask is daemon/door's to say. What a client
@@ -141,6 +141,8 @@ func New(p Parts, settings Settings) *Server {
 		"POST /v1/chat/completions":  s.openAI(job.Chat),
 		"POST /v1/completions":       s.openAI(job.Generate),
 		"POST /v1/embeddings":        s.openAI(job.Embed),
+		"POST /v1/responses":         s.speaking(inResponses, responsesJob),
+		"POST /v1/messages":          s.speaking(inAnthropic, messagesJob),
 		"GET /v1/models":             s.openAIModels,
 		"GET " + modelOf + "{id...}": s.openAIModel,
 
@@ -229,7 +231,11 @@ func (s *Server) nowhere(w http.ResponseWriter, r *http.Request, in tongue) {
 		})
 		return
 	}
-	in.refuse(w, http.StatusNotFound, &wire.Error{Text: fmt.Sprintf("there is no %s here", r.URL.Path), Code: wire.CodeInvalid})
+	text := fmt.Sprintf("there is no %s here", r.URL.Path)
+	if r.URL.Path == countTokens {
+		text = "tokens are counted only as a job is run; its usage tells how many there were"
+	}
+	in.refuse(w, http.StatusNotFound, &wire.Error{Text: text, Code: wire.CodeInvalid})
 }
 
 // methods lists those that a path is for.

@@ -14,21 +14,29 @@ import (
 
 // openAI returns the handler of an endpoint of OpenAI's API that runs jobs.
 func (s *Server) openAI(kind job.Kind) http.HandlerFunc {
+	return s.speaking(inOpenAI, func(path string, body []byte) (job.Job, report, error) {
+		return openAIJob(kind, path, body)
+	})
+}
+
+// speaking returns the handler of an endpoint that runs the jobs which understand
+// makes of requests, and says where the report is wanted.
+func (s *Server) speaking(in tongue, understand func(path string, body []byte) (job.Job, report, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		body, err := s.readBody(w, r)
 		if err != nil {
-			inOpenAI.fail(w, err)
+			in.fail(w, err)
 			return
 		}
-		j, wants, err := openAIJob(kind, r.URL.Path, body)
+		j, wants, err := understand(r.URL.Path, body)
 		if err == nil {
 			err = door.Annotate(&j, r.Header)
 		}
 		if err != nil {
-			inOpenAI.fail(w, err)
+			in.fail(w, err)
 			return
 		}
-		s.run(w, r, inOpenAI, j, wants)
+		s.run(w, r, in, j, wants)
 	}
 }
 
@@ -128,9 +136,16 @@ func (q *openAIRequest) bytes() int {
 	return n
 }
 
-// openAIJob makes a job of a request of OpenAI's dialect. The report is wanted in
-// an answer only by who has our member in the request: there are clients of this
-// dialect that check what they are given.
+// askedForReport is reportFor where only who has our member in the request wants
+// the report: there are clients of such dialects that check what they are given.
+func askedForReport(own json.RawMessage) report {
+	if wants := reportFor(own); wants != inStreams {
+		return wants
+	}
+	return nowhere
+}
+
+// openAIJob makes a job of a request of OpenAI's dialect.
 func openAIJob(kind job.Kind, path string, body []byte) (j job.Job, wants report, err error) {
 	var q openAIRequest
 	if err := decode(body, &q); err != nil {
@@ -139,9 +154,6 @@ func openAIJob(kind job.Kind, path string, body []byte) (j job.Job, wants report
 	body, own, err := takeOwn(body)
 	if err != nil {
 		return job.Job{}, nowhere, err
-	}
-	if wants = reportFor(own); wants == inStreams {
-		wants = nowhere
 	}
 	j = job.Job{
 		Kind: kind, Model: q.Model,
@@ -158,7 +170,7 @@ func openAIJob(kind job.Kind, path string, body []byte) (j job.Job, wants report
 	if err := annotate(&j, own); err != nil {
 		return job.Job{}, nowhere, err
 	}
-	return j, wants, nil
+	return j, askedForReport(own), nil
 }
 
 // listedModel is a model in OpenAI's listing.

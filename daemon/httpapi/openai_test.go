@@ -199,14 +199,16 @@ func TestABodyOfTwoGigabytesIsRefusedUnread(t *testing.T) {
 	}
 }
 
-func TestABackendsErrorReachesAClientOfOpenAIsInItsWords(t *testing.T) {
-	fails := func(status int, body string) http.HandlerFunc {
-		return func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Type", "application/json")
-			w.WriteHeader(status)
-			_, _ = io.WriteString(w, body)
-		}
+// fails returns a script that refuses.
+func fails(status int, body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, body)
 	}
+}
+
+func TestABackendsErrorReachesAClientOfOpenAIsInItsWords(t *testing.T) {
 	const own = `{"error":{"message":"so it is", "type":"their_own","param":null,"code":null}}`
 	for _, c := range []struct {
 		status int

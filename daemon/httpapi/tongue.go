@@ -14,8 +14,8 @@ import (
 // tongue is how a client is spoken to: in the dialect of the path it came by.
 type tongue struct {
 	dialect job.Dialect
-	// failure returns an error as the body of a response.
-	failure func(*wire.Error) []byte
+	// failure returns an error as the body of a response with that status.
+	failure func(status int, e *wire.Error) []byte
 	// broken returns what ends a stream that cannot be ended otherwise.
 	broken func(*wire.Error) []byte
 	// hasty clients ask again after any error that may pass, unless told that it
@@ -25,16 +25,29 @@ type tongue struct {
 
 // The tongues. Our own API has its errors from Ollama's.
 var (
-	inOllama = tongue{job.Ollama, asLine, asLine, false}
-	inOpenAI = tongue{job.OpenAI, asOpenAI, asEvent, true}
+	inOllama    = tongue{job.Ollama, asBody(asLine), asLine, false}
+	inOpenAI    = tongue{job.OpenAI, asBody(asOpenAI), asEvent, true}
+	inResponses = tongue{job.OpenAI, asBody(asOpenAI), asResponsesEvent, true}
+	inAnthropic = tongue{job.Anthropic, asAnthropic, asAnthropicEvent, true}
 )
+
+// asBody returns what says an error the same way, whatever status it has.
+func asBody(say func(*wire.Error) []byte) func(int, *wire.Error) []byte {
+	return func(_ int, e *wire.Error) []byte { return say(e) }
+}
 
 // tongueOf returns the one in which a path is asked for.
 func tongueOf(path string) tongue {
-	if strings.HasPrefix(path, "/v1/") {
+	switch {
+	case path == "/v1/messages" || strings.HasPrefix(path, "/v1/messages/"):
+		return inAnthropic
+	case path == "/v1/responses" || strings.HasPrefix(path, "/v1/responses/"):
+		return inResponses
+	case strings.HasPrefix(path, "/v1/"):
 		return inOpenAI
+	default:
+		return inOllama
 	}
-	return inOllama
 }
 
 func asLine(e *wire.Error) []byte { return job.Line(e) }
@@ -45,6 +58,42 @@ func asOpenAI(e *wire.Error) []byte {
 }
 
 func asEvent(e *wire.Error) []byte { return append(append([]byte("data: "), asOpenAI(e)...), '\n') }
+
+func asResponsesEvent(e *wire.Error) []byte {
+	return dialect.ResponsesErrorEvent(e.Code, e.Text, e.Field)
+}
+
+func asAnthropic(status int, e *wire.Error) []byte {
+	return dialect.AnthropicFailure{Type: anthropicType(status, e.Code), Message: e.Text}.Body()
+}
+
+func asAnthropicEvent(e *wire.Error) []byte {
+	return dialect.AnthropicFailure{Type: anthropicType(0, e.Code), Message: e.Text}.Event()
+}
+
+// anthropicType returns Anthropic's word for what kind of error one of ours is.
+// What is not there has no code of ours.
+func anthropicType(status int, code string) string {
+	if status == http.StatusNotFound {
+		return "not_found_error"
+	}
+	switch code {
+	case wire.CodeInvalid, wire.CodeUnsupported:
+		return "invalid_request_error"
+	case wire.CodePromptTooLarge:
+		return "request_too_large"
+	case wire.CodeModelNotFound, wire.CodeBackendNotFound:
+		return "not_found_error"
+	case wire.CodeForbidden, wire.CodePowerPolicy:
+		return "permission_error"
+	case wire.CodeBusy, wire.CodeNoBackend, wire.CodeStopping:
+		return "overloaded_error"
+	case wire.CodeDeadlinePassed:
+		return "timeout_error"
+	default:
+		return "api_error"
+	}
+}
 
 // openAIType returns OpenAI's word for what kind of error one of ours is.
 func openAIType(code string) string {
@@ -89,5 +138,5 @@ func (t tongue) fail(w http.ResponseWriter, err error) {
 
 // refuse answers with an error that has a status of its own.
 func (t tongue) refuse(w http.ResponseWriter, status int, e *wire.Error) {
-	write(w, status, t.failure(e))
+	write(w, status, t.failure(status, e))
 }
