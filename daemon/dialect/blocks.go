@@ -46,8 +46,9 @@ type blocks struct {
 	open *block
 	next int
 	// calling is the first call, once it is told.
-	calling *block
-	held    piece
+	calling        *block
+	thinking, text []byte // held back
+	length         int    // of all text
 }
 
 func newBlocks(begun time.Time, to teller) *blocks {
@@ -61,14 +62,13 @@ func (b *blocks) Event(data []byte, now time.Time) (out []byte, text string, err
 	if err != nil {
 		return nil, "", err
 	}
+	if b.length += len(p.thinking) + len(p.text); b.length > longestText {
+		return nil, "", failure("it speaks without end")
+	}
 	if b.calling == nil {
 		out = append(b.say(thought, p.thinking), b.say(prose, p.text)...)
 	} else {
-		b.held.thinking += p.thinking
-		b.held.text += p.text
-		if len(b.held.thinking)+len(b.held.text) > longestHeld {
-			return nil, "", failure("it calls a tool and speaks on without end")
-		}
+		b.thinking, b.text = append(b.thinking, p.thinking...), append(b.text, p.text...)
 	}
 	for _, c := range calls {
 		at, err := b.collect(c)
@@ -82,8 +82,8 @@ func (b *blocks) Event(data []byte, now time.Time) (out []byte, text string, err
 	return out, p.text, nil
 }
 
-// longestHeld bounds what is held back of text.
-const longestHeld = 8 << 20
+// longestText bounds the text of an answer, which some forms repeat at the end.
+const longestText = 16 << 20
 
 // call tells of the first call what has come of it. What does not begin as a JSON
 // object might yet be nothing.
@@ -141,8 +141,8 @@ func (b *blocks) End(now time.Time) (rest, last []byte, u job.Usage, err error) 
 	if c := b.calling; c != nil && (calls[0].name != c.name || calls[0].id != c.id) {
 		return nil, nil, u, failure("it names a tool after it has called it")
 	}
-	rest = append(b.shut(), b.say(thought, b.held.thinking)...)
-	rest = append(rest, b.say(prose, b.held.text)...)
+	rest = append(b.shut(), b.say(thought, string(b.thinking))...)
+	rest = append(rest, b.say(prose, string(b.text))...)
 	for i, c := range calls {
 		if i == 0 && b.calling != nil {
 			continue

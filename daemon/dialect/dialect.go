@@ -39,7 +39,10 @@ type Request struct {
 }
 
 // Warning returns all warnings in one line.
-func (r *Request) Warning() string { return strings.Join(r.Warnings, "; ") }
+func (r *Request) Warning() string { return Warning(r.Warnings) }
+
+// Warning returns warnings in one line.
+func Warning(list []string) string { return strings.Join(list, "; ") }
 
 // Form is which API an answer looks like.
 type Form int

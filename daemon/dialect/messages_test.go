@@ -602,6 +602,28 @@ func TestResponsesThatChatsHaveNoWordsFor(t *testing.T) {
 	}
 }
 
+func TestWhatOllamaLeavesOutIsTold(t *testing.T) {
+	for _, c := range []struct {
+		dialect          job.Dialect
+		path, body, want string
+	}{
+		{job.Anthropic, "/v1/messages", `{"tool_choice":{"type":"auto"},"thinking":{"type":"enabled"},"output_config":{}}`, ""},
+		{job.Anthropic, "/v1/messages", `{"tool_choice":{"type":"any"},"thinking":{"type":"disabled"},"output_config":{"effort":"low"},"output_format":{"type":"x"},"mcp_servers":[1],"container":"x"}`, "tool_choice output_config output_format mcp_servers container thinking.type: disabled"},
+		{job.OpenAI, "/v1/responses", `{"tool_choice":"auto","parallel_tool_calls":true,"text":{"format":{"type":"json_schema"}}}`, ""},
+		{job.OpenAI, "/v1/responses", `{"tool_choice":"required","parallel_tool_calls":false,"reasoning":{"effort":"low"},"text":{"format":{"type":"json_object"}},"top_logprobs":2}`, "tool_choice parallel_tool_calls reasoning.effort text.format top_logprobs"},
+		{job.OpenAI, "/v1/chat/completions", `{"tool_choice":"required"}`, ""},
+		{job.Anthropic, "/v1/messages", `{"tool_choice":7}`, ""},
+	} {
+		var names []string
+		for _, w := range dialect.LeftOut(&job.Original{Dialect: c.dialect, Path: c.path, Body: []byte(c.body)}) {
+			names = append(names, strings.TrimSuffix(w, " has no effect on Ollama's answers"))
+		}
+		if got := strings.Join(names, " "); got != c.want {
+			t.Errorf("%s: %q, want %q", c.body, got, c.want)
+		}
+	}
+}
+
 func TestErrorsInAnthropicsWords(t *testing.T) {
 	for status, kind := range map[int]string{400: "invalid_request_error", 403: "permission_error", 404: "not_found_error", 413: "request_too_large", 429: "rate_limit_error", 500: "api_error", 502: "api_error", 503: "overloaded_error"} {
 		if got := dialect.AnthropicError(status, "boom"); !same(t, got, `{"type":"error","error":{"type":"`+kind+`","message":"boom"}}`) {

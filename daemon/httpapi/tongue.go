@@ -72,10 +72,13 @@ func asAnthropicEvent(e *wire.Error) []byte {
 }
 
 // anthropicType returns Anthropic's word for what kind of error one of ours is.
-// What is not there has no code of ours.
+// What is not there, and who has to say who he is, is told by the status alone.
 func anthropicType(status int, code string) string {
-	if status == http.StatusNotFound {
+	switch status {
+	case http.StatusNotFound:
 		return "not_found_error"
+	case http.StatusUnauthorized:
+		return "authentication_error"
 	}
 	switch code {
 	case wire.CodeInvalid, wire.CodeUnsupported:

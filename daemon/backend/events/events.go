@@ -32,6 +32,8 @@ type Passing struct {
 	Hide bool
 	// Sent is when the request was.
 	Sent time.Time
+	// Warning says what of the request the server leaves out.
+	Warning string
 
 	parser dialect.Events
 	event  []byte // the lines of an event that has not ended
@@ -47,7 +49,7 @@ type Passing struct {
 
 // Answer hands on a response, in pieces if a stream was asked for.
 func (p *Passing) Answer(resp *http.Response, stream bool) error {
-	p.Head = job.Head{Status: resp.StatusCode, ContentType: resp.Header.Get("Content-Type"), Length: resp.ContentLength}
+	p.Head = job.Head{Status: resp.StatusCode, ContentType: resp.Header.Get("Content-Type"), Length: resp.ContentLength, Warning: p.Warning}
 	switch {
 	case resp.StatusCode >= http.StatusBadRequest:
 		return p.refusal(resp)

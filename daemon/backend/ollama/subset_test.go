@@ -137,8 +137,8 @@ func TestMessagesAndResponsesPassEveryByte(t *testing.T) {
 		of           job.Original
 		answer, last string
 	}{
-		{job.Original{Dialect: job.Anthropic, Path: "/v1/messages", Body: []byte(`{ "max_tokens":1,"stream":true}`)}, says + delta + stops, delta + stops},
-		{job.Original{Dialect: job.OpenAI, Path: "/v1/responses", Body: []byte(`{ "input":"x","stream":true}`)}, part + ends, ends},
+		{job.Original{Dialect: job.Anthropic, Path: "/v1/messages", Body: []byte(`{ "max_tokens":1,"stream":true,"tool_choice":{"type":"any"}}`)}, says + delta + stops, delta + stops},
+		{job.Original{Dialect: job.OpenAI, Path: "/v1/responses", Body: []byte(`{ "input":"x","stream":true,"tool_choice":"required"}`)}, part + ends, ends},
 	} {
 		var path, body string
 		s := serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -152,7 +152,7 @@ func TestMessagesAndResponsesPassEveryByte(t *testing.T) {
 			t.Errorf("it was asked %s %s", path, body)
 		}
 		last := o.chunks[len(o.chunks)-1]
-		if o.err != nil || o.raw() != c.answer || string(last.Raw) != c.last || last.Usage.PromptTokens != 5 || last.Usage.Tokens != 3 {
+		if o.err != nil || o.head.Warning != "tool_choice has no effect on Ollama's answers" || o.raw() != c.answer || string(last.Raw) != c.last || last.Usage.PromptTokens != 5 || last.Usage.Tokens != 3 {
 			t.Errorf("%v: %q, %+v", o.err, o.raw(), last.Usage)
 		}
 		refuses := serve(t, func(w http.ResponseWriter, _ *http.Request) {
