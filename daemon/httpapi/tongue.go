@@ -72,13 +72,10 @@ func asAnthropicEvent(e *wire.Error) []byte {
 }
 
 // anthropicType returns Anthropic's word for what kind of error one of ours is.
-// What is not there, and who has to say who he is, is told by the status alone.
+// What is not there has no code of ours.
 func anthropicType(status int, code string) string {
-	switch status {
-	case http.StatusNotFound:
+	if status == http.StatusNotFound {
 		return "not_found_error"
-	case http.StatusUnauthorized:
-		return "authentication_error"
 	}
 	switch code {
 	case wire.CodeInvalid, wire.CodeUnsupported:
@@ -87,8 +84,12 @@ func anthropicType(status int, code string) string {
 		return "request_too_large"
 	case wire.CodeModelNotFound, wire.CodeBackendNotFound:
 		return "not_found_error"
+	case wire.CodeUnauthenticated:
+		return "authentication_error"
 	case wire.CodeForbidden, wire.CodePowerPolicy:
 		return "permission_error"
+	case wire.CodeOverLimit:
+		return "rate_limit_error"
 	case wire.CodeBusy, wire.CodeNoBackend, wire.CodeStopping:
 		return "overloaded_error"
 	case wire.CodeDeadlinePassed:
