@@ -65,22 +65,23 @@ var scaffold = []string{"packaging/...", "power/powertest", "dbus/dbustest", "da
 // rooms says for each library in which packages it may be imported. Tests may
 // import it where they need it.
 var rooms = map[string][]string{
-	"os/exec":                          {"packaging/...", "cmd/joulemux"},
-	"github.com/godbus/dbus/v5":        {"dbus/...", "packaging/..."},
-	"github.com/NVIDIA/go-nvml":        {"cmd/joulemux-nvml"}, // cgo: not power/nvml, which the daemon imports
-	"github.com/coreos/go-systemd/v22": {"systemd"},
-	"github.com/fsnotify/fsnotify":     {"daemon/config"},
-	"go.yaml.in/yaml/v4":               {"daemon/document"},
-	"github.com/prometheus/procfs":     {"daemon/peer"},
-	"github.com/ncruces/go-sqlite3":    {"daemon/ledger"},
-	"github.com/ollama/ollama/api":     {"daemon/backend/ollama", "daemon/httpapi", "cmd/...", "packaging/...", "daemon/daemontest"},
-	"github.com/openai/openai-go/v3":   {}, // in tests, and whoever else calls us
-	"github.com/spf13/cobra":           {"cmd/..."},
-	"connectrpc.com":                   {"daemon/grpcapi/...", "packaging/..."},
-	"google.golang.org/protobuf":       {"daemon/grpcapi/computev1"},
-	"google.golang.org/grpc":           {}, // in tests, and whoever else calls us
-	"golang.org/x/sync":                {"daemon", "packaging/..."},
-	"golang.org/x/sys":                 {"cmd/joulemux", "daemon", "power/helper"},
+	"os/exec":                                {"packaging/...", "cmd/joulemux"},
+	"github.com/godbus/dbus/v5":              {"dbus/...", "packaging/..."},
+	"github.com/NVIDIA/go-nvml":              {"cmd/joulemux-nvml"}, // cgo: not power/nvml, which the daemon imports
+	"github.com/coreos/go-systemd/v22":       {"systemd"},
+	"github.com/fsnotify/fsnotify":           {"daemon/config"},
+	"go.yaml.in/yaml/v4":                     {"daemon/document"},
+	"github.com/prometheus/procfs":           {"daemon/peer"},
+	"github.com/ncruces/go-sqlite3":          {"daemon/ledger"},
+	"github.com/ollama/ollama/api":           {"daemon/backend/ollama", "daemon/httpapi", "cmd/...", "packaging/...", "daemon/daemontest"},
+	"github.com/openai/openai-go/v3":         {}, // in tests, and whoever else calls us
+	"github.com/anthropics/anthropic-sdk-go": {}, // in tests
+	"github.com/spf13/cobra":                 {"cmd/..."},
+	"connectrpc.com":                         {"daemon/grpcapi/...", "packaging/..."},
+	"google.golang.org/protobuf":             {"daemon/grpcapi/computev1"},
+	"google.golang.org/grpc":                 {}, // in tests, and whoever else calls us
+	"golang.org/x/sync":                      {"daemon", "packaging/..."},
+	"golang.org/x/sys":                       {"cmd/joulemux", "daemon", "power/helper"},
 
 	"github.com/prometheus/client_golang": {"daemon/metrics"},
 	"github.com/prometheus/common":        {"daemon/metrics"}, // its formats, with client_golang
