@@ -40,7 +40,7 @@ var floors = []struct {
 	{1, "daemon/token"}, // on both ends: the client makes them, and the door takes them
 	{1, "power/sysfs power/nvml dbus/bus daemon/backend/ollama daemon/backend/openai daemon/peer daemon/door systemd"},
 	{1, "power/energyd"},
-	{1, "dbus/upower dbus/profiles dbus/login"},
+	{1, "dbus/upower dbus/profiles dbus/login dbus/network"},
 	{2, "power/tracker power/meter daemon/route daemon/queue daemon/residency daemon/backend daemon/ledger daemon/quota"},
 	{3, "daemon/cache daemon/pull daemon/config"},
 	{3, "daemon/plan"}, // joins the rules; dispatch and simulate drive it
@@ -56,7 +56,7 @@ var floors = []struct {
 	{7, "packaging packaging/rig power/powertest"},
 	{7, "dbus/dbustest"},
 	{7, "daemon/daemontest"},
-	{7, "packaging/demo packaging/bench packaging/examples packaging/examples/routes"},
+	{7, "packaging/demo packaging/bench"},
 }
 
 // scaffold is what only tests and packaging may use.
