@@ -187,6 +187,18 @@ func (s *Set) Served(id, model string, firstToken time.Duration, stays *time.Dur
 	})
 }
 
+// Stale records that there are other models than the servers have told of, on
+// whichever of them: several may share one folder. The next who wants to know
+// has them asked.
+func (s *Set) Stale() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.entries {
+		e.Checked = time.Time{}
+	}
+	s.publishLocked()
+}
+
 // Failed records that a job failed on a backend. A server that could not be
 // reached is unhealthy until it answers again; one that answered, badly, is
 // suspect for a while, and unhealthy if it goes on so; one that was merely busy,

@@ -88,7 +88,7 @@ type Facts struct {
 	// Device is the class of its device, where the server tells.
 	Device power.DeviceClass
 	// Lacks names what it does not do of what Ollama does, such as "keep_alive"
-	// and "unload": what a job asks of these has no effect there.
+	// and "unload", on which what a job asks has no effect there, and "pull".
 	Lacks []string
 	// Instance is set if the server is a joulemux, ours or another's.
 	Instance string

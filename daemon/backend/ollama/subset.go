@@ -46,7 +46,7 @@ func (s *Server) Learn(ctx context.Context) error {
 // models have the names of Ollama's, and other weights.
 func (s *Server) qualify(facts *job.Facts) {
 	facts.Server = FastFlowLM + " " + facts.Version
-	facts.Device, facts.Lacks = power.NPU, []string{"keep_alive", "unload"}
+	facts.Device, facts.Lacks = power.NPU, []string{"keep_alive", "pull", "unload"}
 	for i := range facts.Models {
 		m := &facts.Models[i]
 		m.Digest, m.Assumed, m.VRAM = s.own(*m), true, -1

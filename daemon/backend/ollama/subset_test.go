@@ -46,7 +46,7 @@ func TestFastFlowLMIsKnownByAsking(t *testing.T) {
 		t.Fatal(err)
 	}
 	facts, err := s.Probe(t.Context())
-	if err != nil || facts.Server != "fastflowlm 0.9.45" || facts.Device != power.NPU || strings.Join(facts.Lacks, " ") != "keep_alive unload" {
+	if err != nil || facts.Server != "fastflowlm 0.9.45" || facts.Device != power.NPU || strings.Join(facts.Lacks, " ") != "keep_alive pull unload" {
 		t.Fatalf("got %+v, %v", facts, err)
 	}
 	if m := facts.Models[0]; len(m.Digest) != 64 || m.VRAM != -1 || !m.Resident {

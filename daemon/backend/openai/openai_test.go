@@ -99,14 +99,14 @@ func TestProbeFindsOutWhatServerItIs(t *testing.T) {
 		lacks   string
 		prefix  string
 	}{
-		{"llama-server", "", map[string]string{"/v1/models": llamaModels, "/props": llamaProps}, "llama-server b6000-abc", 4, "", []model{{"qwen3", true, 2048}}, "keep_alive unload", "/v1"},
-		{"llama-server with its props shut", "", map[string]string{"/v1/models": llamaModels}, "llama-server", 0, "", []model{{"qwen3", true, 4096}}, "keep_alive unload", "/v1"},
-		{"llama-server with several models", "", map[string]string{"/v1/models": routerModels, "/props": `{"total_slots":9}`}, "llama-server", 0, "", []model{{"a", true, 0}, {"b", false, 0}}, "keep_alive", "/v1"},
-		{"vLLM", "", map[string]string{"/v1/models": vllmModels, "/version": `{"version":"0.11.0"}`}, "vllm 0.11.0", 0, "", []model{{"Qwen/Qwen3-8B", true, 8192}}, "keep_alive unload", "/v1"},
-		{"OpenVINO Model Server, which once had another path", "", map[string]string{"/v3/models": ovmsModels}, "ovms", 0, "", []model{{"Qwen3-int4-ov", true, 0}}, "keep_alive unload", "/v3"},
-		{"Lemonade", "", map[string]string{"/v1/models": lemonModels, "/v1/health": lemonHealth}, "lemonade 11.8.1", 0, power.NPU, []model{{"Llama-FLM", true, 4096}, {"Other", false, 0}}, "keep_alive", "/v1"},
-		{"some other", "", map[string]string{"/v1/models": `{"data":[{"id":"m","owned_by":"somebody"}]}`}, "openai", 0, "", []model{{"m", true, 0}}, "keep_alive unload", "/v1"},
-		{"one that is said to be", VLLM, map[string]string{"/v1/models": `{"data":[{"id":"m"}]}`}, "vllm", 0, "", []model{{"m", true, 0}}, "keep_alive unload", "/v1"},
+		{"llama-server", "", map[string]string{"/v1/models": llamaModels, "/props": llamaProps}, "llama-server b6000-abc", 4, "", []model{{"qwen3", true, 2048}}, "keep_alive pull unload", "/v1"},
+		{"llama-server with its props shut", "", map[string]string{"/v1/models": llamaModels}, "llama-server", 0, "", []model{{"qwen3", true, 4096}}, "keep_alive pull unload", "/v1"},
+		{"llama-server with several models", "", map[string]string{"/v1/models": routerModels, "/props": `{"total_slots":9}`}, "llama-server", 0, "", []model{{"a", true, 0}, {"b", false, 0}}, "keep_alive pull", "/v1"},
+		{"vLLM", "", map[string]string{"/v1/models": vllmModels, "/version": `{"version":"0.11.0"}`}, "vllm 0.11.0", 0, "", []model{{"Qwen/Qwen3-8B", true, 8192}}, "keep_alive pull unload", "/v1"},
+		{"OpenVINO Model Server, which once had another path", "", map[string]string{"/v3/models": ovmsModels}, "ovms", 0, "", []model{{"Qwen3-int4-ov", true, 0}}, "keep_alive pull unload", "/v3"},
+		{"Lemonade", "", map[string]string{"/v1/models": lemonModels, "/v1/health": lemonHealth}, "lemonade 11.8.1", 0, power.NPU, []model{{"Llama-FLM", true, 4096}, {"Other", false, 0}}, "keep_alive pull", "/v1"},
+		{"some other", "", map[string]string{"/v1/models": `{"data":[{"id":"m","owned_by":"somebody"}]}`}, "openai", 0, "", []model{{"m", true, 0}}, "keep_alive pull unload", "/v1"},
+		{"one that is said to be", VLLM, map[string]string{"/v1/models": `{"data":[{"id":"m"}]}`}, "vllm", 0, "", []model{{"m", true, 0}}, "keep_alive pull unload", "/v1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := serve(t, c.kind, &canned{answers: c.answers})

@@ -127,7 +127,7 @@ func (s *Server) Probe(ctx context.Context) (job.Facts, error) {
 	if err != nil {
 		return job.Facts{}, err
 	}
-	f.facts = job.Facts{Version: dialect.OllamaVersion, Instance: header.Get(endpoint.InstanceHeader), Lacks: []string{"keep_alive", "unload"}}
+	f.facts = job.Facts{Version: dialect.OllamaVersion, Instance: header.Get(endpoint.InstanceHeader), Lacks: []string{"keep_alive", "pull", "unload"}}
 	if f.facts.Instance != "" {
 		return f.facts, nil
 	}
