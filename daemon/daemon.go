@@ -33,6 +33,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/metrics"
 	"github.com/joulemux/joulemux/daemon/peer"
 	"github.com/joulemux/joulemux/daemon/pipeline"
+	"github.com/joulemux/joulemux/daemon/pull"
 	"github.com/joulemux/joulemux/daemon/token"
 	"github.com/joulemux/joulemux/dbus"
 	"github.com/joulemux/joulemux/dbus/bus"
@@ -89,6 +90,7 @@ type daemon struct {
 	heat       *heat
 	metrics    *metrics.Metrics
 	npu        *sysfs.Occupancy // nil if there is none that tells
+	puller     *pull.Puller
 	dispatcher *dispatch.Dispatcher
 	door       *door.Door
 	tokens     *token.File
@@ -161,15 +163,16 @@ func assemble(ctx context.Context, o Options) (*daemon, error) {
 	})
 	d.check = &crossCheck{whole: d.meter.Whole, left: d.supplies.Left, log: o.Log}
 	d.cache = cache.New(cache.Settings(c.Cache))
+	d.puller = d.newPuller(c)
 	d.dispatcher = dispatch.New(dispatch.Parts{
-		Tiers: d.tiers, Backends: backends, Meter: d.meter, Ledger: d.ledger, Cache: d.cache, Observer: d.metrics, Log: o.Log,
+		Tiers: d.tiers, Backends: backends, Meter: d.meter, Ledger: d.ledger, Cache: d.cache, Observer: d.metrics, Fetcher: d.puller, Log: o.Log,
 	}, d.dispatchSettings(c))
 	d.door = door.New(table.UID, table.Program, o.Log)
 	engine := &pipeline.Engine{Runner: d.dispatcher, Tier: func(ctx context.Context) power.Tier { return d.tiers.Look(ctx).Tier }}
 	shelf := pipeline.Shelf(o.Pipelines)
 	d.http = httpapi.New(httpapi.Parts{
 		Runner: d.dispatcher, Explainer: d.dispatcher, Tiers: d.tiers, Backends: backends, Ledger: d.ledger, Cache: d.cache,
-		Shelf: shelf, Engine: engine, Door: d.door, Metrics: d.metrics, Machine: d.machine, Version: o.Version, Log: o.Log,
+		Shelf: shelf, Engine: engine, Puller: d.puller, Door: d.door, Metrics: d.metrics, Machine: d.machine, Version: o.Version, Log: o.Log,
 		FullCharge: func() (power.Energy, bool) { return sysfs.FullCharge(o.Sys) },
 	}, d.httpSettings(c))
 	d.grpc = grpcapi.New(grpcapi.Parts{
@@ -198,6 +201,7 @@ func (d *daemon) runSensors(ctx context.Context, g *errgroup.Group) {
 	g.Go(func() error { return d.tiers.Run(ctx) })
 	g.Go(func() error { return d.ledger.Run(ctx) })
 	g.Go(func() error { return d.dispatcher.Drive(ctx) })
+	g.Go(func() error { return d.puller.Run(ctx) })
 	d.meter.Start(ctx)
 	services := append([]bus.Service{d.supplies.Service()}, d.profiles.Services()...)
 	monitor := bus.NewMonitor(bus.SystemAddress(), d.Log, services...)
@@ -293,7 +297,7 @@ func (d *daemon) serveBus(ctx context.Context, ready func()) {
 		return
 	}
 	front := dbus.New(dbus.Parts{
-		Tiers: d.tiers, Runner: d.dispatcher, Explainer: d.dispatcher, Backends: d.backends, Draw: d.supplies.Draw,
+		Tiers: d.tiers, Runner: d.dispatcher, Explainer: d.dispatcher, Puller: d.puller, Backends: d.backends, Draw: d.supplies.Draw,
 		Program: d.peers.Program, Level: d.Level, LogTarget: d.LogTarget, Version: d.Version, Log: d.Log,
 	})
 	if err := front.Run(ctx, address, ready); err != nil && ctx.Err() == nil {

@@ -56,7 +56,7 @@ var floors = []struct {
 	{7, "packaging packaging/rig power/powertest"},
 	{7, "dbus/dbustest"},
 	{7, "daemon/daemontest"},
-	{7, "packaging/demo packaging/bench"},
+	{7, "packaging/demo packaging/bench packaging/examples packaging/examples/routes"},
 }
 
 // scaffold is what only tests and packaging may use.

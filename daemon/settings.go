@@ -132,6 +132,7 @@ func (d *daemon) apply(ctx context.Context, c config.Config) {
 	d.backends.Configure(specs(c))
 	d.cache.Configure(cache.Settings(c.Cache))
 	d.dispatcher.Configure(d.dispatchSettings(c))
+	d.puller.Configure(pullRules(c))
 	d.http.Configure(d.httpSettings(c))
 	d.grpc.Limit(c.Limits.Body)
 }
@@ -182,8 +183,8 @@ func configured(c config.Config, port int) bool {
 
 func (d *daemon) dispatchSettings(c config.Config) dispatch.Settings {
 	return dispatch.Settings{
-		Rules: rules(c), Residency: kept(c), Learn: c.Routing.Learn, Models: c.Models, MaxPrompt: c.Limits.Prompt, LoadLimit: c.Limits.Load, Refusal: d.refusal,
 		Quota: quotas(c.Limits),
+		Rules: rules(c), Residency: kept(c), Learn: c.Routing.Learn, Models: c.Models, AutoPull: dispatch.AutoPull(c.Pull.Auto), MaxPrompt: c.Limits.Prompt, LoadLimit: c.Limits.Load, Refusal: d.refusal,
 	}
 }
 
@@ -252,7 +253,7 @@ func (d *daemon) doorSettings(c config.Config) door.Settings {
 
 func (d *daemon) httpSettings(c config.Config) httpapi.Settings {
 	return httpapi.Settings{
-		MaxBody: c.Limits.Body, AllowAdmin: c.Server.AllowAdmin,
+		MaxBody: c.Limits.Body, AllowAdmin: c.Server.AllowAdmin, AutoPull: c.Pull.Auto == "on",
 		Tariff: tariff(c.Energy), Refusal: d.refusal,
 	}
 }

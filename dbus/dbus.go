@@ -17,6 +17,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/backend"
 	"github.com/joulemux/joulemux/daemon/dispatch"
 	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/daemon/pull"
 	"github.com/joulemux/joulemux/daemon/route"
 	"github.com/joulemux/joulemux/power"
 	"github.com/joulemux/joulemux/power/tracker"
@@ -45,6 +46,15 @@ type Tiers interface {
 type Runner interface {
 	Run(ctx context.Context, j job.Job, sink dispatch.Sink) error
 	Prospect(tier power.Tier, backends backend.Snapshot) (route.Decision, error)
+	Home(ctx context.Context, model, target string) (id string, err error)
+}
+
+// Puller fetches models. *pull.Puller does.
+type Puller interface {
+	Pull(ctx context.Context, o pull.Order, each func(pull.Progress) error) error
+	Cancel(model string) bool
+	Current() []pull.Progress
+	Watch(ctx context.Context) iter.Seq[[]pull.Progress]
 }
 
 // Explainer tells what would become of a job now, or on a tier unless it is nil.
@@ -65,6 +75,7 @@ type Parts struct {
 	Tiers     Tiers
 	Runner    Runner
 	Explainer Explainer
+	Puller    Puller
 	Backends  Backends
 	// Draw tells what the machine takes from its battery, if it is known. It
 	// is asked only when somebody reads DrawWatts.

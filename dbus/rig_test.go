@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -17,6 +18,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/backend"
 	"github.com/joulemux/joulemux/daemon/dispatch"
 	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/daemon/pull"
 	"github.com/joulemux/joulemux/daemon/route"
 	"github.com/joulemux/joulemux/dbus/dbustest"
 	"github.com/joulemux/joulemux/power"
@@ -35,6 +37,7 @@ type rig struct {
 	backends *backend.Set
 	servers  map[string]*server // by host
 	runner   *scripted
+	store    store // fetches models
 	log      *dbustest.Journal
 	stop     func() error // ends the front-end, and returns what Run did
 }
@@ -42,7 +45,7 @@ type rig struct {
 // newRig starts a front-end that change has had its way with.
 func newRig(t *testing.T, change func(*rig)) *rig {
 	t.Helper()
-	r := &rig{bus: dbustest.Start(t), runner: &scripted{script: answers("Hello", ", ", "world")}, log: new(dbustest.Journal)}
+	r := &rig{bus: dbustest.Start(t), runner: &scripted{script: answers("Hello", ", ", "world")}, store: newStore(), log: new(dbustest.Journal)}
 	r.tiers = tracker.New(power.DefaultPolicy(), power.PreferAuto, func() power.Supply { return power.Supply{} })
 	background(t, r.tiers.Run)
 	r.supply(t, 80)
@@ -55,7 +58,7 @@ func newRig(t *testing.T, change func(*rig)) *rig {
 	r.configure(spec("ollama-npu", power.NPU), spec("ollama-igpu", power.IntegratedGPU))
 	r.backends.Look(t.Context())
 	r.FrontEnd = New(Parts{
-		Tiers: r.tiers, Runner: r.runner, Backends: r.backends,
+		Tiers: r.tiers, Runner: r.runner, Backends: r.backends, Puller: r.puller(t),
 		Draw:    func() (power.Power, bool) { return 0, false },
 		Program: func(pid int) string { return fmt.Sprintf("program of %d", pid) },
 		Level:   new(slog.LevelVar), Version: "1.2.3", Log: log,
@@ -65,6 +68,16 @@ func newRig(t *testing.T, change func(*rig)) *rig {
 	}
 	r.start(t)
 	return r
+}
+
+// puller is one whose source goes on until it is told to end.
+func (r *rig) puller(t *testing.T) *pull.Puller {
+	t.Helper()
+	p := pull.New(pull.Parts{Source: &r.store, Conditions: func(context.Context) iter.Seq[pull.Conditions] {
+		return func(yield func(pull.Conditions) bool) { yield(pull.Conditions{}) }
+	}, Log: slog.New(slog.DiscardHandler)}, pull.Rules{})
+	background(t, p.Run)
+	return p
 }
 
 // start starts the front-end, and returns when it owns its names.
@@ -139,6 +152,18 @@ func (s *scripted) Run(ctx context.Context, j job.Job, sink dispatch.Sink) error
 		return context.Cause(ctx)
 	}
 	return err
+}
+
+// Home names the target, or a backend.
+func (s *scripted) Home(_ context.Context, _, target string) (string, error) {
+	switch target {
+	case "":
+		return "ollama-npu", nil
+	case "mars":
+		return "", &job.Error{Code: job.BackendNotFound, Field: "target", Detail: target}
+	default:
+		return target, nil
+	}
 }
 
 // Prospect names the first healthy backend, on battery.

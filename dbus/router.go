@@ -30,7 +30,7 @@ type router struct {
 type routerState struct {
 	Tier, TierReason, Policy string
 	ActiveBackend            godbus.ObjectPath
-	ActiveHolds              []map[string]godbus.Variant
+	ActiveHolds, Pulls       []map[string]godbus.Variant
 	Charge                   float64
 	Version                  string
 	DrawWatts                func() float64
@@ -42,7 +42,7 @@ func newRouter(ctx context.Context, f *FrontEnd) (*router, error) {
 	r.holds.held = make(map[uint32]hold)
 	var err error
 	r.iface, err = implement(RouterName+".xml", bus.Code{
-		Methods: map[string]any{"Hold": r.hold, "Release": r.release},
+		Methods: map[string]any{"Hold": r.hold, "Release": r.release, "Pull": r.pull, "CancelPull": r.cancelPull},
 		State: bus.StateOf(func(ctx context.Context, _ godbus.ObjectPath) (routerState, bool) {
 			return f.view(f.Tiers.Look(ctx), f.Backends.Current()).router, true
 		}),
@@ -74,7 +74,7 @@ func newRouter(ctx context.Context, f *FrontEnd) (*router, error) {
 func (f *FrontEnd) routerState(s tracker.Snapshot, active string) routerState {
 	state := routerState{
 		Tier: s.Tier.String(), TierReason: string(s.Reason), Policy: string(s.Preference),
-		ActiveBackend: "/", Charge: charge(s.Supply), Version: f.Version, DrawWatts: f.drawWatts,
+		ActiveBackend: "/", Pulls: describePulls(f.Puller.Current()), Charge: charge(s.Supply), Version: f.Version, DrawWatts: f.drawWatts,
 	}
 	if active != "" {
 		state.ActiveBackend = backendPath(active)

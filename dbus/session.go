@@ -62,6 +62,7 @@ func (n *news) follow(ctx context.Context, own ownership, ready func()) error {
 	} else {
 		running.Go(func() { tellEach(n, n.Backends.Watch(ctx)) })
 		running.Go(func() { tellEach(n, n.Tiers.Watch(ctx)) })
+		running.Go(func() { n.tellPulls(ctx) })
 		ready()
 	}
 	<-ctx.Done() // while somebody may be telling something to a bus that is frozen

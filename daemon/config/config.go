@@ -32,6 +32,7 @@ type Config struct {
 	// Models names, by tier, the model of a job that names none; the one of
 	// power.TierUnknown stands for tiers without one.
 	Models map[power.Tier]string
+	Pull   Pull
 	Policy power.Policy
 	Tiers  map[power.Tier]Tier
 	Limits Limits
@@ -124,6 +125,16 @@ type Tier struct {
 	KeepAlive, KeepAliveFree *time.Duration
 }
 
+// Pull says when models are fetched.
+type Pull struct {
+	// Auto is what becomes of a job whose model no backend has: "never" fetches
+	// it, "ask" says in the error how that is done, and "on" fetches it.
+	Auto string
+	// OnBattery and OnMetered have them fetched on battery, and by a network
+	// connection that is paid for by what it transfers.
+	OnBattery, OnMetered bool
+}
+
 // Limits bound what clients and backends may ask of the daemon.
 type Limits struct {
 	Body, Prompt int // in bytes
@@ -166,6 +177,7 @@ func Default() Config {
 		Ports:    []int{11434, 11435, 11436, 11437},
 		Routing:  Routing{DefaultBackend: "ollama-igpu", PowerAware: true, AutoOptimizeLatency: true, Learn: true, Curious: true},
 		Models:   map[power.Tier]string{},
+		Pull:     Pull{Auto: "never"},
 		Policy:   power.DefaultPolicy(),
 		Tiers:    map[power.Tier]Tier{},
 		Limits:   Limits{Body: 64 << 20, Prompt: 8 << 20, Load: 5 * time.Minute},

@@ -337,26 +337,38 @@ func (p *parser) deadlines(s section) {
 	})
 }
 
-// models reads the default model: one for all tiers, or one by tier.
+// models reads which model jobs have that name none, and when one is fetched.
 func (p *parser) models(s section) {
-	s.Mapping(fields{"default": func(s section) {
-		set := func(t power.Tier) func(section) {
-			return func(s section) {
-				var name string
-				s.Text(&name)
-				p.Models[t] = name
-			}
+	s.Mapping(fields{
+		"default":   p.defaultModel,
+		"auto_pull": func(s section) { s.OneOf(&p.Pull.Auto, "never", "ask", "on") },
+		"pull": func(s section) {
+			s.Mapping(fields{
+				"on_battery": func(s section) { s.Flag(&p.Pull.OnBattery) },
+				"on_metered": func(s section) { s.Flag(&p.Pull.OnMetered) },
+			})
+		},
+	})
+}
+
+// defaultModel reads the default model: one for all tiers, or one by tier.
+func (p *parser) defaultModel(s section) {
+	set := func(t power.Tier) func(section) {
+		return func(s section) {
+			var name string
+			s.Text(&name)
+			p.Models[t] = name
 		}
-		if !s.IsMapping() {
-			set(power.TierUnknown)(s)
-			return
-		}
-		byTier := fields{"other": set(power.TierUnknown)}
-		for _, t := range power.Tiers()[1:] {
-			byTier[t.String()] = set(t)
-		}
-		s.Mapping(byTier)
-	}})
+	}
+	if !s.IsMapping() {
+		set(power.TierUnknown)(s)
+		return
+	}
+	byTier := fields{"other": set(power.TierUnknown)}
+	for _, t := range power.Tiers()[1:] {
+		byTier[t.String()] = set(t)
+	}
+	s.Mapping(byTier)
 }
 
 func (p *parser) thresholds(s section) {

@@ -77,7 +77,9 @@ type Parts struct {
 	Cache *cache.Cache
 	// Observer may be nil.
 	Observer Observer
-	Log      *slog.Logger
+	// Fetcher gets models that no backend has.
+	Fetcher Fetcher
+	Log     *slog.Logger
 }
 
 // Sink takes the answer to one job. Its methods are called one at a time, by
@@ -99,6 +101,8 @@ type Settings struct {
 	// Models names, by tier, the model of a job that names none; the one of
 	// power.TierUnknown stands for tiers without one.
 	Models map[power.Tier]string
+	// AutoPull is what becomes of a job whose model no backend has.
+	AutoPull AutoPull
 	// Residency says for how long models are kept.
 	Residency residency.Rules
 	// Learn replaces what is assumed of backends and answers by what jobs have

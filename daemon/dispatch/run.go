@@ -41,6 +41,7 @@ type run struct {
 	told     *Report          // with the last chunk
 	code     job.Code         // why there is none
 	over     bool             // and not by a panic
+	fetched  bool             // that its model was fetched, for it or for others
 	turn     chan plan.Effect // what the plan has to say while the job waits
 	// seat is the job's name in the plan; "" while it has no place there.
 	seat string
@@ -113,6 +114,10 @@ func (r *run) slot(ctx context.Context) (backend.Backend, error) {
 			return backend.Backend{}, context.Cause(ctx)
 		case !searched && !errors.Is(err, job.Busy):
 			searched = true
+		case r.mayFetch(err):
+			if err := r.fetch(ctx, backends); err != nil {
+				return backend.Backend{}, err
+			}
 		case len(r.failures) > 0:
 			return backend.Backend{}, r.failed(err)
 		default:
@@ -177,7 +182,7 @@ func (r *run) decide(ctx context.Context, backends backend.Snapshot) (p plan.Pla
 		}
 	}
 	if e := (*job.Error)(nil); errors.As(err, &e) && e.Code == job.ModelNotFound {
-		e.Detail += list(backends)
+		e.Detail += list(backends) + r.settings.howToFetch(r.job.Model)
 	}
 	return p, err
 }

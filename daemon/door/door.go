@@ -246,6 +246,13 @@ func matches(pattern, origin string) bool {
 	return err == nil && ok
 }
 
+// Here reports whether a request came by the Unix socket, which nobody but the
+// user can open.
+func Here(ctx context.Context) bool {
+	c, ok := ctx.Value(callerKey{}).(*caller)
+	return ok && !c.tcp
+}
+
 // Holder names a caller in lists of holds.
 func Holder(ctx context.Context) string {
 	if t, ok := tokenOf(ctx); ok {

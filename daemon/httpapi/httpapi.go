@@ -28,6 +28,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/daemon/ledger"
 	"github.com/joulemux/joulemux/daemon/pipeline"
+	"github.com/joulemux/joulemux/daemon/pull"
 	"github.com/joulemux/joulemux/daemon/route"
 	"github.com/joulemux/joulemux/power"
 	"github.com/joulemux/joulemux/power/tracker"
@@ -37,6 +38,7 @@ import (
 type Runner interface {
 	Run(ctx context.Context, j job.Job, sink dispatch.Sink) error
 	Prospect(tier power.Tier, backends backend.Snapshot) (route.Decision, error)
+	Home(ctx context.Context, model, target string) (id string, err error)
 	Running() int
 }
 
@@ -76,6 +78,11 @@ type Cache interface {
 	Clear() int
 }
 
+// Puller fetches models. *pull.Puller does.
+type Puller interface {
+	Pull(ctx context.Context, o pull.Order, each func(pull.Progress) error) error
+}
+
 // Parts is what the front-end stands on.
 type Parts struct {
 	Runner    Runner
@@ -84,6 +91,7 @@ type Parts struct {
 	Backends  Backends
 	Ledger    Ledger
 	Cache     Cache
+	Puller    Puller
 	Door      *door.Door
 	// Shelf is where pipelines are kept, and Engine runs them.
 	Shelf  pipeline.Shelf
@@ -104,6 +112,9 @@ type Settings struct {
 	MaxBody int
 	// AllowAdmin permits clients to pull, create, copy, push and delete models.
 	AllowAdmin bool
+	// AutoPull tells that the user has models fetched which jobs want. Then
+	// clients may ask for them, too.
+	AutoPull bool
 	// Tariff is what energy costs, or nil if nobody said.
 	Tariff *wire.Tariff
 	// Refusal is what whoever needs a backend is answered with, unless nil.
@@ -170,6 +181,8 @@ func New(p Parts, settings Settings) *Server {
 		"DELETE /joulemux/v1/cache":    s.clearCache,
 		"GET /joulemux/v1/energy":      s.energy,
 		"GET " + energyOf + "{id}":     s.energyOfJob,
+		"POST /joulemux/v1/pull":       s.pull,
+		"POST /api/pull":               s.ollamaPull,
 	} {
 		s.mux.HandleFunc(pattern, handle)
 	}
@@ -218,7 +231,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // needsBackend reports whether what is at a path is said or done by backends:
 // without them a list of models is not empty, but not known.
 func needsBackend(path string) bool {
-	return strings.HasPrefix(path, "/api/") || strings.HasPrefix(path, "/v1/") || path == "/joulemux/v1/models"
+	return strings.HasPrefix(path, "/api/") || strings.HasPrefix(path, "/v1/") || path == "/joulemux/v1/models" || path == "/joulemux/v1/pull"
 }
 
 // nowhere answers a request that nothing here is for, in JSON as all else.

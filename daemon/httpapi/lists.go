@@ -124,9 +124,10 @@ func leadingNumber(s string) int {
 	return n
 }
 
-// administration are the endpoints that change what models there are.
+// administration are the endpoints that change what models there are, but for
+// that which fetches them.
 var administration = []string{
-	"POST /api/pull", "POST /api/push", "POST /api/create", "POST /api/copy", "DELETE /api/delete",
+	"POST /api/push", "POST /api/create", "POST /api/copy", "DELETE /api/delete",
 	"POST /api/blobs/{digest}", "HEAD /api/blobs/{digest}",
 }
 

@@ -122,7 +122,6 @@ func TestAnEmptyAnswerThatTookLongArrives(t *testing.T) {
 
 func TestModelsAreChangedOnlyIfThatIsAllowed(t *testing.T) {
 	requests := []question{
-		{"POST", "/api/pull", `{"model":"n"}`},
 		{"POST", "/api/push", `{"model":"n"}`},
 		{"POST", "/api/create", `{"model":"n","from":"m"}`},
 		{"POST", "/api/copy", `{"source":"m","destination":"n"}`},
@@ -149,13 +148,13 @@ func TestModelsAreChangedOnlyIfThatIsAllowed(t *testing.T) {
 	if asked := other.questions(); !slices.Equal(asked, requests) {
 		t.Errorf("the backend was asked %q", asked)
 	}
-	if got := r.ask("POST", "/api/pull", `{}`); got.status != 200 || got.header.Get("X-Backend-Used") != "one" {
+	if got := r.ask("POST", "/api/push", `{}`); got.status != 200 || got.header.Get("X-Backend-Used") != "one" {
 		t.Errorf("without a target: got %+v", got)
 	}
-	if got := r.ask("POST", "/api/pull", `{}`, "X-Target-Backend: mars"); got.status != 404 || read[wire.Error](t, got.body).Field != "X-Target-Backend" {
+	if got := r.ask("POST", "/api/push", `{}`, "X-Target-Backend: mars"); got.status != 404 || read[wire.Error](t, got.body).Field != "X-Target-Backend" {
 		t.Errorf("with an unknown target: got %+v", got)
 	}
-	if got := newRig(t, frozen()).ask("POST", "/api/pull", `{}`); got.status != 403 {
+	if got := newRig(t, frozen()).ask("POST", "/api/push", `{}`); got.status != 403 {
 		t.Errorf("without a backend: got %+v", got)
 	}
 }

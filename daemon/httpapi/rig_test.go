@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"net"
 	"net/http"
@@ -26,9 +27,11 @@ import (
 	"github.com/joulemux/joulemux/daemon/httpapi"
 	"github.com/joulemux/joulemux/daemon/httpapi/wire"
 	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/daemon/latest"
 	"github.com/joulemux/joulemux/daemon/ledger"
 	"github.com/joulemux/joulemux/daemon/peer"
 	"github.com/joulemux/joulemux/daemon/pipeline"
+	"github.com/joulemux/joulemux/daemon/pull"
 	"github.com/joulemux/joulemux/power"
 	"github.com/joulemux/joulemux/power/meter"
 	"github.com/joulemux/joulemux/power/tracker"
@@ -136,6 +139,9 @@ type rig struct {
 	addr     string
 	overUnix *http.Client
 	overTCP  *http.Client
+	puller   *pull.Puller
+	// conditions are those under which models are fetched.
+	conditions latest.Value[pull.Conditions]
 }
 
 // newRig starts a front-end over servers that are called one, two and so on.
@@ -163,6 +169,9 @@ func newRig(t testing.TB, servers ...http.Handler) *rig {
 	r.dispatch = dispatch.New(dispatch.Parts{
 		Tiers: r.tiers, Backends: r.backends, Meter: meter.New(meter.Options{}), Ledger: r.ledger, Cache: r.cache, Log: log,
 	}, dispatch.DefaultSettings())
+	r.puller = pull.New(pull.Parts{Source: source{r.backends}, Conditions: func(ctx context.Context) iter.Seq[pull.Conditions] {
+		return r.conditions.Watch(ctx)
+	}, Log: log}, pull.Rules{})
 	table, err := peer.Open("/proc")
 	if err != nil {
 		t.Fatal(err)
@@ -172,6 +181,7 @@ func newRig(t testing.TB, servers ...http.Handler) *rig {
 		Runner: r.dispatch, Explainer: r.dispatch, Tiers: r.tiers, Backends: r.backends, Ledger: r.ledger, Cache: r.cache, Door: r.door,
 		Shelf:      pipeline.Shelf{r.shelf},
 		Engine:     &pipeline.Engine{Runner: r.dispatch, Tier: func(ctx context.Context) power.Tier { return r.tiers.Look(ctx).Tier }},
+		Puller:     r.puller,
 		FullCharge: func() (power.Energy, bool) { return 50 * 3600 * power.Joule, true },
 		Machine: func(context.Context) wire.Machine {
 			watts := 9.0
@@ -184,6 +194,14 @@ func newRig(t testing.TB, servers ...http.Handler) *rig {
 	}, httpapi.Settings{MaxBody: 4 << 20})
 	r.serve()
 	return r
+}
+
+// source has the servers fetch models.
+type source struct{ backends *backend.Set }
+
+func (s source) Pull(ctx context.Context, o pull.Order, each func(pull.Step)) error {
+	b, _ := s.backends.Current().Find(o.Backend)
+	return ollama.Pull(ctx, b.Server().Do, o.Model, o.Insecure, func(s ollama.Step) { each(pull.Step(s)) })
 }
 
 // serve runs what runs, until the test ends.
@@ -208,6 +226,7 @@ func (r *rig) serve() {
 	running.Go(func() { _ = r.tiers.Run(ctx) })
 	running.Go(func() { _ = r.ledger.Run(ctx) })
 	running.Go(func() { _ = r.dispatch.Drive(ctx) })
+	running.Go(func() { _ = r.puller.Run(ctx) })
 	for _, l := range []net.Listener{unix, tcp} {
 		running.Go(func() {
 			if err := r.door.Serve(ctx, l, r.Server); err != nil {

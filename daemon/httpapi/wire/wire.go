@@ -321,6 +321,8 @@ type Event struct {
 	Routed map[string]any `json:"routed,omitempty"`
 	// Text is the next piece of the answer.
 	Text string `json:"text,omitempty"`
+	// Pull says how the model is getting on which is fetched.
+	Pull *Pull `json:"pull,omitempty"`
 	// End says what the job took: the fields of a report, which are described
 	// in dbus/io.github.joulemux.Inference1.xml. What its devices take after
 	// the last token is in EnergyJob some seconds later.
@@ -450,6 +452,39 @@ type PipelineEnd struct {
 	TotalMs       int64    `json:"total_time_ms"`
 	EnergyQuality string   `json:"energy_quality"`
 	EnergyJoules  *float64 `json:"energy_joules,omitempty"`
+}
+
+// PullOrder asks for a model to be fetched. Its events are Pulls, and an End with
+// the members model, backend and bytes.
+type PullOrder struct {
+	Model string `json:"model"`
+	// Backend is an id or a device class; without it, it is where a job for the
+	// model would go.
+	Backend string `json:"backend,omitempty"`
+	// Anyway is on battery and by a metered connection, too.
+	Anyway bool `json:"anyway,omitempty"`
+	// Insecure permits a registry without TLS.
+	Insecure bool `json:"insecure,omitempty"`
+}
+
+// Pull is how a model that is fetched is getting on.
+type Pull struct {
+	Model   string `json:"model"`
+	Backend string `json:"backend"`
+	// State is "starting", "pulling", "paused", "retrying", "done" or "failed".
+	State string `json:"state"`
+	// Note says why it is paused, or what broke, and Status what the backend
+	// says of its work.
+	Note   string `json:"note,omitempty"`
+	Status string `json:"status,omitempty"`
+	// Network is "unmetered", "metered" or, where nobody tells, "unknown".
+	Network string `json:"network,omitempty"`
+	// The parts of a model are told of one by one, mostly the largest first.
+	CompletedBytes int64 `json:"completed_bytes"`
+	TotalBytes     int64 `json:"total_bytes"`
+	// These two are of the last seconds, and 0 if they are not known.
+	BytesPerSecond float64 `json:"bytes_per_second"`
+	SecondsLeft    float64 `json:"seconds_left"`
 }
 
 // Hold asks to keep the tier at least as careful as Tier. Reason is for people,

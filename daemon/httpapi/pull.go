@@ -1,0 +1,174 @@
+package httpapi
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"math"
+	"net/http"
+
+	"github.com/ollama/ollama/api"
+
+	"github.com/joulemux/joulemux/daemon/door"
+	"github.com/joulemux/joulemux/daemon/httpapi/wire"
+	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/daemon/pull"
+)
+
+// errMayNotPull refuses a client, and says who may.
+func errMayNotPull() error {
+	return job.Errorf(job.Forbidden, "clients fetch no models here unless server.allow_admin, or models.auto_pull: on, is in the configuration; the user's own \"joulemux pull\" does")
+}
+
+// mayPull reports whether whoever asks may have models fetched in Ollama's
+// dialect, which any program speaks. In our own, by the socket that only the user
+// can open, it is the user who asks.
+func (s *Server) mayPull(r *http.Request, own bool) bool {
+	settings := s.settings.Load()
+	return settings.AllowAdmin || settings.AutoPull || own && door.Here(r.Context())
+}
+
+// pull fetches a model, and tells how that gets on.
+func (s *Server) pull(w http.ResponseWriter, r *http.Request) {
+	var q wire.PullOrder
+	if !s.read(w, r, &q) {
+		return
+	}
+	if !s.mayPull(r, true) {
+		fail(w, errMayNotPull())
+		return
+	}
+	o, err := s.order(r, q.Model, q.Backend)
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	o.Anyway, o.Insecure = q.Anyway, q.Insecure
+	out, fetched := s.lines(w), int64(0)
+	err = s.Puller.Pull(r.Context(), o, func(p pull.Progress) error {
+		fetched = p.Completed
+		if p.Ended() || p.State == pull.Starting { // the first may be the last
+			return nil
+		}
+		return out.put(r.Context(), wire.Event{Pull: describePull(p)})
+	})
+	if err != nil {
+		out.fail(r.Context(), err, func(err error) any { return wire.Event{Error: describe(err)} })
+		return
+	}
+	_ = out.put(r.Context(), wire.Event{End: map[string]any{"model": o.Model, "backend": o.Backend, "bytes": fetched}})
+}
+
+// order is a pull by the backend that is meant: named in the request, or in a
+// header.
+func (s *Server) order(r *http.Request, model, target string) (o pull.Order, err error) {
+	if model == "" {
+		return o, job.InvalidField("model", "name the model to fetch")
+	}
+	id, err := s.Runner.Home(r.Context(), model, cmp.Or(target, r.Header.Get("X-Target-Backend")))
+	return pull.Order{Backend: id, Model: model}, err
+}
+
+// fail tells of a failure: by a status if nothing has been said yet, or else in a
+// last line.
+func (l *lines) fail(ctx context.Context, err error, last func(error) any) {
+	if !l.begun {
+		fail(l.w, err)
+		return
+	}
+	ctx, cancel := lastly(ctx)
+	defer cancel()
+	_ = l.put(ctx, last(err)) // a client that is gone needs no words
+}
+
+// describePull returns how a pull is getting on as our JSON.
+func describePull(p pull.Progress) *wire.Pull {
+	return &wire.Pull{
+		Model: p.Model, Backend: p.Backend, State: string(p.State), Note: p.Note, Status: p.Step.Status, Network: string(p.Network),
+		CompletedBytes: p.Completed, TotalBytes: p.Total, BytesPerSecond: math.Round(p.Rate), SecondsLeft: math.Round(p.Left.Seconds()*10) / 10,
+	}
+}
+
+// ollamaPull fetches a model in Ollama's dialect.
+func (s *Server) ollamaPull(w http.ResponseWriter, r *http.Request) {
+	if !s.mayPull(r, false) {
+		fail(w, errMayNotPull())
+		return
+	}
+	o, whole, err := s.ollamaOrder(w, r)
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	w.Header().Set("X-Backend-Used", o.Backend)
+	out := &ollamaLines{lines: s.lines(w), whole: whole}
+	err = s.Puller.Pull(r.Context(), o, func(p pull.Progress) error { return out.tell(r.Context(), p) })
+	switch {
+	case err != nil:
+		out.fail(r.Context(), err, func(err error) any { return describe(err) })
+	case whole:
+		reply(w, http.StatusOK, api.ProgressResponse{Status: success})
+	default:
+		_ = out.put(r.Context(), api.ProgressResponse{Status: success})
+	}
+}
+
+// ollamaOrder reads what a client asks for in Ollama's dialect, and whether it
+// wants to hear of the end alone.
+func (s *Server) ollamaOrder(w http.ResponseWriter, r *http.Request) (o pull.Order, whole bool, err error) {
+	body, err := s.readBody(w, r)
+	if err != nil {
+		return o, false, err
+	}
+	var q struct {
+		Model, Name string
+		Insecure    bool
+		Stream      *bool
+	}
+	if err := decode(body, &q); err != nil {
+		return o, false, err
+	}
+	var ours struct {
+		Anyway bool `json:"anyway"`
+	}
+	_, own, err := takeOwn(body)
+	if err == nil && bytes.HasPrefix(own, []byte("{")) {
+		err = decodeStrictly(own, &ours)
+	}
+	if err != nil {
+		return o, false, err
+	}
+	o, err = s.order(r, cmp.Or(q.Model, q.Name), "")
+	o.Insecure, o.Anyway = q.Insecure, ours.Anyway
+	return o, q.Stream != nil && !*q.Stream, err
+}
+
+// success is Ollama's word for a model that is there.
+const success = "success"
+
+// ollamaLines tells how a pull is getting on in Ollama's words.
+type ollamaLines struct {
+	*lines
+	whole bool // nothing is to be told before the end
+	told  api.ProgressResponse
+}
+
+func (l *ollamaLines) tell(ctx context.Context, p pull.Progress) error {
+	now := api.ProgressResponse{Status: p.Step.Status, Digest: p.Step.Digest, Total: p.Step.Total, Completed: p.Step.Completed}
+	if p.State == pull.Paused || p.State == pull.Retrying {
+		now = api.ProgressResponse{Status: string(p.State) + ": " + p.Note}
+	}
+	if l.whole || p.Ended() || now == l.told || now.Status == "" || now.Status == success {
+		return nil
+	}
+	l.told = now
+	return l.put(ctx, now)
+}
+
+// Fetching tells a client how the model is getting on that its job waits for.
+func (e *events) Fetching(p pull.Progress) error {
+	if p.Ended() || p.State == pull.Starting {
+		return nil
+	}
+	return e.put(context.Background(), wire.Event{Pull: describePull(p)})
+}
