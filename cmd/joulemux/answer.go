@@ -14,7 +14,7 @@ import (
 // answer has a job done and shows what comes of it. It returns the text, or as
 // much of it as there is.
 func (a *app) answer(ctx context.Context, path string, request any, quiet bool) (string, error) {
-	shown := &transcript{app: a, quiet: quiet}
+	shown := &transcript{app: a, quiet: quiet, pull: fetchProgress{app: a}}
 	each := shown.event
 	if a.json {
 		each = shown.line
@@ -37,6 +37,7 @@ type transcript struct {
 	failed bool // An error was among the lines.
 	text   strings.Builder
 	ended  bool // The text's last line is.
+	pull   fetchProgress
 }
 
 // line shows an event as it came.
@@ -49,6 +50,9 @@ func (t *transcript) line(line []byte, e wire.Event) error {
 
 // event shows an event to a person.
 func (t *transcript) event(_ []byte, e wire.Event) error {
+	if e.Pull == nil {
+		t.pull.end()
+	}
 	switch {
 	case e.Text != "":
 		t.text.WriteString(e.Text)
@@ -61,6 +65,8 @@ func (t *transcript) event(_ []byte, e wire.Event) error {
 		}
 		t.routed = true
 		fmt.Fprintln(t.err, again+routing(e.Routed))
+	case e.Pull != nil && !t.quiet:
+		t.pull.show(*e.Pull)
 	case e.End != nil && !t.quiet:
 		if t.onTerminal {
 			t.endLine()

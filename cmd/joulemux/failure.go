@@ -172,6 +172,8 @@ line, and none of what it else says for people.
                      a line for each change
     backends         {"backends":[...]}
     models           {"models":[...]}
+    pull             a line for each piece of news: {"pull":{...}}, at last
+                     {"end":{"model":"...","backend":"...","bytes":...}}
     energy           {"by":"backend","totals":[...],...}, or of one job
                      {"id":"...","attempts":[...]}
     policy           {"policy":"..."}

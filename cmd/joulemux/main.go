@@ -67,7 +67,7 @@ func rootCommand(a *app) *cobra.Command {
 	root.PersistentFlags().StringVar(&a.socket, "socket", defaultSocket(), "the daemon's `PATH`, or JOULEMUX_SOCKET")
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "write JSON, as \"joulemux help json\" describes")
 	root.AddCommand(
-		generateCommand(a), chatCommand(a), pipelineCommand(a), explainCommand(a), statusCommand(a), backendsCommand(a), modelsCommand(a), cacheCommand(a),
+		generateCommand(a), chatCommand(a), pipelineCommand(a), explainCommand(a), statusCommand(a), backendsCommand(a), modelsCommand(a), pullCommand(a), cacheCommand(a),
 		energyCommand(a), holdCommand(a), policyCommand(a), tokenCommand(a), simulateCommand(a), captureCommand(a), versionCommand(a), exitCodesTopic(), jsonTopic(),
 	)
 	return root
