@@ -34,6 +34,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/peer"
 	"github.com/joulemux/joulemux/daemon/pipeline"
 	"github.com/joulemux/joulemux/daemon/pull"
+	"github.com/joulemux/joulemux/daemon/registry"
 	"github.com/joulemux/joulemux/daemon/token"
 	"github.com/joulemux/joulemux/dbus"
 	"github.com/joulemux/joulemux/dbus/bus"
@@ -91,6 +92,7 @@ type daemon struct {
 	metrics    *metrics.Metrics
 	npu        *sysfs.Occupancy // nil if there is none that tells
 	puller     *pull.Puller
+	models     *registry.Registry
 	dispatcher *dispatch.Dispatcher
 	door       *door.Door
 	tokens     *token.File
@@ -163,7 +165,7 @@ func assemble(ctx context.Context, o Options) (*daemon, error) {
 	})
 	d.check = &crossCheck{whole: d.meter.Whole, left: d.supplies.Left, log: o.Log}
 	d.cache = cache.New(cache.Settings(c.Cache))
-	d.puller = d.newPuller(c)
+	d.puller, d.models = d.newPuller(c), d.newRegistry()
 	d.dispatcher = dispatch.New(dispatch.Parts{
 		Tiers: d.tiers, Backends: backends, Meter: d.meter, Ledger: d.ledger, Cache: d.cache, Observer: d.metrics, Fetcher: d.puller, Log: o.Log,
 	}, d.dispatchSettings(c))
@@ -172,7 +174,7 @@ func assemble(ctx context.Context, o Options) (*daemon, error) {
 	shelf := pipeline.Shelf(o.Pipelines)
 	d.http = httpapi.New(httpapi.Parts{
 		Runner: d.dispatcher, Explainer: d.dispatcher, Tiers: d.tiers, Backends: backends, Ledger: d.ledger, Cache: d.cache,
-		Shelf: shelf, Engine: engine, Puller: d.puller, Door: d.door, Metrics: d.metrics, Machine: d.machine, Version: o.Version, Log: o.Log,
+		Shelf: shelf, Engine: engine, Puller: d.puller, Models: d.models, Door: d.door, Metrics: d.metrics, Machine: d.machine, Version: o.Version, Log: o.Log,
 		FullCharge: func() (power.Energy, bool) { return sysfs.FullCharge(o.Sys) },
 	}, d.httpSettings(c))
 	d.grpc = grpcapi.New(grpcapi.Parts{
@@ -297,7 +299,7 @@ func (d *daemon) serveBus(ctx context.Context, ready func()) {
 		return
 	}
 	front := dbus.New(dbus.Parts{
-		Tiers: d.tiers, Runner: d.dispatcher, Explainer: d.dispatcher, Puller: d.puller, Backends: d.backends, Draw: d.supplies.Draw,
+		Tiers: d.tiers, Runner: d.dispatcher, Explainer: d.dispatcher, Puller: d.puller, Models: d.models, Backends: d.backends, Draw: d.supplies.Draw,
 		Program: d.peers.Program, Level: d.Level, LogTarget: d.LogTarget, Version: d.Version, Log: d.Log,
 	})
 	if err := front.Run(ctx, address, ready); err != nil && ctx.Err() == nil {

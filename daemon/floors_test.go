@@ -42,7 +42,7 @@ var floors = []struct {
 	{1, "power/energyd"},
 	{1, "dbus/upower dbus/profiles dbus/login dbus/network"},
 	{2, "power/tracker power/meter daemon/route daemon/queue daemon/residency daemon/backend daemon/ledger daemon/quota"},
-	{3, "daemon/cache daemon/pull daemon/config"},
+	{3, "daemon/cache daemon/pull daemon/registry daemon/config"},
 	{3, "daemon/plan"}, // joins the rules; dispatch and simulate drive it
 	{3, "daemon/dispatch"},
 	{3, "daemon/pipeline"}, // its stages are jobs, and dispatch is the only way to run one

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -143,6 +144,15 @@ func TestTwoWhoWantAModelHaveItPulledOnceAndThenItAnswers(t *testing.T) {
 		t.Errorf("it was begun %d times, and %d of %d bytes were sent", manifests, sent, f.Size)
 	}
 	answers(t, d, f.Name("latest"))
+	var list wire.Models
+	if err := json.Unmarshal([]byte(ask(t, d, "GET", "/joulemux/v1/models", "").body), &list); err != nil || len(list.Models) != 1 {
+		t.Fatalf("listed are %+v, %v", list, err)
+	}
+	m := list.Models[0]
+	if m.Quantisation != "F32" || m.Family != "llama" || m.Parameters != "120K" || m.MaxContext != 8192 || !slices.Contains(m.Abilities, "completion") ||
+		len(m.Digest) != 64 || !slices.Equal(m.Resident, []string{"ollama-cpu"}) || len(m.Fits) != 1 || m.Fits[0].Verdict != "fits" {
+		t.Errorf("it is %+v", m)
+	}
 }
 
 func TestPullGoesOnAfterACut(t *testing.T) {

@@ -156,7 +156,7 @@ func specs(c config.Config) []backend.Spec {
 	var list []backend.Spec
 	for _, b := range c.Backends {
 		list = append(list, backend.Spec{
-			ID: b.ID, Name: b.Name, Type: b.Type, Class: b.Hardware, Endpoint: b.Endpoint, Models: b.Models, Priority: b.Priority, Slots: b.Slots,
+			ID: b.ID, Name: b.Name, Type: b.Type, Class: b.Hardware, Endpoint: b.Endpoint, Models: b.Models, Priority: b.Priority, Slots: b.Slots, Memory: b.Memory,
 			KeyFile: b.KeyFile, KeyCredential: b.KeyCredential, CA: b.CA, Leave: b.Leave, Price: b.Price,
 			Profile: job.Profile{Draw: b.Power, FirstToken: b.Latency, Decode: b.TokensPerSec, HoldDraw: b.Hold},
 		})

@@ -18,6 +18,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/dispatch"
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/daemon/pull"
+	"github.com/joulemux/joulemux/daemon/registry"
 	"github.com/joulemux/joulemux/daemon/route"
 	"github.com/joulemux/joulemux/power"
 	"github.com/joulemux/joulemux/power/tracker"
@@ -70,12 +71,18 @@ type Backends interface {
 	Watch(ctx context.Context) iter.Seq[backend.Snapshot]
 }
 
+// Models lists the models that there are. *registry.Registry does.
+type Models interface {
+	List(ctx context.Context) []registry.Model
+}
+
 // Parts is what the front-end makes visible.
 type Parts struct {
 	Tiers     Tiers
 	Runner    Runner
 	Explainer Explainer
 	Puller    Puller
+	Models    Models
 	Backends  Backends
 	// Draw tells what the machine takes from its battery, if it is known. It
 	// is asked only when somebody reads DrawWatts.

@@ -2,15 +2,13 @@ package dbus
 
 import (
 	"context"
-	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	godbus "github.com/godbus/dbus/v5"
 
-	"github.com/joulemux/joulemux/daemon/backend"
 	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/daemon/registry"
 	"github.com/joulemux/joulemux/dbus/bus"
 )
 
@@ -118,45 +116,35 @@ func (i *inference) listModels(ctx context.Context, _ bus.Call) ([]map[string]go
 			return nil, err // nobody is there to ask, and this says why
 		}
 	}
-	for _, m := range models(backends) {
-		list = append(list, map[string]godbus.Variant{
-			"name":     godbus.MakeVariant(bus.Text(m.name)),
-			"size":     godbus.MakeVariant(uint64(max(m.size, 0))),
-			"backends": godbus.MakeVariant(texts(m.backends)),
-			"resident": godbus.MakeVariant(texts(m.resident)),
-		})
+	for _, m := range i.Models.List(ctx) {
+		list = append(list, variants(describeModel(m)))
 	}
 	return list, nil
 }
 
-// model is a model with the backends that have it.
-type model struct {
-	name               string
-	size               int64
-	backends, resident []string
-}
-
-// models lists those of all healthy backends, by name.
-func models(backends backend.Snapshot) []*model {
-	all := make(map[string]*model)
-	for _, b := range backends {
-		for _, m := range b.Facts.Models {
-			if !b.Healthy {
-				continue
-			}
-			key := strings.ToLower(job.CanonicalModel(m.Name))
-			if all[key] == nil {
-				all[key] = &model{name: m.Name, size: m.Size}
-			}
-			all[key].backends = append(all[key].backends, b.ID)
-			if m.Resident {
-				all[key].resident = append(all[key].resident, b.ID)
-			}
+// describeModel returns a model for the bus.
+func describeModel(m registry.Model) map[string]any {
+	backends, resident, fits, fitsNot := []string{}, []string{}, []string{}, []string{}
+	for _, p := range m.Places {
+		if !slices.Contains(backends, p.Backend) {
+			backends = append(backends, p.Backend)
+		}
+		if p.Resident && !slices.Contains(resident, p.Backend) {
+			resident = append(resident, p.Backend)
 		}
 	}
-	list := make([]*model, 0, len(all))
-	for _, key := range slices.Sorted(maps.Keys(all)) {
-		list = append(list, all[key])
+	for _, f := range m.Fits {
+		switch f.Verdict {
+		case registry.Fitting:
+			fits = append(fits, f.Backend)
+		case registry.TooBig:
+			fitsNot = append(fitsNot, f.Backend)
+		case registry.Unknown:
+		}
 	}
-	return list
+	return map[string]any{
+		"name": m.Names[0], "names": m.Names, "digest": m.Digest, "size": uint64(max(m.Size, 0)), "backends": backends, "resident": resident,
+		"family": m.Family, "parameters": m.Parameters, "quantisation": m.Quantisation, "max_context": uint32(min(max(m.Context, 0), 1<<32-1)),
+		"abilities": m.Abilities, "fits": fits, "fits_not": fitsNot,
+	}
 }

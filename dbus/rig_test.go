@@ -19,6 +19,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/dispatch"
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/daemon/pull"
+	"github.com/joulemux/joulemux/daemon/registry"
 	"github.com/joulemux/joulemux/daemon/route"
 	"github.com/joulemux/joulemux/dbus/dbustest"
 	"github.com/joulemux/joulemux/power"
@@ -58,7 +59,7 @@ func newRig(t *testing.T, change func(*rig)) *rig {
 	r.configure(spec("ollama-npu", power.NPU), spec("ollama-igpu", power.IntegratedGPU))
 	r.backends.Look(t.Context())
 	r.FrontEnd = New(Parts{
-		Tiers: r.tiers, Runner: r.runner, Backends: r.backends, Puller: r.puller(t),
+		Tiers: r.tiers, Runner: r.runner, Backends: r.backends, Puller: r.puller(t), Models: registry.New(registry.Parts{Backends: r.backends}),
 		Draw:    func() (power.Power, bool) { return 0, false },
 		Program: func(pid int) string { return fmt.Sprintf("program of %d", pid) },
 		Level:   new(slog.LevelVar), Version: "1.2.3", Log: log,

@@ -215,11 +215,50 @@ func writeModels(w io.Writer, models []wire.Model) error {
 		return err
 	}
 	t := newTable(w)
-	t.row("MODEL", "SIZE", "BACKENDS", "LOADED ON")
+	t.row("MODEL", "SIZE", "PARAMETERS", "QUANT", "CONTEXT", "ABILITIES", "BACKENDS", "LOADED ON", "FITS")
 	for _, m := range models {
-		t.row(m.Name, size(m.SizeBytes), strings.Join(m.Backends, ", "), cmp.Or(strings.Join(m.Resident, ", "), "-"))
+		context := "-"
+		if m.MaxContext > 0 {
+			context = fmt.Sprint(m.MaxContext)
+		}
+		t.row(strings.Join(m.Names, ", "), size(m.SizeBytes), cmp.Or(m.Parameters, "-"), cmp.Or(m.Quantisation, "-"), context, listed(m.Abilities),
+			strings.Join(m.Backends, ", "), listed(loadedOn(m)), fitting(m.Fits))
 	}
 	return t.flush()
+}
+
+func listed(words []string) string { return cmp.Or(strings.Join(words, ", "), "-") }
+
+// loadedOn says where a model is loaded, and until when.
+func loadedOn(m wire.Model) (list []string) {
+	for _, p := range m.Places {
+		switch {
+		case !p.Resident:
+		case p.Until != nil && time.Until(*p.Until) < 24*time.Hour: // later is for ever
+			list = append(list, p.Backend+" until "+p.Until.Local().Format(time.TimeOnly))
+		default:
+			list = append(list, p.Backend)
+		}
+	}
+	return list
+}
+
+// fitting says where a model fits. Of where nobody knows nothing is said.
+func fitting(fits []wire.Fit) string {
+	var yes, no []string
+	for _, f := range fits {
+		switch f.Verdict {
+		case "fits":
+			yes = append(yes, f.Backend)
+		case "does not fit":
+			no = append(no, f.Backend)
+		}
+	}
+	said := strings.Join(yes, ", ")
+	if len(no) > 0 {
+		said = strings.TrimPrefix(said+"; not "+strings.Join(no, ", "), "; ")
+	}
+	return cmp.Or(said, "not known")
 }
 
 // size is a number of bytes as models are counted: in decimal units.

@@ -146,8 +146,12 @@ func TestFollowInJSON(t *testing.T) {
 }
 
 func TestListings(t *testing.T) {
-	const modelsJSON = `{"models":[{"name":"llama3.2:1b","size_bytes":1321098329,"backends":["ollama-cpu","ollama-igpu"],"resident":["ollama-igpu"]},` +
-		`{"name":"tiny","size_bytes":524288,"backends":["ollama-cpu"],"resident":[]}]}` + "\n"
+	const modelsJSON = `{"models":[{"name":"llama3.2:1b","names":["llama3.2:1b","llama3.2:latest"],"digest":"baf6","size_bytes":1321098329,"parameters":"1.2B","quantisation":"Q8_0",` +
+		`"max_context":131072,"abilities":["completion","tools"],"backends":["ollama-cpu","ollama-igpu"],"resident":["ollama-igpu"],` +
+		`"places":[{"backend":"ollama-cpu","name":"llama3.2:1b","resident":false},{"backend":"ollama-igpu","name":"llama3.2:latest","resident":true}],` +
+		`"fits":[{"backend":"ollama-cpu","verdict":"fits","reason":""},{"backend":"ollama-igpu","verdict":"fits","reason":""},{"backend":"ollama-npu","verdict":"does not fit","reason":""}]},` +
+		`{"name":"tiny","names":["tiny"],"digest":"01","size_bytes":524288,"backends":["ollama-cpu"],"resident":[],"places":[{"backend":"ollama-cpu","name":"tiny","resident":false}],` +
+		`"fits":[{"backend":"ollama-cpu","verdict":"unknown","reason":""}]}]}` + "\n"
 	r := replay(t, answers{
 		"GET backends": says(`{"backends":` + backendsJSON + "}\n"),
 		"GET models":   says(modelsJSON),
@@ -155,8 +159,9 @@ func TestListings(t *testing.T) {
 		"PUT policy":   says(`{"policy":"saver"}` + "\n"),
 	})
 	for _, c := range []struct{ args, want string }{
-		{"models", "MODEL        SIZE    BACKENDS                 LOADED ON\n" +
-			"llama3.2:1b  1.3 GB  ollama-cpu, ollama-igpu  ollama-igpu\ntiny         524 kB  ollama-cpu               -\n"},
+		{"models", "MODEL                         SIZE    PARAMETERS  QUANT  CONTEXT  ABILITIES          BACKENDS                 LOADED ON    FITS\n" +
+			"llama3.2:1b, llama3.2:latest  1.3 GB  1.2B        Q8_0   131072   completion, tools  ollama-cpu, ollama-igpu  ollama-igpu  ollama-cpu, ollama-igpu; not ollama-npu\n" +
+			"tiny                          524 kB  -           -      -        -                  ollama-cpu               -            not known\n"},
 		{"models --json", modelsJSON},
 		{"backends --json", `{"backends":` + backendsJSON + "}\n"},
 		{"policy", "auto\n"},

@@ -36,6 +36,8 @@ type Spec struct {
 	// Slots is on how many jobs the server works at once; zero leaves it to what
 	// the server says of itself.
 	Slots int
+	// Memory is how much its device has, in bytes; zero leaves it to be found out.
+	Memory int64
 	// Models are what the server calls models, by the names that clients have for
 	// them. Those that it has beside them go by its own.
 	Models map[string]string

@@ -89,6 +89,8 @@ type Backend struct {
 	// charges.
 	Leave job.Leave
 	Price job.Price
+	// Memory is how much its device has, in bytes.
+	Memory int64
 }
 
 // Routing holds the user's choices about routing.

@@ -254,6 +254,7 @@ func TestFaults(t *testing.T) {
 		{"routing: {deadlines: {chats: {}}}", `line 1: routing.deadlines.chats: no such key; did you mean "chat"?`},
 		{"routing: {deadlines: {chat: {after_seconds: 1e9}}}", `line 1: routing.deadlines.chat.after_seconds: want a number from 0 to 604800, got 1e9`},
 		{"backends: [{id: a, endpoint: \"http://a:1\", characteristics: {hold_watts: 0}}]", `line 1: backends[0].characteristics.hold_watts: want a number from 0.1 to 1000, got 0`},
+		{"backends: [{id: a, endpoint: \"http://a:1\", characteristics: {memory_gib: 0}}]", `line 1: backends[0].characteristics.memory_gib: want a number from 0.1 to 65536, got 0`},
 		{"discover: {ports: [1, 1]}", `line 1: discover.ports[1]: port 1 is there twice`},
 		{"monitoring: {log_level: loud}", `line 1: monitoring.log_level: want one of debug, info, warn, error, got "loud"`},
 		{"[]", `line 1: want keys and values, got a list`},

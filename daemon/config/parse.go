@@ -264,17 +264,19 @@ func parseEndpoint(s section, to *url.URL) {
 }
 
 func characteristics(s section, b *Backend) {
-	var watts, milliseconds, hold float64
+	var watts, milliseconds, hold, memory float64
 	s.Mapping(fields{
 		"power_watts":           func(s section) { s.Number(&watts, 0, 10_000) },
 		"avg_latency_ms":        func(s section) { s.Number(&milliseconds, 0, 1e7) },
 		"max_tokens_per_second": func(s section) { s.Number(&b.TokensPerSec, 0, 1e6) },
 		"hold_watts":            func(s section) { s.Number(&hold, leastHold, 1000) },
+		"memory_gib":            func(s section) { s.Number(&memory, 0.1, 65536) },
 		"priority":              func(s section) { s.Integer(&b.Priority, -1_000_000, 1_000_000) },
 	})
 	b.Power = power.Watts(watts)
 	b.Latency = time.Duration(milliseconds * float64(time.Millisecond))
 	b.Hold = power.Watts(hold)
+	b.Memory = int64(memory * (1 << 30))
 }
 
 // leastHold is in watts. Zero would say that it is not known.

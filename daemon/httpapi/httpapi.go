@@ -29,6 +29,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/ledger"
 	"github.com/joulemux/joulemux/daemon/pipeline"
 	"github.com/joulemux/joulemux/daemon/pull"
+	"github.com/joulemux/joulemux/daemon/registry"
 	"github.com/joulemux/joulemux/daemon/route"
 	"github.com/joulemux/joulemux/power"
 	"github.com/joulemux/joulemux/power/tracker"
@@ -83,6 +84,11 @@ type Puller interface {
 	Pull(ctx context.Context, o pull.Order, each func(pull.Progress) error) error
 }
 
+// Models lists the models that there are. *registry.Registry does.
+type Models interface {
+	List(ctx context.Context) []registry.Model
+}
+
 // Parts is what the front-end stands on.
 type Parts struct {
 	Runner    Runner
@@ -92,6 +98,7 @@ type Parts struct {
 	Ledger    Ledger
 	Cache     Cache
 	Puller    Puller
+	Models    Models
 	Door      *door.Door
 	// Shelf is where pipelines are kept, and Engine runs them.
 	Shelf  pipeline.Shelf

@@ -1,6 +1,7 @@
 package httpapi_test
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -28,16 +29,24 @@ func two(script http.HandlerFunc) (one, other *scriptedOllama) {
 func TestListsAreThoseOfAllHealthyBackends(t *testing.T) {
 	one, other := two(nil)
 	r := newRig(t, one, frozen(), other)
+	fit := func(backend, verdict, reason string) string {
+		return fmt.Sprintf(`{"backend":%q,"verdict":%q,"reason":%q}`, backend, verdict, reason)
+	}
+	const nobody = "nobody tells how much memory there is"
+	unknown := "[" + fit("one", "unknown", nobody) + "," + fit("three", "unknown", nobody) + "]"
 	for path, want := range map[string]string{
 		"/api/tags":    listing([]string{"m:latest", "a:1b", "b:1b"}),
 		"/api/ps":      listing([]string{"m:latest", "b:1b", "m"}),
 		"/api/version": `{"version":"0.9.6"}`,
 		"/version":     `{"version":"1-test"}`,
-		"/joulemux/v1/models": `{"models":[{"name":"m:latest","size_bytes":7,"backends":["one","three"],"resident":["one","three"]},` +
-			`{"name":"a:1b","size_bytes":7,"backends":["one"],"resident":[]},{"name":"b:1b","size_bytes":7,"backends":["three"],"resident":["three"]}]}`,
+		"/joulemux/v1/models": `{"models":[` +
+			`{"name":"a:1b","names":["a:1b"],"digest":"d-a:1b","size_bytes":7,"backends":["one"],"resident":[],"places":[{"backend":"one","name":"a:1b","resident":false}],"fits":` + unknown + `},` +
+			`{"name":"b:1b","names":["b:1b"],"digest":"d-b:1b","size_bytes":7,"backends":["three"],"resident":["three"],"places":[{"backend":"three","name":"b:1b","resident":true}],"fits":` + unknown + `},` +
+			`{"name":"m:latest","names":["m:latest"],"digest":"d-m:latest","size_bytes":7,"backends":["one","three"],"resident":["one","three"],"places":[` +
+			`{"backend":"one","name":"m:latest","resident":true},{"backend":"three","name":"m","resident":true}],"fits":` + unknown + `}]}`,
 	} {
 		// Nothing of an entry is lost, only the space between what is in it.
-		if got := r.ask("GET", path, ""); got.status != 200 || strings.TrimSpace(got.body) != strings.ReplaceAll(want, ", ", ",") {
+		if got := r.ask("GET", path, ""); got.status != 200 || strings.TrimSpace(got.body) != strings.ReplaceAll(want, "[1, 2]", "[1,2]") {
 			t.Errorf("%s: got %d %s", path, got.status, got.body)
 		}
 	}

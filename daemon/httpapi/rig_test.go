@@ -32,6 +32,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/peer"
 	"github.com/joulemux/joulemux/daemon/pipeline"
 	"github.com/joulemux/joulemux/daemon/pull"
+	"github.com/joulemux/joulemux/daemon/registry"
 	"github.com/joulemux/joulemux/power"
 	"github.com/joulemux/joulemux/power/meter"
 	"github.com/joulemux/joulemux/power/tracker"
@@ -83,7 +84,7 @@ func (o *scriptedOllama) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func listing(models []string) string {
 	list := make([]string, len(models))
 	for i, m := range models {
-		list[i] = fmt.Sprintf(`{"name":%q,"model":%q,"size":7,"mark":[1, 2]}`, m, m)
+		list[i] = fmt.Sprintf(`{"name":%q,"model":%q,"digest":%q,"size":7,"mark":[1, 2]}`, m, m, "d-"+job.CanonicalModel(m))
 	}
 	return `{"models":[` + strings.Join(list, ",") + `]}`
 }
@@ -182,6 +183,7 @@ func newRig(t testing.TB, servers ...http.Handler) *rig {
 		Shelf:      pipeline.Shelf{r.shelf},
 		Engine:     &pipeline.Engine{Runner: r.dispatch, Tier: func(ctx context.Context) power.Tier { return r.tiers.Look(ctx).Tier }},
 		Puller:     r.puller,
+		Models:     registry.New(registry.Parts{Backends: r.backends}),
 		FullCharge: func() (power.Energy, bool) { return 50 * 3600 * power.Joule, true },
 		Machine: func(context.Context) wire.Machine {
 			watts := 9.0

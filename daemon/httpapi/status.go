@@ -13,7 +13,7 @@ import (
 
 	"github.com/joulemux/joulemux/daemon/backend"
 	"github.com/joulemux/joulemux/daemon/httpapi/wire"
-	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/daemon/registry"
 	"github.com/joulemux/joulemux/power"
 	"github.com/joulemux/joulemux/power/tracker"
 )
@@ -112,26 +112,34 @@ func describeBackend(b backend.Backend, m backend.Metrics) wire.Backend {
 
 func (s *Server) models(w http.ResponseWriter, r *http.Request) {
 	list := []wire.Model{}
-	at := make(map[string]int)
-	for _, b := range s.Backends.Look(r.Context()) {
-		if !b.Healthy {
-			continue
-		}
-		for _, m := range b.Facts.Models {
-			name := job.CanonicalModel(m.Name)
-			i, seen := at[name]
-			if !seen {
-				i = len(list)
-				at[name] = i
-				list = append(list, wire.Model{Name: m.Name, SizeBytes: m.Size, Backends: []string{}, Resident: []string{}})
-			}
-			list[i].Backends = append(list[i].Backends, b.ID)
-			if m.Resident {
-				list[i].Resident = append(list[i].Resident, b.ID)
-			}
-		}
+	for _, m := range s.Models.List(r.Context()) {
+		list = append(list, describeModel(m))
 	}
 	reply(w, http.StatusOK, wire.Models{Models: list})
+}
+
+func describeModel(m registry.Model) wire.Model {
+	d := wire.Model{
+		Name: m.Names[0], Names: m.Names, Digest: m.Digest, SizeBytes: m.Size, Family: m.Family, Parameters: m.Parameters,
+		Quantisation: m.Quantisation, MaxContext: m.Context, Abilities: m.Abilities, Backends: []string{}, Resident: []string{},
+	}
+	for _, p := range m.Places {
+		place := wire.Place{Backend: p.Backend, Name: p.Name, Resident: p.Resident}
+		if p.Resident && !p.Until.IsZero() {
+			place.Until = &p.Until
+		}
+		d.Places = append(d.Places, place)
+		if !slices.Contains(d.Backends, p.Backend) {
+			d.Backends = append(d.Backends, p.Backend)
+		}
+		if p.Resident && !slices.Contains(d.Resident, p.Backend) {
+			d.Resident = append(d.Resident, p.Backend)
+		}
+	}
+	for _, f := range m.Fits {
+		d.Fits = append(d.Fits, wire.Fit{Backend: f.Backend, Verdict: string(f.Verdict), Reason: f.Reason})
+	}
+	return d
 }
 
 // status answers once, or with a line for each change.

@@ -1,6 +1,7 @@
 package job
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"time"
@@ -77,6 +78,29 @@ type Model struct {
 	// VRAM is how much of a resident model is in a GPU's memory, in bytes, or -1
 	// where the server does not tell.
 	VRAM int64
+	Description
+}
+
+// Description is what a model is. What nobody tells is zero.
+type Description struct {
+	Family       string // as in "llama"
+	Parameters   string // how many, as in "494.03M"
+	Quantisation string // as in "Q4_K_M"
+	// Context is the most tokens of context that the model can have.
+	Context int
+	// Abilities are in Ollama's words: completion, tools, insert, vision,
+	// embedding, thinking.
+	Abilities []string
+}
+
+// Over returns a description with what it lacks filled in from another.
+func (d Description) Over(e Description) Description {
+	d.Family, d.Parameters, d.Quantisation = cmp.Or(d.Family, e.Family), cmp.Or(d.Parameters, e.Parameters), cmp.Or(d.Quantisation, e.Quantisation)
+	d.Context = cmp.Or(d.Context, e.Context)
+	if d.Abilities == nil {
+		d.Abilities = e.Abilities
+	}
+	return d
 }
 
 // Facts are what a server says of itself.

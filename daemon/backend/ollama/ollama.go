@@ -81,7 +81,7 @@ func models(tags api.ListResponse, running api.ProcessResponse) []job.Model {
 		if name == "" {
 			name = m.Name
 		}
-		model := job.Model{Name: name, Digest: m.Digest, Size: m.Size, Created: m.ModifiedAt, Owner: owner(name)}
+		model := job.Model{Name: name, Digest: m.Digest, Size: m.Size, Created: m.ModifiedAt, Owner: owner(name), Description: described(m.Details)}
 		for _, r := range running.Models {
 			if job.SameModel(r.Model, name) || r.Model == "" && job.SameModel(r.Name, name) {
 				model.Resident, model.Until, model.VRAM, model.ContextLength = true, r.ExpiresAt, r.SizeVRAM, r.ContextLength

@@ -110,7 +110,11 @@ type listed struct {
 	Meta struct {
 		Size    int64 `json:"size"`
 		Context int   `json:"n_ctx"`
+		Trained int   `json:"n_ctx_train"`
+		Count   int64 `json:"n_params"`
 	} `json:"meta"`
+	// Labels are Lemonade's.
+	Labels []string `json:"labels"`
 	Status struct {
 		Value string `json:"value"`
 	} `json:"status"`
@@ -193,7 +197,7 @@ func (s *Server) modelOf(f *findings, m listed) job.Model {
 		Name: m.ID, Digest: hex.EncodeToString(digest[:]), Assumed: true, Size: max(0, m.Meta.Size), VRAM: -1,
 		ContextLength: max(0, m.Context, m.Meta.Context),
 		Resident:      m.Status.Value == "" || m.Status.Value == "loaded",
-		Created:       m.since(), Owner: m.Owner,
+		Created:       m.since(), Owner: m.Owner, Description: m.description(),
 	}
 }
 
@@ -203,6 +207,26 @@ func (m *listed) since() time.Time {
 		return time.Time{}
 	}
 	return time.Unix(int64(m.Created), 0)
+}
+
+// abilities are Lemonade's words for what Ollama calls otherwise.
+var abilities = map[string]string{"vision": "vision", "reasoning": "thinking", "tool-calling": "tools", "embeddings": "embedding"}
+
+// description is what some servers say of what a model is.
+func (m listed) description() job.Description {
+	d := job.Description{Context: max(0, m.Context, m.Meta.Trained)}
+	if m.Meta.Count > 0 {
+		d.Parameters = fmt.Sprintf("%.2fM", float64(m.Meta.Count)/1e6)
+		if m.Meta.Count >= 1e9 {
+			d.Parameters = fmt.Sprintf("%.1fB", float64(m.Meta.Count)/1e9)
+		}
+	}
+	for _, label := range m.Labels {
+		if a := abilities[label]; a != "" {
+			d.Abilities = append(d.Abilities, a)
+		}
+	}
+	return d
 }
 
 // ask asks what only servers of this kind tell. They need not: a proxy in between

@@ -200,13 +200,45 @@ type Models struct {
 	Models []Model `json:"models"`
 }
 
-// Model is a model by name, with the backends that have it.
+// Model is a model with certain weights, and the backends that have it. What
+// nobody tells of it is missing.
 type Model struct {
-	Name      string   `json:"name"`
-	SizeBytes int64    `json:"size_bytes"`
+	Name string `json:"name"`
+	// Names are all that it has, with one backend or another.
+	Names        []string `json:"names"`
+	Digest       string   `json:"digest"`
+	SizeBytes    int64    `json:"size_bytes"` // 0 if nobody tells
+	Family       string   `json:"family,omitempty"`
+	Parameters   string   `json:"parameters,omitempty"`   // as in "494.03M"
+	Quantisation string   `json:"quantisation,omitempty"` // as in "Q4_K_M"
+	// MaxContext is in tokens.
+	MaxContext int `json:"max_context,omitempty"`
+	// Abilities are in Ollama's words, such as "completion", "tools", "vision",
+	// "embedding" and "thinking".
+	Abilities []string `json:"abilities,omitempty"`
 	Backends  []string `json:"backends"`
 	// Resident lists the backends where it is loaded.
 	Resident []string `json:"resident"`
+	Places   []Place  `json:"places"`
+	// Fits tells of every backend that answers whether it would fit there.
+	Fits []Fit `json:"fits"`
+}
+
+// Place is a model on a backend, by its name there. Until is when it goes from
+// memory unless a job comes.
+type Place struct {
+	Backend  string     `json:"backend"`
+	Name     string     `json:"name"`
+	Resident bool       `json:"resident"`
+	Until    *time.Time `json:"until,omitempty"`
+}
+
+// Fit is whether a model fits a device's memory: Verdict is "fits", "does not
+// fit" or "unknown".
+type Fit struct {
+	Backend string `json:"backend"`
+	Verdict string `json:"verdict"`
+	Reason  string `json:"reason"`
 }
 
 // Generate asks for the continuation of a prompt. The options are named as the
