@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/joulemux/joulemux/packaging/rig"
 )
@@ -29,21 +31,65 @@ func (l *laptop) startOllamas(ctx context.Context) error {
 	if l.ollama, err = rig.OllamaBinary(ctx); err != nil {
 		return fmt.Errorf("find or build an Ollama: %w", err)
 	}
-	models, err := l.models()
-	if err != nil {
-		return err
-	}
 	l.say("starting four Ollamas on the CPU, in place of NPU, integrated GPU, NVIDIA GPU and CPU")
 	for i, name := range hardware {
-		o := rig.OllamaOptions{Binary: l.ollama, Addr: l.ollamas[i], Home: l.file("home"), Models: models, Log: l.log}
-		server, err := rig.StartOllama(ctx, o)
+		server, err := l.startOllama(ctx, i)
 		if err != nil {
-			return fmt.Errorf("start an Ollama in place of the %s: %w", name, err)
+			return err
 		}
-		l.keep(server)
 		l.devices = append(l.devices, device{name, server})
 	}
 	return nil
+}
+
+// startOllama starts the Ollama in place of a device.
+func (l *laptop) startOllama(ctx context.Context, i int) (*rig.Ollama, error) {
+	models, err := l.models()
+	if err != nil {
+		return nil, err
+	}
+	o := rig.OllamaOptions{Binary: l.ollama, Addr: l.ollamas[i], Home: l.file("home"), Models: models, Log: l.log}
+	server, err := rig.StartOllama(ctx, o)
+	if err != nil {
+		return nil, fmt.Errorf("start an Ollama in place of the %s: %w", hardware[i], err)
+	}
+	l.keep(server)
+	return server, nil
+}
+
+// stopDevice has the Ollama in place of a device end, and startDevice has another
+// one there.
+func (l *laptop) stopDevice(name string) error {
+	i, err := indexOf(name)
+	if err != nil {
+		return err
+	}
+	return l.devices[i].server.Close()
+}
+
+func (l *laptop) startDevice(ctx context.Context, name string) error {
+	i, err := indexOf(name)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-l.devices[i].server.Done():
+	default:
+		return fmt.Errorf("the %s is there", name)
+	}
+	server, err := l.startOllama(ctx, i)
+	if err == nil {
+		l.devices[i].server = server
+	}
+	return err
+}
+
+func indexOf(name string) (int, error) {
+	i := slices.Index(hardware[:], name)
+	if i < 0 {
+		return 0, fmt.Errorf("%q is none of: %s", name, strings.Join(hardware[:], ", "))
+	}
+	return i, nil
 }
 
 // models is the folder of models that the four share: a new one, or the user's

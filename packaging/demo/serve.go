@@ -85,7 +85,7 @@ Here: %[8]s
 	return err
 }
 
-const commands = "unplug, plug, charge N, saver on|off, quit"
+const commands = "unplug, plug, charge N, saver on|off, stop|start DEVICE, quit"
 
 // keyboard does to the laptop what the user types.
 type keyboard struct{ *laptop }
@@ -148,6 +148,10 @@ func (k keyboard) obey(ctx context.Context, words []string) error {
 		return k.profile(ctx, "power-saver")
 	case line == "saver off":
 		return k.profile(ctx, "balanced")
+	case words[0] == "stop" && len(words) == 2:
+		return k.stopDevice(words[1])
+	case words[0] == "start" && len(words) == 2:
+		return k.startDevice(ctx, words[1])
 	case words[0] == "charge" && len(words) == 2:
 		percent, err := strconv.Atoi(words[1])
 		if err != nil || percent < 0 || percent > 100 {
