@@ -143,7 +143,7 @@ backends: [{id: other, hardware: cpu, endpoint: "http://` + openAIOnly(t) + `"}]
 	if json.Unmarshal([]byte(a.body), &all) == nil {
 		list = all.Backends
 	}
-	if len(list) != 1 || list[0].Type != "openai" || fmt.Sprint(list[0].Lacks) != "[keep_alive unload]" {
+	if len(list) != 1 || list[0].Type != "openai" || fmt.Sprint(list[0].Lacks) != "[keep_alive pull unload]" {
 		t.Errorf("backends: %s", a.body)
 	}
 }

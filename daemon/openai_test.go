@@ -176,7 +176,7 @@ func completions(t *testing.T, client openai.Client) {
 	if err != nil || len(whole.Choices) != 1 || whole.Choices[0].Text == "" || whole.Usage.CompletionTokens == 0 {
 		t.Fatalf("got %v, %v", whole, err)
 	}
-	text := ""
+	var text strings.Builder
 	stream := client.Completions.NewStreaming(t.Context(), p)
 	for stream.Next() {
 		c := stream.Current()
@@ -184,11 +184,11 @@ func completions(t *testing.T, client openai.Client) {
 			t.Errorf("what was not asked for is told: %s", c.RawJSON())
 		}
 		for _, choice := range c.Choices {
-			text += choice.Text
+			text.WriteString(choice.Text)
 		}
 	}
-	if err := stream.Err(); err != nil || text != whole.Choices[0].Text {
-		t.Errorf("in pieces it is %q and else %q, %v", text, whole.Choices[0].Text, err)
+	if err := stream.Err(); err != nil || text.String() != whole.Choices[0].Text {
+		t.Errorf("in pieces it is %q and else %q, %v", text.String(), whole.Choices[0].Text, err)
 	}
 }
 

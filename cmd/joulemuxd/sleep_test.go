@@ -153,8 +153,11 @@ func (l *sleeper) configure(t *testing.T, name string) {
 	text.WriteString("server: {http_port: 0, grpc_port: 0}\nthresholds: {steady_line_seconds: 0}\nbackends:\n")
 	for _, class := range classes {
 		hardware := "hardware: " + class + ", "
-		if class == "unclassified" {
+		switch class {
+		case "unclassified":
 			hardware = ""
+		case "cloud":
+			hardware += `models: {"llama3.2:1b": "llama3.2:1b"}, allow: {clients: ["*"], classes: [interactive, background]}, `
 		}
 		fmt.Fprintf(&text, "  - {id: %s-%s, %sendpoint: 'http://%s'}\n", name, class, hardware, l.server)
 	}

@@ -19,8 +19,11 @@ func VideoMemory(sys fs.FS) (bytes int64, known bool) {
 	}
 	found := 0
 	for address, class := range gpus {
-		n, err := strconv.ParseInt(attribute(sys, path.Join(pciDevices, address), "mem_info_vram_total"), 10, 64)
-		if err == nil && n > 0 && class != power.IntegratedGPU {
+		dir := path.Join(pciDevices, address)
+		if class == power.IntegratedGPU || attribute(sys, dir, "vendor") != vendorAMD {
+			continue // of another make nothing is opened in vain, while it sleeps
+		}
+		if n, err := strconv.ParseInt(attribute(sys, dir, "mem_info_vram_total"), 10, 64); err == nil && n > 0 {
 			bytes = n
 			found++
 		}

@@ -33,6 +33,10 @@ func TestVideoMemoryIsOfTheOneDiscreteGPU(t *testing.T) {
 			gpu(s, "0000:03:00.0", "active", discrete, "8000")
 			gpu(s, "0000:04:00.0", "active", discrete, "8000")
 		}, 0, false},
+		"one of another make": {func(s fstest.MapFS) {
+			gpu(s, "0000:03:00.0", "active", discrete, "8000")
+			s["bus/pci/devices/0000:03:00.0/vendor"].Data = []byte("0x10de\n")
+		}, 0, false},
 		"one that says nonsense": {func(s fstest.MapFS) { gpu(s, "0000:03:00.0", "active", discrete, "much") }, 0, false},
 	} {
 		tree := fstest.MapFS{"bus/pci/devices/0000:00:00.0/class": &fstest.MapFile{Data: []byte("0x060000\n")}}
