@@ -52,6 +52,9 @@ func (e *Endpoint) Use(a Access) {
 // by nobody else. A server that sends us elsewhere is not followed: where to the
 // user has not said, and the key is not for it.
 func (e *Endpoint) send(t *http.Transport, req *http.Request) (*http.Response, error) {
+	if e.closed.Load() {
+		t = e.fresh
+	}
 	key, err := e.key.current()
 	if err != nil {
 		return nil, err

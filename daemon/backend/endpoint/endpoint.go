@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/joulemux/joulemux/daemon/job"
@@ -41,6 +42,8 @@ type Endpoint struct {
 	// nothing about whether new ones are accepted.
 	fresh *http.Transport
 	key   *keyring // nil if there is none
+	// closed tells that no connection is to be left behind.
+	closed atomic.Bool
 }
 
 // New returns the endpoint of a URL such as http://127.0.0.1:11434 or
@@ -77,8 +80,10 @@ func transport() *http.Transport {
 	}
 }
 
-// Close drops the idle connections.
+// Close drops the idle connections. Whoever has not heard of it yet may ask on,
+// each time on a connection that is not kept.
 func (e *Endpoint) Close() {
+	e.closed.Store(true)
 	e.pool.CloseIdleConnections()
 	e.fresh.CloseIdleConnections()
 }
