@@ -29,6 +29,8 @@ const Patience = 30 * time.Second
 type Options struct {
 	// Config is the text of the configuration, without its section "server".
 	Config string
+	// Server is more of that section, such as "allow_admin: true".
+	Server string
 	// Runtime stands for XDG_RUNTIME_DIR; "" is a folder of the daemon's own.
 	Runtime string
 	// State is the folder for what has to last; "" keeps nothing.
@@ -63,6 +65,7 @@ type Daemon struct {
 	t      testing.TB
 	beside *Daemon
 	config string
+	server string
 	port   int
 	grpc   int
 	reload chan os.Signal
@@ -86,7 +89,7 @@ func Start(t testing.TB, o Options) *Daemon {
 // Try is Start for a daemon that may refuse to.
 func Try(t testing.TB, o Options) (*Daemon, error) {
 	t.Helper()
-	d := &Daemon{t: t, beside: o.Beside, Log: new(Log), port: o.Port, grpc: o.GRPCPort, reload: make(chan os.Signal), ended: make(chan struct{})}
+	d := &Daemon{t: t, beside: o.Beside, Log: new(Log), server: o.Server, port: o.Port, grpc: o.GRPCPort, reload: make(chan os.Signal), ended: make(chan struct{})}
 	if d.port == 0 {
 		d.port = FreePort(t)
 	}
@@ -187,7 +190,7 @@ func (d *Daemon) Client() *http.Client { return d.client }
 // Configure replaces the configuration, as an editor does.
 func (d *Daemon) Configure(text string) {
 	d.t.Helper()
-	text = fmt.Sprintf("server: {http_port: %d, grpc_port: %d}\n%s", d.port, d.grpc, text)
+	text = fmt.Sprintf("server: {http_port: %d, grpc_port: %d, %s}\n%s", d.port, d.grpc, d.server, text)
 	if err := errors.Join(os.WriteFile(d.config+".new", []byte(text), 0o600), os.Rename(d.config+".new", d.config)); err != nil {
 		d.t.Fatal(err)
 	}
