@@ -204,7 +204,7 @@ func (s *Server) client(ctx context.Context) *client {
 func (c *client) expect(ctx context.Context) error {
 	until := time.Now().Add(c.stalled)
 	if end, ok := ctx.Deadline(); ok && end.Before(until) {
-		until = end.Add(10 * time.Millisecond)
+		until = end.Add(100 * time.Millisecond)
 	}
 	if since := until.Sub(c.until); since >= 0 && since < c.stalled/10 {
 		return nil

@@ -54,8 +54,9 @@ func (c *client) waited(ctx context.Context, f func() error) error {
 }
 
 // behind is how much later than its job an unread piece ends. Were the piece
-// the first, the job would pass for one whose client is gone.
-const behind = 10 * time.Millisecond
+// the first, the job would pass for one whose client is gone; on a machine that has
+// much to do, 10 ms are too little.
+const behind = 100 * time.Millisecond
 
 // send is write for a piece that the client should see at once.
 func (c *client) send(ctx context.Context, piece []byte) error {
