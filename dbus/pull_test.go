@@ -96,6 +96,9 @@ func TestPullTellsHowItGetsOn(t *testing.T) {
 	}
 	pullBy(p, "tiny", nil)
 	for s := receive(t, signals); ; s = receive(t, signals) {
+		if !strings.HasSuffix(s.Name, ".PropertiesChanged") {
+			continue // a backend may be new
+		}
 		changed, _ := s.Body[1].(map[string]godbus.Variant)
 		if list, ok := changed["Pulls"].Value().([]map[string]godbus.Variant); ok && len(list) == 1 && list[0]["model"].Value() == "tiny" {
 			return
