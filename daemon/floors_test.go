@@ -252,6 +252,16 @@ func TestProgramsNeedNoC(t *testing.T) {
 	}
 }
 
+// TestTheDaemonIsNoLargerThanItUses: a program that looks methods up by names that it
+// computes has all that are exported, of every package. Of ours that was a seventh.
+func TestTheDaemonIsNoLargerThanItUses(t *testing.T) {
+	for _, p := range goList(t, "-deps", "./cmd/joulemuxd") {
+		if p.ImportPath == "text/template" || p.ImportPath == "html/template" {
+			t.Errorf("the daemon has %s; its parse will do", p.ImportPath)
+		}
+	}
+}
+
 func TestTestsThatSleepDoSoInABubble(t *testing.T) {
 	for _, p := range goList(t, "./...") {
 		for _, name := range slices.Concat(p.TestGoFiles, p.XTestGoFiles) {

@@ -123,7 +123,7 @@ func TestFaultsAreToldByLine(t *testing.T) {
 		{two + `"{{template \"x\"}}"`, "there are no loops and no other templates here"},
 		{two + `"{{define \"x\"}}{{end}}"`, "templates cannot be defined here"},
 		{two + `"{{printf \"%1000000000d\" 1}}"`, "there is no function printf here"},
-		{two + `"{{clop 3 .Input}}"`, `function "clop" not defined`},
+		{two + `"{{clop 3 .Input}}"`, `there is no function clop here; did you mean "clip"?`},
 		{two + `"{{clip .Input 3}}"`, "line 5: stages[2].prompt: "},
 		{two + `"{{with .Stages.b}}{{.Input}}{{end}}"`, "within with, .Input is of what it is about; write $.Input"},
 		{"stages:\n  - {id: a, prompt: x, tiers: [mains]}\n  - {id: b, prompt: \"{{.Stages.a}}\"}", "line 3: stages[1].prompt: the stage a may not have run"},

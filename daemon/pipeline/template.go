@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"text/template"
 	"text/template/parse"
 
 	"github.com/joulemux/joulemux/daemon/document"
@@ -17,7 +16,7 @@ import (
 // it.
 type text struct {
 	plain string
-	made  *template.Template
+	made  *parse.Tree
 }
 
 // longestText is how much text a template may make, in bytes.
@@ -31,12 +30,7 @@ type data struct {
 	Fields map[string]map[string]string
 }
 
-// functions are what templates can call beside those of text/template that are
-// in allowed.
-var functions = template.FuncMap{
-	"clip": clip, "lower": strings.ToLower, "trim": strings.TrimSpace,
-}
-
+// allowed are the functions that templates can call.
 var allowed = strings.Fields("and or not eq ne lt le gt ge len clip lower trim")
 
 // clip keeps the first n characters of a text.
@@ -54,15 +48,14 @@ func (t text) render(d data) (string, error) {
 	if t.made == nil {
 		return t.plain, nil
 	}
-	var b bounded
-	err := t.made.Execute(&b, d)
+	filled, err := d.fill(t.made)
 	switch {
 	case errors.Is(err, errLong):
 		return "", job.Errorf(job.PromptTooLarge, "a text of more than %d bytes", longestText)
 	case err != nil:
 		return "", &job.Error{Code: job.Invalid, Detail: "a template cannot be filled in", Err: err}
 	}
-	return b.String(), nil
+	return filled, nil
 }
 
 // bounded is a text that does not grow for ever.
@@ -93,19 +86,21 @@ func (s scope) parse(at document.Section, source string) text {
 	if !strings.Contains(source, "{{") {
 		return text{plain: source}
 	}
-	t, err := template.New("").Funcs(functions).Option("missingkey=error").Parse(source)
+	all, t := make(map[string]*parse.Tree), parse.New("")
+	t.Mode = parse.SkipFuncCheck // which we know more words for
+	_, err := t.Parse(source, "", "", all)
 	switch {
 	case err != nil:
 		line, detail := place(err.Error())
 		at.FaultAt(line, "%s", detail)
 		return text{}
-	case len(t.Templates()) > 1:
+	case len(all) > 1:
 		at.Fault("templates cannot be defined here")
 		return text{}
-	case t.Tree == nil:
-		return text{} // to Go, nothing but white space is no template
+	case parse.IsEmptyTree(t.Root):
+		return text{}
 	}
-	w := &walk{scope: s, at: at, tree: t.Tree}
+	w := &walk{scope: s, at: at, tree: t}
 	if w.list(t.Root, true, s.sure); w.faults == 0 {
 		s.try(at, t)
 	}
@@ -114,7 +109,7 @@ func (s scope) parse(at document.Section, source string) text {
 
 // try executes a template with whatever it may find: that shows what is wrong
 // with the kinds of its values.
-func (s scope) try(at document.Section, t *template.Template) {
+func (s scope) try(at document.Section, t *parse.Tree) {
 	for _, word := range []string{"", "0"} {
 		d := data{Input: word, Vars: make(map[string]string), Stages: make(map[string]string), Fields: make(map[string]map[string]string)}
 		for name := range s.p.Vars {
@@ -126,7 +121,7 @@ func (s scope) try(at document.Section, t *template.Template) {
 				d.Fields[id][name] = word
 			}
 		}
-		if err := t.Execute(new(bounded), d); err != nil {
+		if _, err := d.fill(t); err != nil {
 			line, detail := place(err.Error())
 			at.FaultAt(line, "%s", detail)
 			return
@@ -134,7 +129,7 @@ func (s scope) try(at document.Section, t *template.Template) {
 	}
 }
 
-// place takes an error of text/template apart: "template: :3: …" or, with a
+// place takes an error of text/template/parse, or of fill, apart: "template: :3: …" or, with a
 // column, "template: :3:7: …".
 func place(said string) (line int, detail string) {
 	detail = strings.TrimPrefix(said, "template: :")
