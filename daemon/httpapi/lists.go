@@ -131,9 +131,14 @@ var administration = []string{
 	"POST /api/blobs/{digest}", "HEAD /api/blobs/{digest}",
 }
 
+// mayAdminister reports whether whoever asks may change what models there are.
+func (s *Server) mayAdminister(r *http.Request) bool {
+	return s.settings.Load().AllowAdmin || door.Permits(r.Context(), token.Admin)
+}
+
 // administer forwards a change of models to one backend, if that is allowed.
 func (s *Server) administer(w http.ResponseWriter, r *http.Request) {
-	if !s.settings.Load().AllowAdmin && !door.Permits(r.Context(), token.Admin) {
+	if !s.mayAdminister(r) {
 		fail(w, job.Errorf(job.Forbidden, "joulemux does not change models: ask the backend itself, set server.allow_admin in the configuration, or show a token with the right \"admin\""))
 		return
 	}

@@ -13,20 +13,18 @@ import (
 	"github.com/joulemux/joulemux/daemon/httpapi/wire"
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/daemon/pull"
-	"github.com/joulemux/joulemux/daemon/token"
 )
 
 // errMayNotPull refuses a client, and says who may.
 func errMayNotPull() error {
-	return job.Errorf(job.Forbidden, "clients fetch no models here unless server.allow_admin, or models.auto_pull: on, is in the configuration; the user's own \"joulemux pull\" does")
+	return job.Errorf(job.Forbidden, "clients fetch no models here unless server.allow_admin, or models.auto_pull: on, is in the configuration, or they show a token with the right \"admin\"; the user's own \"joulemux pull\" does")
 }
 
 // mayPull reports whether whoever asks may have models fetched in Ollama's
 // dialect, which any program speaks. In our own, by the socket that only the user
 // can open, it is the user who asks.
 func (s *Server) mayPull(r *http.Request, own bool) bool {
-	settings := s.settings.Load()
-	return settings.AllowAdmin || settings.AutoPull || door.Permits(r.Context(), token.Admin) || own && door.Here(r.Context())
+	return s.mayAdminister(r) || s.settings.Load().AutoPull || own && door.Here(r.Context())
 }
 
 // pull fetches a model, and tells how that gets on.

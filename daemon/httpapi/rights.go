@@ -34,7 +34,7 @@ var forJobs = []string{"generate", "chat", "explain", "models", "backends", "sta
 
 // administers reports whether what is at a path changes what models there are.
 func administers(path string) bool {
-	return path == "/api/pull" || slices.ContainsFunc(administration, func(pattern string) bool {
+	return path == "/api/pull" || path == "/joulemux/v1/pull" || slices.ContainsFunc(administration, func(pattern string) bool {
 		_, at, _ := strings.Cut(pattern, " ")
 		at, below := strings.CutSuffix(at, "{digest}")
 		return path == at || below && strings.HasPrefix(path, at)
