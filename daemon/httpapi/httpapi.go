@@ -4,9 +4,10 @@
 // /metrics and /version.
 //
 // It turns requests into jobs and answers into responses; it never chooses a
-// backend, nor talks to one about a job. Who may ask is daemon/door's to say. What a client
-// wrote in a dialect that its backend speaks reaches that byte for byte, and so
-// does the answer the client.
+// backend, nor talks to one about a job. Who may ask is daemon/door's to say, but
+// for what it takes to change what models there are. What a client wrote in a
+// dialect that its backend speaks reaches that byte for byte, and so does the
+// answer the client.
 package httpapi
 
 import (

@@ -13,6 +13,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/door"
 	"github.com/joulemux/joulemux/daemon/httpapi/wire"
 	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/daemon/pull"
 	"github.com/joulemux/joulemux/daemon/route"
 	"github.com/joulemux/joulemux/power"
 	"github.com/joulemux/joulemux/power/tracker"
@@ -35,6 +36,21 @@ func (l *lines) put(ctx context.Context, v any) error {
 	}
 	return l.send(ctx, job.Line(v))
 }
+
+// fail tells of a failure: by a status if nothing has been said yet, or else in the
+// line that last makes of it.
+func (l *lines) fail(ctx context.Context, err error, last func(*wire.Error) any) {
+	if !l.begun {
+		fail(l.w, ourWords(err))
+		return
+	}
+	ctx, cancel := lastly(ctx)
+	defer cancel()
+	_ = l.put(ctx, last(describe(err))) // a client that is gone needs no words
+}
+
+// inEvent is the last line of an answer that breaks off.
+func inEvent(e *wire.Error) any { return wire.Event{Error: e} }
 
 // read decodes a request of our own API, in which unknown members are errors.
 func (s *Server) read(w http.ResponseWriter, r *http.Request, into any) bool {
@@ -86,16 +102,11 @@ func (s *Server) native(w http.ResponseWriter, r *http.Request, j job.Job, optio
 		return
 	}
 	out := &events{lines: s.lines(w), id: j.ID}
-	err := s.Runner.Run(r.Context(), j, out)
-	switch {
-	case err == nil:
-	case !out.begun:
-		w.Header().Set("X-Request-ID", j.ID)
-		fail(w, ourWords(err))
-	default:
-		ctx, cancel := lastly(r.Context())
-		defer cancel()
-		_ = out.put(ctx, wire.Event{Error: describe(err)}) // a client that is gone needs no words
+	if err := s.Runner.Run(r.Context(), j, out); err != nil {
+		if !out.begun {
+			w.Header().Set("X-Request-ID", j.ID)
+		}
+		out.fail(r.Context(), err, inEvent)
 	}
 }
 
@@ -138,6 +149,9 @@ func (e *events) Routed(d route.Decision) {
 	}
 	e.err = e.put(context.Background(), wire.Event{Routed: d.Fields()})
 }
+
+// Fetching tells the client how the model is getting on that its job waits for.
+func (e *events) Fetching(p pull.Progress) error { return e.pull(context.Background(), p) }
 
 // Begin reports whether the client is still there.
 func (e *events) Begin(job.Head) error { return e.err }

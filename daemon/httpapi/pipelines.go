@@ -108,16 +108,11 @@ func (s *Server) runPipeline(w http.ResponseWriter, r *http.Request) {
 	out := &stages{lines: s.lines(w), pipeline: p, failing: !c.GoOn}
 	w.Header().Set("X-Request-ID", c.ID)
 	o, err := s.Engine.Run(r.Context(), p, c, out)
-	switch {
-	case err == nil:
-		_ = out.put(r.Context(), wire.PipelineEvent{End: endOf(o)}) // a client that is gone needs no end
-	case !out.begun:
-		fail(w, err)
-	default:
-		ctx, cancel := lastly(r.Context())
-		defer cancel()
-		_ = out.put(ctx, wire.PipelineEvent{Error: describe(err)})
+	if err != nil {
+		out.fail(r.Context(), err, func(e *wire.Error) any { return wire.PipelineEvent{Error: e} })
+		return
 	}
+	_ = out.put(r.Context(), wire.PipelineEvent{End: endOf(o)}) // a client that is gone needs no end
 }
 
 // asked returns the pipeline that a client wants to run.

@@ -46,13 +46,10 @@ func (s *Server) pull(w http.ResponseWriter, r *http.Request) {
 	out, fetched := s.lines(w), int64(0)
 	err = s.Puller.Pull(r.Context(), o, func(p pull.Progress) error {
 		fetched = p.Completed
-		if p.Ended() || p.State == pull.Starting { // the first may be the last
-			return nil
-		}
-		return out.put(r.Context(), wire.Event{Pull: describePull(p)})
+		return out.pull(r.Context(), p)
 	})
 	if err != nil {
-		out.fail(r.Context(), err, func(err error) any { return wire.Event{Error: describe(err)} })
+		out.fail(r.Context(), err, inEvent)
 		return
 	}
 	_ = out.put(r.Context(), wire.Event{End: map[string]any{"model": o.Model, "backend": o.Backend, "bytes": fetched}})
@@ -68,16 +65,13 @@ func (s *Server) order(r *http.Request, model, target string) (o pull.Order, err
 	return pull.Order{Backend: id, Model: model}, err
 }
 
-// fail tells of a failure: by a status if nothing has been said yet, or else in a
-// last line.
-func (l *lines) fail(ctx context.Context, err error, last func(error) any) {
-	if !l.begun {
-		fail(l.w, err)
-		return
+// pull writes how a pull is getting on, but for its end, of which there is more to
+// tell. The first that is heard of it may be the last.
+func (l *lines) pull(ctx context.Context, p pull.Progress) error {
+	if p.Ended() || p.State == pull.Starting {
+		return nil
 	}
-	ctx, cancel := lastly(ctx)
-	defer cancel()
-	_ = l.put(ctx, last(err)) // a client that is gone needs no words
+	return l.put(ctx, wire.Event{Pull: describePull(p)})
 }
 
 // describePull returns how a pull is getting on as our JSON.
@@ -104,7 +98,7 @@ func (s *Server) ollamaPull(w http.ResponseWriter, r *http.Request) {
 	err = s.Puller.Pull(r.Context(), o, func(p pull.Progress) error { return out.tell(r.Context(), p) })
 	switch {
 	case err != nil:
-		out.fail(r.Context(), err, func(err error) any { return describe(err) })
+		out.fail(r.Context(), err, func(e *wire.Error) any { return e })
 	case whole:
 		reply(w, http.StatusOK, api.ProgressResponse{Status: success})
 	default:
@@ -162,12 +156,4 @@ func (l *ollamaLines) tell(ctx context.Context, p pull.Progress) error {
 	}
 	l.told = now
 	return l.put(ctx, now)
-}
-
-// Fetching tells a client how the model is getting on that its job waits for.
-func (e *events) Fetching(p pull.Progress) error {
-	if p.Ended() || p.State == pull.Starting {
-		return nil
-	}
-	return e.put(context.Background(), wire.Event{Pull: describePull(p)})
 }
