@@ -59,6 +59,11 @@ func TestAProcessorThatIsTooHotIsGivenNoWork(t *testing.T) {
 	if s := status(t, d); s.Heat == nil || !s.Heat.Vetoed || !strings.Contains(s.ActiveReason, "too hot: 97 °C") {
 		t.Errorf("the status is %+v, %s", s.Heat, s.ActiveReason)
 	}
+	for _, b := range status(t, d).Backends {
+		if b.Status.Message != "too hot: 97 °C" {
+			t.Errorf("%s says %q", b.ID, b.Status.Message)
+		}
+	}
 	served := func() bool { return ask(t, d, "POST", "/api/generate", generate).status == 200 }
 
 	machine.heat("60000")

@@ -1,6 +1,7 @@
 package dbus
 
 import (
+	"cmp"
 	"context"
 
 	godbus "github.com/godbus/dbus/v5"
@@ -25,11 +26,8 @@ type backendState struct {
 
 func newBackendState(b backend.Backend) backendState {
 	s := backendState{
-		Id: bus.Text(b.ID), Name: bus.Text(b.Name), Type: bus.Text(b.Program()), Hardware: string(b.Class),
-		State: b.State(), Problem: bus.Text(b.Suspect),
-	}
-	if !b.Healthy {
-		s.Problem = bus.Text(b.Problem)
+		Id: bus.Text(b.ID), Name: bus.Text(cmp.Or(b.Name, b.ID)), Type: bus.Text(b.Program()), Hardware: string(b.Class),
+		State: b.State(), Problem: bus.Text(b.Trouble()),
 	}
 	for _, m := range b.Facts.Models {
 		s.Models = append(s.Models, bus.Text(m.Name))

@@ -2,7 +2,6 @@ package dbus
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	godbus "github.com/godbus/dbus/v5"
@@ -124,15 +123,8 @@ func (i *inference) listModels(ctx context.Context, _ bus.Call) ([]map[string]go
 
 // describeModel returns a model for the bus.
 func describeModel(m registry.Model) map[string]any {
-	backends, resident, fits, fitsNot := []string{}, []string{}, []string{}, []string{}
-	for _, p := range m.Places {
-		if !slices.Contains(backends, p.Backend) {
-			backends = append(backends, p.Backend)
-		}
-		if p.Resident && !slices.Contains(resident, p.Backend) {
-			resident = append(resident, p.Backend)
-		}
-	}
+	backends, resident := m.Backends()
+	fits, fitsNot := []string{}, []string{}
 	for _, f := range m.Fits {
 		switch f.Verdict {
 		case registry.Fitting:

@@ -130,6 +130,15 @@ func (b Backend) Model(name string) *job.Model {
 	return nil
 }
 
+// MaxContext returns how many tokens of context the loaded model has that has the
+// most; zero is not known.
+func (b Backend) MaxContext() (most int) {
+	for _, m := range b.Facts.Models {
+		most = max(most, m.ContextLength)
+	}
+	return most
+}
+
 // Candidate returns the backend as it looks to a job for that model.
 func (b Backend) Candidate(model string) job.Candidate {
 	c := job.Candidate{

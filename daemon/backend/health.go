@@ -1,5 +1,7 @@
 package backend
 
+import "cmp"
+
 // The words for health, on every wire.
 const (
 	Healthy   = "healthy"
@@ -15,6 +17,9 @@ func (b Backend) State() string {
 	}
 	return Unhealthy
 }
+
+// Trouble says why the backend is given no jobs, or why those of late failed, or "".
+func (b Backend) Trouble() string { return cmp.Or(b.Problem, b.Suspect, b.Vetoed) }
 
 // Health sums up: all backends are healthy, or some, or none, which it is too
 // where there is none. Of each it tells, by id, the state, and of one that will

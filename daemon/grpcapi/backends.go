@@ -32,18 +32,17 @@ func is(b backend.Backend, kind string) bool {
 }
 
 func describe(b backend.Backend, m backend.Metrics) *computev1.BackendInfo {
-	status := &computev1.BackendStatus{State: b.State(), Message: text(cmp.Or(b.Problem, b.Suspect, b.Vetoed))}
+	status := &computev1.BackendStatus{State: b.State(), Message: text(b.Trouble())}
 	if !b.Checked.IsZero() {
 		status.LastCheckUnix = b.Checked.Unix()
 	}
-	can := &computev1.BackendCapabilities{Generate: true, Embed: true, Stream: true, Slots: number(b.Candidate("").Slots)}
+	can := &computev1.BackendCapabilities{Generate: true, Embed: true, Stream: true, Slots: number(b.Candidate("").Slots), MaxContext: number(b.MaxContext())}
 	metrics := &computev1.BackendMetrics{
 		AvgLatencyMs: milliseconds(m.FirstToken), RequestsPerMinute: number(m.PerMinute), ErrorRate: float32(m.ErrorRate),
 		PowerWatts: float32(b.Profile.Draw.Watts()), PowerQuality: string(b.Profile.Quality),
 	}
 	for _, model := range b.Facts.Models {
 		can.Models = append(can.Models, text(model.Name))
-		can.MaxContext = max(can.MaxContext, number(model.ContextLength))
 		if model.Resident {
 			metrics.LoadedModels = append(metrics.LoadedModels, text(model.Name))
 		}

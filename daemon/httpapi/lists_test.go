@@ -212,7 +212,7 @@ func TestBackendsAreListedForProgramsAndForPeople(t *testing.T) {
 			t.Fatalf("%s: got %+v", path, list)
 		}
 		one, other := list[0], list[1]
-		if one.ID != "one" || one.Name != "one" || one.Hardware != "igpu" || one.Status.State != "healthy" || one.Metrics.PowerWatts != 12 ||
+		if one.ID != "one" || one.Name != "one" || one.Hardware != "igpu" || one.Status.State != "healthy" || one.Metrics.PowerWatts != 12 || one.Capabilities.MaxContext != 4096 ||
 			one.Metrics.PowerQuality != "estimated" || one.Metrics.RequestsPerMinute != 1 || !slices.Equal(one.Metrics.LoadedModels, []string{"m:latest"}) {
 			t.Errorf("%s: got %+v", path, one)
 		}

@@ -84,7 +84,7 @@ func (o *scriptedOllama) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func listing(models []string) string {
 	list := make([]string, len(models))
 	for i, m := range models {
-		list[i] = fmt.Sprintf(`{"name":%q,"model":%q,"digest":%q,"size":7,"mark":[1, 2]}`, m, m, "d-"+job.CanonicalModel(m))
+		list[i] = fmt.Sprintf(`{"name":%q,"model":%q,"digest":%q,"size":7,"context_length":4096,"mark":[1, 2]}`, m, m, "d-"+job.CanonicalModel(m))
 	}
 	return `{"models":[` + strings.Join(list, ",") + `]}`
 }

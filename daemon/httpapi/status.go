@@ -1,9 +1,11 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"net/http"
 	"reflect"
 	"slices"
@@ -80,23 +82,17 @@ func (s *Server) describeAll(backends backend.Snapshot) []wire.Backend {
 
 func describeBackend(b backend.Backend, m backend.Metrics) wire.Backend {
 	d := wire.Backend{
-		ID: b.ID, Type: b.Program(), Name: b.Name, Hardware: string(b.Class),
-		Status:       wire.BackendState{State: b.State(), Message: b.Problem},
-		Capabilities: wire.Capabilities{Generate: true, Embed: true, Stream: true, Models: []string{}},
+		ID: b.ID, Type: b.Program(), Name: cmp.Or(b.Name, b.ID), Hardware: string(b.Class),
+		Status:       wire.BackendState{State: b.State(), Message: b.Trouble()},
+		Capabilities: wire.Capabilities{Generate: true, Embed: true, Stream: true, Models: []string{}, MaxContext: int32(min(b.MaxContext(), math.MaxInt32))},
 		Metrics: wire.Metrics{
 			AvgLatencyMs: int32(m.FirstToken.Milliseconds()), RequestsPerMinute: int32(m.PerMinute), ErrorRate: m.ErrorRate,
 			PowerWatts: b.Profile.Draw.Watts(), PowerQuality: string(b.Profile.Quality), LoadedModels: []string{},
 		},
+		Lacks: b.Facts.Lacks,
 	}
-	d.Lacks = b.Facts.Lacks
 	if b.Remote() {
 		d.Remote = describeRemote(b)
-	}
-	if d.Name == "" {
-		d.Name = b.ID
-	}
-	if d.Status.Message == "" {
-		d.Status.Message = b.Suspect
 	}
 	if !b.Checked.IsZero() {
 		d.Status.LastCheckUnix = b.Checked.Unix()
@@ -121,20 +117,15 @@ func (s *Server) models(w http.ResponseWriter, r *http.Request) {
 func describeModel(m registry.Model) wire.Model {
 	d := wire.Model{
 		Name: m.Names[0], Names: m.Names, Digest: m.Digest, SizeBytes: m.Size, Family: m.Family, Parameters: m.Parameters,
-		Quantisation: m.Quantisation, MaxContext: m.Context, Abilities: m.Abilities, Backends: []string{}, Resident: []string{},
+		Quantisation: m.Quantisation, MaxContext: m.Context, Abilities: m.Abilities,
 	}
+	d.Backends, d.Resident = m.Backends()
 	for _, p := range m.Places {
 		place := wire.Place{Backend: p.Backend, Name: p.Name, Resident: p.Resident}
 		if p.Resident && !p.Until.IsZero() {
 			place.Until = &p.Until
 		}
 		d.Places = append(d.Places, place)
-		if !slices.Contains(d.Backends, p.Backend) {
-			d.Backends = append(d.Backends, p.Backend)
-		}
-		if p.Resident && !slices.Contains(d.Resident, p.Backend) {
-			d.Resident = append(d.Resident, p.Backend)
-		}
 	}
 	for _, f := range m.Fits {
 		d.Fits = append(d.Fits, wire.Fit{Backend: f.Backend, Verdict: string(f.Verdict), Reason: f.Reason})

@@ -63,6 +63,21 @@ type Model struct {
 	Fits []Fit
 }
 
+// Backends returns the backends that have the model, each once, and those where it
+// is loaded.
+func (m Model) Backends() (all, resident []string) {
+	all, resident = []string{}, []string{}
+	for _, p := range m.Places {
+		if !slices.Contains(all, p.Backend) {
+			all = append(all, p.Backend)
+		}
+		if p.Resident && !slices.Contains(resident, p.Backend) {
+			resident = append(resident, p.Backend)
+		}
+	}
+	return all, resident
+}
+
 // Place is a model on a backend.
 type Place struct {
 	Backend, Name string
