@@ -8,13 +8,11 @@ package config
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net"
 	"net/url"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/joulemux/joulemux/daemon/document"
@@ -129,8 +127,8 @@ type Tier struct {
 
 // Pull says when models are fetched.
 type Pull struct {
-	// Auto is what becomes of a job whose model no backend has: "never" fetches
-	// it, "ask" says in the error how that is done, and "on" fetches it.
+	// Auto is what becomes of a job whose model no backend has: "never" refuses it,
+	// "ask" says with that how to fetch the model, and "on" fetches it.
 	Auto string
 	// OnBattery and OnMetered have them fetched on battery, and by a network
 	// connection that is paid for by what it transfers.
@@ -204,7 +202,7 @@ const maxFile = 1 << 20
 // Load reads the file at path. One that does not exist is a file with nothing
 // in it. The error of a file with faults is of type document.Faults.
 func Load(path string) (Config, error) {
-	text, err := read(path)
+	text, err := document.ReadFile(path, maxFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Default(), nil
 	}
@@ -217,35 +215,4 @@ func Load(path string) (Config, error) {
 		err = fmt.Errorf("%s: %w", path, err) // other errors name the file already
 	}
 	return c, err
-}
-
-// read returns what is in the file. What is no file is a fault of its own.
-func read(path string) ([]byte, error) {
-	// Without O_NONBLOCK, opening a pipe waits for somebody to write into it.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	if info, err := f.Stat(); err == nil && !info.Mode().IsRegular() {
-		return nil, document.Faults{{Text: "it is no regular file, but " + kind(info.Mode())}}
-	}
-	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(text) > maxFile {
-		err = document.Faults{{Text: fmt.Sprintf("it is longer than %d bytes", maxFile)}}
-	}
-	return text, err
-}
-
-func kind(m os.FileMode) string {
-	switch {
-	case m.IsDir():
-		return "a directory"
-	case m&os.ModeNamedPipe != 0:
-		return "a pipe"
-	case m&os.ModeSocket != 0:
-		return "a socket"
-	default:
-		return "a device"
-	}
 }

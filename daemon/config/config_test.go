@@ -84,7 +84,7 @@ func TestEarlierVocabularyIsUnderstood(t *testing.T) {
 	want.Routing = config.Routing{DefaultBackend: "ollama-npu", Curious: true}
 	want.LogLevel = "debug"
 	want.Notes = []string{
-		"line 34: monitoring.prometheus_port: understood, but this version does not serve metrics",
+		"line 34: monitoring.prometheus_port: understood, but metrics have no port of their own: they are at /metrics on server.http_port",
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)

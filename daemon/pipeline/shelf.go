@@ -3,13 +3,13 @@ package pipeline
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"github.com/joulemux/joulemux/daemon/document"
 	"github.com/joulemux/joulemux/daemon/job"
 )
 
@@ -78,26 +78,8 @@ const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-
 // read reads a pipeline.
 func read(name, path string) Entry {
 	e := Entry{Name: name, Path: path}
-	if e.File, e.Err = readFile(path); e.Err == nil {
+	if e.File, e.Err = document.ReadFile(path, longestFile); e.Err == nil {
 		e.Pipeline, e.Err = Parse(name, e.File)
 	}
 	return e
-}
-
-// readFile reads a file, or no more than is too much of it. What is no file, such
-// as a pipe, could keep us waiting.
-func readFile(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, errors.New("it is no regular file")
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, longestFile+1))
 }
