@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -15,14 +14,7 @@ import (
 // much of it as there is.
 func (a *app) answer(ctx context.Context, path string, request any, quiet bool) (string, error) {
 	shown := &transcript{app: a, quiet: quiet, pull: fetchProgress{app: a}}
-	each := shown.event
-	if a.json {
-		each = shown.line
-	}
-	err := a.client().job(ctx, path, request, each)
-	if f := (*failure)(nil); a.json && errors.As(err, &f) {
-		f.told = shown.failed
-	}
+	err := stream(ctx, a, path, request, shown.event, overEvent)
 	if a.onTerminal && !a.json {
 		shown.endLine() // An answer that broke off, for what comes next to be readable.
 	}
@@ -34,28 +26,22 @@ type transcript struct {
 	*app
 	quiet  bool
 	routed bool
-	failed bool // An error was among the lines.
 	text   strings.Builder
 	ended  bool // The text's last line is.
 	pull   fetchProgress
 }
 
-// line shows an event as it came.
-func (t *transcript) line(line []byte, e wire.Event) error {
-	t.text.WriteString(e.Text)
-	t.failed = e.Error != nil
-	_, err := fmt.Fprintf(t.records, "%s\n", line)
-	return err
-}
-
 // event shows an event to a person.
-func (t *transcript) event(_ []byte, e wire.Event) error {
+func (t *transcript) event(e wire.Event) error {
+	t.text.WriteString(e.Text)
+	if t.json {
+		return nil
+	}
 	if e.Pull == nil {
 		t.pull.end()
 	}
 	switch {
 	case e.Text != "":
-		t.text.WriteString(e.Text)
 		_, err := io.WriteString(t.out, e.Text)
 		return err
 	case e.Routed != nil && !t.quiet:

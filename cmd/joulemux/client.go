@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -85,9 +86,11 @@ func (c *client) lines(ctx context.Context, method, path string, body any) (*lin
 	return newLines(answer), nil
 }
 
-// job sends a request for an answer and calls each for its events, each with
-// the line that it came in. It returns nil if the answer is whole.
-func (c *client) job(ctx context.Context, path string, request any, each func([]byte, wire.Event) error) error {
+// stream sends a request whose answer is events, a line each, and has each shown;
+// with --json it writes them as they came before. It returns nil if the answer is
+// whole: whether an event is its end, or why there is none, over says.
+func stream[E any](ctx context.Context, a *app, path string, request any, show func(E) error, over func(E) (end bool, failed *wire.Error)) error {
+	c := a.client()
 	answer, err := c.send(ctx, c.jobs, http.MethodPost, path, request)
 	if err != nil {
 		return err
@@ -95,22 +98,31 @@ func (c *client) job(ctx context.Context, path string, request any, each func([]
 	l := newLines(answer)
 	defer l.close()
 	for {
-		var e wire.Event
+		var e E
 		line, err := l.next(&e)
 		if err != nil {
 			return broken(ctx, err)
 		}
-		if err := each(line, e); err != nil {
+		if a.json {
+			_, err = fmt.Fprintf(a.records, "%s\n", line)
+		}
+		if err == nil {
+			err = show(e)
+		}
+		if err != nil {
 			return err
 		}
-		switch {
-		case e.Error != nil:
-			return &failure{record: *e.Error}
-		case e.End != nil:
+		switch end, failed := over(e); {
+		case failed != nil:
+			return &failure{record: *failed, told: a.json}
+		case end:
 			return nil
 		}
 	}
 }
+
+// overEvent is the over of an answer.
+func overEvent(e wire.Event) (end bool, failed *wire.Error) { return e.End != nil, e.Error }
 
 // broken is the failure for an answer that has no end.
 func broken(ctx context.Context, err error) error {

@@ -171,34 +171,10 @@ func (assignments) String() string { return "" }
 
 // runPipeline has a pipeline run and shows what comes of it.
 func (a *app) runPipeline(ctx context.Context, q wire.RunPipeline, quiet bool) error {
-	c := a.client()
-	answer, err := c.send(ctx, c.jobs, http.MethodPost, "pipelines/run", q)
-	if err != nil {
-		return err
-	}
-	l := newLines(answer)
-	defer l.close()
 	shown := &progress{app: a, quiet: quiet}
-	for {
-		var e wire.PipelineEvent
-		line, err := l.next(&e)
-		if err != nil {
-			return broken(ctx, err)
-		}
-		if a.json {
-			_, err = fmt.Fprintf(a.records, "%s\n", line)
-		} else {
-			err = shown.event(e)
-		}
-		switch {
-		case err != nil:
-			return err
-		case e.Error != nil:
-			return &failure{record: *e.Error, told: a.json}
-		case e.End != nil:
-			return nil
-		}
-	}
+	return stream(ctx, a, "pipelines/run", q, shown.event, func(e wire.PipelineEvent) (end bool, failed *wire.Error) {
+		return e.End != nil, e.Error
+	})
 }
 
 // progress shows a run as it goes.
@@ -213,6 +189,7 @@ type progress struct {
 // if it is the last.
 func (p *progress) event(e wire.PipelineEvent) error {
 	switch {
+	case p.json:
 	case e.Routed != nil:
 		if e.Last {
 			p.last = e.Stage

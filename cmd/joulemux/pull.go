@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -47,13 +46,9 @@ program wants the model, too. Asked again, it goes on where it was.`,
 // pull has a model fetched, and shows how that gets on.
 func (a *app) pull(ctx context.Context, order wire.PullOrder) error {
 	shown := &fetchProgress{app: a}
-	failed := false
-	err := a.client().job(ctx, "pull", order, func(line []byte, e wire.Event) error {
+	err := stream(ctx, a, "pull", order, func(e wire.Event) error {
 		switch {
 		case a.json:
-			failed = e.Error != nil
-			_, err := fmt.Fprintf(a.records, "%s\n", line)
-			return err
 		case e.Pull != nil:
 			shown.show(*e.Pull)
 		case e.End != nil:
@@ -63,11 +58,8 @@ func (a *app) pull(ctx context.Context, order wire.PullOrder) error {
 			return err
 		}
 		return nil
-	})
+	}, overEvent)
 	shown.end()
-	if f := (*failure)(nil); errors.As(err, &f) {
-		f.told = failed
-	}
 	return err
 }
 
