@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -45,15 +44,15 @@ func (a *app) cache(ctx context.Context, method string) error {
 		return a.record(c)
 	}
 	if method == http.MethodDelete {
-		_, err := fmt.Fprintf(a.out, "forgotten: %d answers, %s\n", c.Entries, kibibytes(c.Bytes))
+		_, err := fmt.Fprintf(a.out, "forgotten: %s, %s\n", counted(c.Entries, "answer"), kibibytes(c.Bytes))
 		return err
 	}
-	t := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "kept\t%d answers, %s of %s\n", c.Entries, kibibytes(c.Bytes), kibibytes(c.MaxBytes))
-	fmt.Fprintf(t, "shared\t%s\n", map[bool]string{false: "no, each client has its own", true: "by all clients"}[c.Shared])
-	fmt.Fprintf(t, "given\t%d again, %d at the same time, %d had to be made\n", c.Hits, c.Joined, c.Misses)
-	fmt.Fprintf(t, "gone\t%d to make room, %d that nobody asked for\n", c.Evictions, c.Expiries)
-	return t.Flush()
+	t := newTable(a.out)
+	t.row("kept", fmt.Sprintf("%s, %s of %s", counted(c.Entries, "answer"), kibibytes(c.Bytes), kibibytes(c.MaxBytes)))
+	t.row("shared", map[bool]string{false: "no, each client has its own", true: "by all clients"}[c.Shared])
+	t.row("given", fmt.Sprintf("%d again, %d at the same time, %d had to be made", c.Hits, c.Joined, c.Misses))
+	t.row("gone", fmt.Sprintf("%d to make room, %d that nobody asked for", c.Evictions, c.Expiries))
+	return t.flush()
 }
 
 // kibibytes says how much memory something takes.

@@ -177,6 +177,7 @@ line, and none of what it else says for people.
     energy           {"by":"backend","totals":[...],...}, or of one job
                      {"id":"...","attempts":[...]}
     policy           {"policy":"..."}
+    cache            {"entries":...,"bytes":...,...}; clear: what there was
     token            create: {"name":"...","rights":[...],...,"token":"..."};
                      list: {"tokens":[...]}; revoke: {"revoked":"..."}
     simulate         a line for each machine and policy, of each variation
@@ -194,7 +195,7 @@ What fails ends with the line
 whose code is one of the daemon's: invalid, prompt_too_large, model_not_found,
 job_not_found, backend_not_found, pipeline_not_found, no_backend, power_policy,
 busy, over_limit, cancelled, deadline_passed, backend_failed, unsupported,
-unauthenticated, forbidden, stopping; or one of the client's own:
+unauthenticated, forbidden, stopping, internal; or one of the client's own:
 daemon_unreachable, answer_broken, interrupted, failed. An answer is whole only
 if its last line is an end. Clients should ignore members they do not know.`,
 	}

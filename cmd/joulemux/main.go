@@ -4,7 +4,8 @@
 // It speaks the JSON of daemon/httpapi/wire over HTTP, on the daemon's Unix
 // socket: that works over ssh too, where there may be no session bus. It owns
 // nothing but its terminal, and leaves every decision to the daemon. Only
-// "joulemux capture" reads the machine itself, for a bug report.
+// "joulemux capture" reads the machine itself, for a bug report, and "joulemux
+// token" the file of tokens, which the daemon only reads.
 //
 // Answers are written to standard output, and what is said about them to
 // standard error. The exit codes are:

@@ -19,7 +19,7 @@ type options map[string]any
 // flags gives cmd a flag for each option.
 func (o options) flags(cmd *cobra.Command) {
 	o.add(cmd, "model", "model", name, "the model; without it the default one, or one that is loaded")
-	o.add(cmd, "target", "target", name, "a backend's id, or npu, igpu, nvidia, dgpu, cpu")
+	o.add(cmd, "target", "target", name, "a backend's id, or npu, igpu, nvidia, dgpu, cpu, cloud")
 	o.add(cmd, "system", "system", words, "what the model is told before all else")
 	o.add(cmd, "class", "class", name, "who waits for it: interactive or background")
 	o.add(cmd, "background", "class", always("background"), "the same as --class background")
