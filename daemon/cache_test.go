@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -17,38 +16,14 @@ import (
 	"github.com/joulemux/joulemux/daemon/grpcapi/computev1"
 	"github.com/joulemux/joulemux/daemon/httpapi/wire"
 	"github.com/joulemux/joulemux/packaging/rig"
+	"github.com/joulemux/joulemux/packaging/rig/rigtest"
 )
-
-// startOllama starts a real server with the model tiny.
-func startOllama(t *testing.T) *rig.Ollama {
-	t.Helper()
-	binary, err := rig.OllamaBinary(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	gguf, err := rig.TinyModel(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := rig.StartOllama(t.Context(), rig.OllamaOptions{Binary: binary, Home: t.TempDir(), Log: io.Discard})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = s.Close() }) // it may have been killed
-	if err := rig.CreateModel(t.Context(), s.URL(), "tiny", gguf); err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
 
 // fromCache reports whether an answer over HTTP was given before.
 func (a answer) fromCache() bool { return a.header.Get("X-From-Cache") == "true" }
 
 func TestRealAnswersAreGivenAgainOnEveryWire(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts Ollama")
-	}
-	server := startOllama(t)
+	server := rigtest.Ollama(t)
 	there, err := url.Parse(server.URL())
 	if err != nil {
 		t.Fatal(err)

@@ -15,34 +15,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/daemontest"
 	"github.com/joulemux/joulemux/daemon/dialect"
 	"github.com/joulemux/joulemux/daemon/httpapi/wire"
-	"github.com/joulemux/joulemux/packaging/rig"
 )
-
-// realOllama starts an Ollama that has the model "tiny", and returns its URL.
-func realOllama(t *testing.T) string {
-	t.Helper()
-	binary, err := rig.OllamaBinary(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	gguf, err := rig.TinyModel(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := rig.StartOllama(t.Context(), rig.OllamaOptions{Binary: binary, Home: t.TempDir(), Log: io.Discard})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := rig.CreateModel(t.Context(), s.URL(), "tiny", gguf); err != nil {
-		t.Fatal(err)
-	}
-	return s.URL()
-}
 
 // openAIOnly is a real Ollama of which only OpenAI's API is to be seen.
 func openAIOnly(t *testing.T) (addr string) {

@@ -54,6 +54,7 @@ var floors = []struct {
 	{6, "cmd/joulemuxd cmd/joulemux cmd/joulemux-nvml cmd/joulemux-energyd"},
 	// Beside the house.
 	{7, "packaging packaging/rig power/powertest"},
+	{7, "packaging/rig/rigtest"},
 	{7, "dbus/dbustest"},
 	{7, "daemon/daemontest"},
 	{7, "packaging/demo packaging/bench packaging/examples packaging/examples/routes"},

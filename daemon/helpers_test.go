@@ -16,6 +16,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/httpapi/wire"
 	"github.com/joulemux/joulemux/dbus"
 	"github.com/joulemux/joulemux/dbus/dbustest"
+	"github.com/joulemux/joulemux/packaging/rig/rigtest"
 )
 
 // model is one that canned servers have.
@@ -36,6 +37,12 @@ func backends(addrs map[string]string) string {
 func oneBackend(t *testing.T) string {
 	t.Helper()
 	return backends(map[string]string{"cpu": daemontest.Serve(t, daemontest.CannedOllama())})
+}
+
+// realOllama starts an Ollama that has the model "tiny", and returns its URL.
+func realOllama(t *testing.T) string {
+	t.Helper()
+	return rigtest.Ollama(t).URL()
 }
 
 // hanging is a canned server whose answers have a first piece and no end. It

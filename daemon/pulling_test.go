@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"slices"
@@ -22,12 +21,12 @@ import (
 	"github.com/joulemux/joulemux/dbus"
 	"github.com/joulemux/joulemux/dbus/dbustest"
 	"github.com/joulemux/joulemux/packaging/rig"
+	"github.com/joulemux/joulemux/packaging/rig/rigtest"
 )
 
 // fetching is a real Ollama without models, and a stub of a registry with one.
 type fetching struct {
 	*daemontest.StubRegistry
-	ollama *rig.Ollama
 	config string
 }
 
@@ -37,10 +36,6 @@ func startFetching(t *testing.T) *fetching {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("starts a real Ollama")
-	}
-	binary, err := rig.OllamaBinary(t.Context())
-	if err != nil {
-		t.Fatal(err)
 	}
 	path, err := rig.TinyModel(t.Context())
 	if err != nil {
@@ -54,14 +49,8 @@ func startFetching(t *testing.T) *fetching {
 		daemontest.Layer{Type: daemontest.ModelLayer, Bytes: weights},
 		daemontest.Layer{Type: daemontest.LicenseLayer, Bytes: []byte(strings.Repeat("You may. ", len(weights)/9/9))},
 	)}
-	f.ollama, err = rig.StartOllama(t.Context(), rig.OllamaOptions{
-		Binary: binary, Home: t.TempDir(), Log: io.Discard, Env: []string{"SSL_CERT_FILE=" + f.Certificate},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = f.ollama.Close() })
-	f.config = backends(map[string]string{"cpu": strings.TrimPrefix(f.ollama.URL(), "http://")})
+	ollama := rigtest.EmptyOllama(t, "SSL_CERT_FILE="+f.Certificate)
+	f.config = backends(map[string]string{"cpu": strings.TrimPrefix(ollama.URL(), "http://")})
 	return f
 }
 

@@ -13,35 +13,8 @@ import (
 
 	"github.com/joulemux/joulemux/daemon/dialect"
 	"github.com/joulemux/joulemux/daemon/job"
-	"github.com/joulemux/joulemux/packaging/rig"
+	"github.com/joulemux/joulemux/packaging/rig/rigtest"
 )
-
-// startOllama starts a real Ollama, which speaks both dialects, and returns where
-// it is.
-func startOllama(t *testing.T) string {
-	t.Helper()
-	binary, err := rig.OllamaBinary(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	model, err := rig.TinyModel(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := rig.StartOllama(t.Context(), rig.OllamaOptions{Binary: binary, Home: t.TempDir(), Log: t.Output()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := rig.CreateModel(t.Context(), s.URL(), "tiny", model); err != nil {
-		t.Fatal(err)
-	}
-	return s.URL()
-}
 
 func fetch(t *testing.T, method, url string, body []byte) []byte {
 	t.Helper()
@@ -105,7 +78,7 @@ func fields(t *testing.T, object []byte) map[string]string {
 const sampled = `"options":{"seed":7,"temperature":0,"top_p":1,"num_predict":12}`
 
 func TestRealAnswersOfBothDialects(t *testing.T) {
-	url := startOllama(t)
+	url := rigtest.Ollama(t).URL() // which speaks both dialects
 	t.Run("Ollama's are what OpenAI's become", func(t *testing.T) { compareOllamas(t, url) })
 	t.Run("OpenAI's are what Ollama's become", func(t *testing.T) { compareOpenAIs(t, url) })
 	giveTools(t, url)

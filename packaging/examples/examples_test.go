@@ -5,7 +5,6 @@ package examples_test
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -15,40 +14,18 @@ import (
 	"testing"
 
 	"github.com/joulemux/joulemux/daemon/daemontest"
-	"github.com/joulemux/joulemux/packaging/rig"
+	"github.com/joulemux/joulemux/packaging/rig/rigtest"
 )
 
 const (
-	model  = "tiny"
+	model  = rigtest.Model
 	prompt = "Why is the sky blue?"
 )
 
 // laptop is a daemon before four backends, which one Ollama stands for.
 func laptop(t *testing.T) *daemontest.Daemon {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("starts a real Ollama")
-	}
-	binary, err := rig.OllamaBinary(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	weights, err := rig.TinyModel(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	ollama, err := rig.StartOllama(t.Context(), rig.OllamaOptions{Binary: binary, Home: t.TempDir(), Log: io.Discard})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := ollama.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := rig.CreateModel(t.Context(), ollama.URL(), model, weights); err != nil {
-		t.Fatal(err)
-	}
+	ollama := rigtest.Ollama(t)
 	// What is loaded is loaded on all four: no job waits for it on one of them.
 	loaded, err := http.Post(ollama.URL()+"/api/generate", "application/json", strings.NewReader(`{"model": "`+model+`", "keep_alive": "1h"}`))
 	if err != nil || loaded.Body.Close() != nil || loaded.StatusCode != http.StatusOK {

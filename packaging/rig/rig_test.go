@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/joulemux/joulemux/packaging/rig"
+	"github.com/joulemux/joulemux/packaging/rig/rigtest"
 )
 
 func TestMain(m *testing.M) {
@@ -166,7 +167,7 @@ func TestBothDaemonsHearOfTheHardware(t *testing.T) {
 }
 
 func TestOllamaSpeaksInWords(t *testing.T) {
-	s := startOllama(t)
+	s := rigtest.Ollama(t)
 	var answer struct {
 		Response  string `json:"response"`
 		EvalCount int    `json:"eval_count"`
@@ -185,7 +186,7 @@ func TestOllamaSpeaksInWords(t *testing.T) {
 }
 
 func TestOllamaThaws(t *testing.T) {
-	s := startOllama(t)
+	s := rigtest.Ollama(t)
 	short := `{"model": "tiny", "prompt": "x", "options": {"num_predict": 1}}`
 	if err := generate(t.Context(), s, short, nil); err != nil {
 		t.Fatal(err)
@@ -327,31 +328,6 @@ func startMachine(t *testing.T) (*rig.Machine, func(property string) string) {
 			"get-property", "org.freedesktop.UPower", object, iface, property).Output()
 		return strings.TrimSpace(string(out)) // Empty if nobody answers.
 	}
-}
-
-func startOllama(t *testing.T) *rig.Ollama {
-	t.Helper()
-	needRig(t)
-	binary, err := rig.OllamaBinary(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	model, err := rig.TinyModel(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	start := time.Now()
-	s, err := rig.StartOllama(t.Context(), rig.OllamaOptions{Binary: binary, Home: t.TempDir(), Log: t.Output()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { closing(t, s) })
-	t.Logf("Ollama after %v", time.Since(start).Round(time.Millisecond))
-	if err := rig.CreateModel(t.Context(), s.URL(), "tiny", model); err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("model after %v", time.Since(start).Round(time.Millisecond))
-	return s
 }
 
 // generate asks for an answer, and unpacks it unless it is of no interest.

@@ -9,7 +9,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/backend"
 	"github.com/joulemux/joulemux/daemon/backend/ollama"
 	"github.com/joulemux/joulemux/daemon/job"
-	"github.com/joulemux/joulemux/packaging/rig"
+	"github.com/joulemux/joulemux/packaging/rig/rigtest"
 )
 
 var _ backend.Unloader = (*ollama.Server)(nil)
@@ -125,27 +125,7 @@ func TestAModelThatWentIsNotLoadedAgainToSayThatItMayStay(t *testing.T) {
 // startOllama starts a server that has a model.
 func startOllama(t *testing.T, env ...string) *ollama.Server {
 	t.Helper()
-	binary, err := rig.OllamaBinary(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	model, err := rig.TinyModel(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	running, err := rig.StartOllama(t.Context(), rig.OllamaOptions{Binary: binary, Home: t.TempDir(), Log: t.Output(), Env: env})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := running.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := rig.CreateModel(t.Context(), running.URL(), "tiny", model); err != nil {
-		t.Fatal(err)
-	}
-	endpoint, err := url.Parse(running.URL())
+	endpoint, err := url.Parse(rigtest.Ollama(t, env...).URL())
 	if err != nil {
 		t.Fatal(err)
 	}
