@@ -74,39 +74,6 @@ func (l *library) Draw(address string) (power.Power, error) {
 	return power.Power(milliwatts) * (power.Watt / 1000), failure(call, ret)
 }
 
-// Heat implements nvml.Library. A GPU that does not tell is no failure.
-func (l *library) Heat(address string) (h nvml.Heat) {
-	if device, err := l.device(address, "nvmlDeviceGetTemperature"); err == nil {
-		if celsius, ret := device.GetTemperature(gonvml.TEMPERATURE_GPU); ret == gonvml.SUCCESS {
-			h.Celsius = int(celsius)
-		}
-	}
-	// The older name, which newer drivers have as well.
-	if device, err := l.device(address, "nvmlDeviceGetCurrentClocksThrottleReasons"); err == nil {
-		if reasons, ret := device.GetCurrentClocksThrottleReasons(); ret == gonvml.SUCCESS {
-			h.Throttle = throttle(reasons)
-		}
-	}
-	return h
-}
-
-// throttle translates NVML's reasons for low clocks.
-func throttle(reasons uint64) (words []string) {
-	for _, r := range []struct {
-		bits uint64
-		word string
-	}{
-		{gonvml.ClocksEventReasonSwThermalSlowdown | gonvml.ClocksThrottleReasonHwThermalSlowdown, nvml.Thermal},
-		{gonvml.ClocksEventReasonSwPowerCap | gonvml.ClocksThrottleReasonHwPowerBrakeSlowdown, nvml.PowerCap},
-		{gonvml.ClocksThrottleReasonHwSlowdown, nvml.Slowdown},
-	} {
-		if reasons&r.bits != 0 {
-			words = append(words, r.word)
-		}
-	}
-	return words
-}
-
 // device returns what NVML calls the GPU at an address, if it has a call to make
 // of it.
 func (l *library) device(address, call string) (gonvml.Device, error) {

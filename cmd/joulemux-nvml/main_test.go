@@ -244,9 +244,6 @@ func TestEnergyIsReadAndNothingIsHeldAfterwards(t *testing.T) {
 	if off := (last.Energy - first.Energy).Joules() - (30 * power.Watt).For(elapsed).Joules(); off < -3.1 || off > 3.1 {
 		t.Errorf("%v in %v is off by %.2f J", last.Energy-first.Energy, elapsed, off)
 	}
-	if s, ok := l.sensor.Latest(); !ok || s.Heat.Celsius != 61 || !slices.Equal(s.Heat.Throttle, []string{nvml.Thermal, nvml.PowerCap}) || s.Draw != 30*power.Watt {
-		t.Errorf("the sample is %+v, %v", s, ok)
-	}
 
 	l.sensor.Rest()
 	if said := l.awaitEnd(t); strings.Contains(said, "exit status") {

@@ -38,8 +38,6 @@ type Library interface {
 	// Draw is what it draws, or ErrNotSupported. Ampere and newer say the mean
 	// of a second (nvmlDeviceGetPowerUsage of nvml.h).
 	Draw(device string) (power.Power, error)
-	// Heat is how hot it is, as far as it tells.
-	Heat(device string) Heat
 	// Close lets go of all GPUs.
 	Close() error
 }
@@ -54,25 +52,7 @@ type Sample struct {
 	// Draw is what it draws, if Drawn.
 	Draw  power.Power
 	Drawn bool
-	Heat  Heat
 }
-
-// Heat is how hot a GPU is, and what that does to it.
-type Heat struct {
-	// Celsius is its temperature, or zero if it does not tell.
-	Celsius int
-	// Throttle is why its clocks are lower than they could be: Thermal, Power
-	// or Slowdown.
-	Throttle []string
-}
-
-// Why a GPU's clocks are low, of the reasons that NVML has: those that mean it
-// cannot do more, not that it need not or shall not.
-const (
-	Thermal  = "thermal"  // it is too hot
-	PowerCap = "power"    // it would draw too much
-	Slowdown = "slowdown" // its hardware steps on the brake for either reason
-)
 
 // PCI ids of https://pci-ids.ucw.cz.
 const (

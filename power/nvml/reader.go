@@ -129,7 +129,6 @@ func (k *known) look(l Library, device string) (s Sample, err error) {
 	if err != nil && (k.uncounted || !errors.Is(err, ErrNotSupported)) {
 		return s, err
 	}
-	s.Heat = l.Heat(device)
 	return s, nil
 }
 

@@ -65,7 +65,6 @@ func (l *steady) Energy(device string) (power.Energy, error) {
 }
 
 func (l *steady) Draw(string) (power.Power, error) { return 30 * power.Watt, l.drawErr }
-func (l *steady) Heat(string) Heat                 { return Heat{Celsius: 61, Throttle: []string{Thermal}} }
 
 func (l *steady) Close() error {
 	l.closed++

@@ -141,11 +141,3 @@ func (s *Sensor) Rest() {
 	defer s.mu.Unlock()
 	s.line.HangUp()
 }
-
-// Latest returns the last sample that was read, with what a Reading has no room
-// for, if there is one.
-func (s *Sensor) Latest() (Sample, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.last, !s.last.At.IsZero()
-}

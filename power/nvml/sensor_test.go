@@ -274,20 +274,6 @@ func TestGPUWithoutCounterIsKnownByItsAnswer(t *testing.T) {
 	}
 }
 
-func TestHeatIsKnownFromTheLastAnswer(t *testing.T) {
-	s, sensor := startScript(t, awakeGPU())
-	if _, ok := sensor.Latest(); ok {
-		t.Error("there is a sample before there was a look")
-	}
-	hot := strings.Replace(count(time.Now(), 1), "{", `{"temperature_c":87,"throttle":["thermal"],`, 1)
-	if _, err := s.answering(t, sensor, hot); err != nil {
-		t.Fatal(err)
-	}
-	if last, ok := sensor.Latest(); !ok || last.Heat.Celsius != 87 || len(last.Heat.Throttle) != 1 {
-		t.Errorf("got %+v, %v", last, ok)
-	}
-}
-
 func TestWhatCannotBeReadIsLeftAlone(t *testing.T) {
 	for name, end := range map[string]func(t *testing.T, s *script){
 		"it says so": func(t *testing.T, s *script) {

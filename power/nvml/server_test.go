@@ -104,7 +104,7 @@ func TestServerEndsWithItsLastConnection(t *testing.T) {
 	first, second := dial(t, path), dial(t, path)
 	for _, conn := range []net.Conn{first, second, first} {
 		a := exchange(t, conn, readGPU)
-		if a.EnergyMJ == nil || a.PowerMW == nil || *a.PowerMW != 30_000 || a.At <= 0 || a.TemperatureC != 61 || len(a.Throttle) != 1 {
+		if a.EnergyMJ == nil || a.PowerMW == nil || *a.PowerMW != 30_000 || a.At <= 0 {
 			t.Errorf("got %+v", a)
 		}
 	}

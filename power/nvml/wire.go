@@ -23,13 +23,11 @@ type question struct {
 // answer is a sample, or why there is none. A figure that the GPU does not
 // have is left out, since unknown is not zero.
 type answer struct {
-	At           int64    `json:"at_ns,omitempty"` // by the kernel's CLOCK_MONOTONIC
-	EnergyMJ     *int64   `json:"energy_mj,omitempty"`
-	PowerMW      *int64   `json:"power_mw,omitempty"`
-	TemperatureC int      `json:"temperature_c,omitempty"`
-	Throttle     []string `json:"throttle,omitempty"`
-	Error        string   `json:"error,omitempty"`
-	Kind         kind     `json:"kind,omitempty"`
+	At       int64  `json:"at_ns,omitempty"` // by the kernel's CLOCK_MONOTONIC
+	EnergyMJ *int64 `json:"energy_mj,omitempty"`
+	PowerMW  *int64 `json:"power_mw,omitempty"`
+	Error    string `json:"error,omitempty"`
+	Kind     kind   `json:"kind,omitempty"`
 }
 
 // kind is why there is no sample, for programs.
@@ -54,7 +52,7 @@ func answerOf(s Sample, err error) answer {
 		why := strings.TrimPrefix(err.Error(), power.ErrUnavailable.Error()+": ")
 		return answer{Error: why, Kind: unavailable}
 	}
-	a := answer{At: s.at, TemperatureC: s.Heat.Celsius, Throttle: s.Heat.Throttle}
+	a := answer{At: s.at}
 	if s.Counted {
 		a.EnergyMJ = new(int64(s.Energy / milli))
 	}
@@ -79,7 +77,6 @@ func sample(line []byte) (Sample, error) {
 		return Sample{}, fmt.Errorf("%w: an answer has no time or no figure", power.ErrUnavailable)
 	}
 	s := Sample{At: helper.FromWire(a.At), at: a.At}
-	s.Heat = Heat{Celsius: a.TemperatureC, Throttle: a.Throttle}
 	if a.EnergyMJ != nil {
 		s.Energy, s.Counted = power.Energy(scale(*a.EnergyMJ)), true
 	}

@@ -150,18 +150,3 @@ int nvmlDeviceGetPowerUsage(void *handle, unsigned int *milliwatts)
 	*milliwatts = 30000;
 	return read_gpu("nvmlDeviceGetPowerUsage");
 }
-
-int nvmlDeviceGetTemperature(void *handle, int sensor, unsigned int *celsius)
-{
-	(void)handle;
-	(void)sensor;
-	*celsius = 61;
-	return read_gpu("nvmlDeviceGetTemperature");
-}
-
-int nvmlDeviceGetCurrentClocksThrottleReasons(void *handle, unsigned long long *reasons)
-{
-	(void)handle;
-	*reasons = 0x1 | 0x4 | 0x20; // Idle, software power cap, software thermal slowdown.
-	return read_gpu("nvmlDeviceGetCurrentClocksThrottleReasons");
-}
