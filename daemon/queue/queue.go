@@ -13,10 +13,8 @@
 package queue
 
 import (
-	"cmp"
 	"fmt"
 	"math"
-	"slices"
 	"time"
 
 	"github.com/joulemux/joulemux/daemon/job"
@@ -226,26 +224,6 @@ func (q *Queue) AtWork(backend string) int {
 		return 0
 	}
 	return l.atWork.len()
-}
-
-// Line returns who waits in a backend's line, in order of arrival.
-func (q *Queue) Line(backend string) []string {
-	l, ok := q.lines[backend]
-	if !ok {
-		return nil
-	}
-	var all []*entry
-	for _, t := range []*turns{&l.interactive, &l.background} {
-		for c := range t.waiting.all {
-			all = slices.AppendSeq(all, c.jobs.all)
-		}
-	}
-	slices.SortFunc(all, func(a, b *entry) int { return cmp.Compare(a.arrival, b.arrival) })
-	var ids []string
-	for _, e := range all {
-		ids = append(ids, e.ID)
-	}
-	return ids
 }
 
 // Parked returns who waits in no line, in order of arrival.
