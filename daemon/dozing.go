@@ -3,7 +3,6 @@ package daemon
 import (
 	"io/fs"
 	"slices"
-	"strings"
 
 	"github.com/joulemux/joulemux/daemon/backend"
 	"github.com/joulemux/joulemux/power"
@@ -33,9 +32,9 @@ func dozing(sys fs.FS, all backend.Snapshot) backend.Snapshot {
 func allAsleep(devices []sysfs.Device, class power.DeviceClass) bool {
 	found := false
 	for _, d := range devices {
-		display := strings.HasPrefix(d.Class, "0x03")
+		display := kindOf(d) == "display"
 		switch {
-		case class == power.NPU && display, class == power.NVIDIA && !(display && vendors[d.Vendor] == "nvidia"):
+		case class == power.NPU && display, class == power.NVIDIA && !(display && vendorOf(d) == "nvidia"):
 			continue
 		case d.Status != "suspended":
 			return false

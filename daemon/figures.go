@@ -4,7 +4,6 @@ import (
 	"io/fs"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -225,20 +224,4 @@ func (g *glance) devices() []sysfs.Device {
 		g.at = time.Now()
 	}
 	return g.list
-}
-
-// vendorOf names the maker of a device, or else gives its number.
-func vendorOf(one sysfs.Device) string {
-	if name := vendors[one.Vendor]; name != "" {
-		return name
-	}
-	return one.Vendor
-}
-
-// kindOf tells graphics processors from neural ones.
-func kindOf(one sysfs.Device) string {
-	if strings.HasPrefix(one.Class, "0x03") {
-		return "display"
-	}
-	return "accelerator"
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io/fs"
 	"math"
+	"strings"
 
 	"github.com/joulemux/joulemux/daemon/httpapi/wire"
 	"github.com/joulemux/joulemux/power"
@@ -50,6 +51,22 @@ func (d *daemon) unreadable() (names []string) {
 // vendors are the makers of graphics and neural processors, by their numbers on
 // the PCI bus.
 var vendors = map[string]string{"0x10de": "nvidia", "0x1002": "amd", "0x1022": "amd", "0x8086": "intel"}
+
+// vendorOf names the maker of a device, or else gives its number.
+func vendorOf(one sysfs.Device) string {
+	if name := vendors[one.Vendor]; name != "" {
+		return name
+	}
+	return one.Vendor
+}
+
+// kindOf tells graphics processors from neural ones.
+func kindOf(one sysfs.Device) string {
+	if strings.HasPrefix(one.Class, "0x03") {
+		return "display"
+	}
+	return "accelerator"
+}
 
 // devices returns the graphics and neural processors of this machine. Where the
 // bus cannot be read there are none.
