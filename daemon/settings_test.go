@@ -3,6 +3,7 @@ package daemon
 import (
 	"os"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -35,13 +36,29 @@ func TestTheREADMETellsTheDefaults(t *testing.T) {
 	if got := kept(c); !reflect.DeepEqual(got, residency.DefaultRules()) {
 		t.Errorf("residency:\n got %+v\nwant %+v", got, residency.DefaultRules())
 	}
-	for _, begin := range []string{"backends:\n  - {id: ollama-igpu", "backends:\n  - id: home"} {
-		if c, err := config.Parse(example(t, begin)); err != nil || len(c.Notes) > 0 {
-			t.Errorf("%s: %v, %q", begin, err, c.Notes)
-		}
-	}
 	if c, err = config.Parse(example(t, "cache:")); err != nil || !reflect.DeepEqual(cache.Settings(c.Cache), cache.DefaultSettings()) {
 		t.Errorf("the cache: got %+v, %v", c.Cache, err)
+	}
+}
+
+func TestTheREADMEsExamplesAreInOrder(t *testing.T) {
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Whole ones are in blocks of their own, and others amid the text.
+	examples := regexp.MustCompile("(?ms)^```yaml\n(.*?)^```|`([a-z]+: \\{[^`]+)`").FindAllStringSubmatch(string(readme), -1)
+	for _, e := range examples {
+		text := e[1] + e[2]
+		if strings.HasPrefix(text, "scrape_configs:") || strings.HasPrefix(text, "characteristics:") {
+			continue // of Prometheus, and of a backend
+		}
+		if _, err := config.Parse([]byte(text)); err != nil {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	if len(examples) < 10 {
+		t.Errorf("there are %d examples", len(examples))
 	}
 }
 
