@@ -26,9 +26,6 @@ type Device struct {
 	Control string
 }
 
-// Awake reports whether more of the device may be read.
-func (d Device) Awake() bool { return d.Status == "active" }
-
 // asleep tells a device that will be awake again from one of which the kernel
 // does not say.
 func (d Device) asleep() bool {
