@@ -16,7 +16,7 @@ const deepest = 16
 // folded is it with no regard to case, as Go's decoders read it in Ollama.
 type member struct {
 	name, value []byte
-	folded      string
+	folded      string // known once the members are put in order
 }
 
 // find returns the value of a member, or nil if there is none.
@@ -41,6 +41,9 @@ var free = map[string]bool{
 // some. It fails where two have one name: which of them counts is a matter of
 // their order.
 func (c *canon) object(list []member, without map[string]bool, depth int) bool {
+	for i := range list {
+		list[i].folded = fold(list[i].name)
+	}
 	slices.SortFunc(list, func(a, b member) int { return strings.Compare(a.folded, b.folded) })
 	c.out = append(c.out, '{')
 	for i, m := range list {
@@ -134,17 +137,21 @@ func (w *walk) space() int {
 
 // string skips a string, and reports whether it ends.
 func (w *walk) string() bool {
-	for w.at++; w.at < len(w.text); w.at++ {
-		switch w.text[w.at] {
-		case '\\':
-			w.at++
-		case '"':
-			w.at++
+	for at := w.at + 1; ; {
+		quote := bytes.IndexByte(w.text[at:], '"')
+		if quote < 0 {
+			w.at = len(w.text)
+			return false
+		}
+		escapes := 0
+		for at += quote; w.text[at-1-escapes] == '\\'; { // at the latest the first quote is none
+			escapes++
+		}
+		if at++; escapes%2 == 0 {
+			w.at = at
 			return true
 		}
 	}
-	w.at = len(w.text)
-	return false
 }
 
 // value returns the next value, without what is around it.
@@ -203,7 +210,6 @@ func (w *walk) members() (all []member, ok bool) {
 				return nil, false
 			}
 			m := member{name: w.text[at:w.at]}
-			m.folded = fold(m.name)
 			if at := w.space(); at >= len(w.text) || w.text[at] != ':' {
 				return nil, false
 			}

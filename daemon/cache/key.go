@@ -46,17 +46,14 @@ func sumOf(j *job.Job) (sum [sha256.Size]byte, ok bool) {
 	var what []byte
 	if j.Original == nil {
 		t := j.Content.Sampling.Temperature
-		repeats = repeats || t != nil && *t == 0
-		what, ok = content(j)
-	} else {
-		if !repeats && !bytes.Contains(j.Original.Body, []byte("temperature")) && !bytes.Contains(j.Original.Body, []byte("seed")) {
+		if !repeats && (t == nil || *t != 0) {
 			return sum, false
 		}
-		var same bool
-		what, same, ok = original(j)
-		repeats = repeats || same
+		what, ok = content(j)
+	} else {
+		what, ok = original(j, repeats)
 	}
-	if !ok || !repeats {
+	if !ok {
 		return sum, false
 	}
 	return sha256.Sum256(what), true
@@ -74,28 +71,39 @@ func content(j *job.Job) ([]byte, bool) {
 	return what, err == nil
 }
 
-// original returns what an Original asks, and whether its answer is the same
-// every time.
-func original(j *job.Job) (what []byte, same, ok bool) {
+// original returns what an Original asks, unless its answer may differ from one
+// time to the next and is not to be taken for one that repeats. Most jobs are such,
+// and are to be told from others before anything of theirs is copied.
+func original(j *job.Job, repeats bool) (what []byte, ok bool) {
 	o := j.Original
+	if !repeats && !bytes.Contains(o.Body, []byte("temperature")) && !bytes.Contains(o.Body, []byte("seed")) {
+		return nil, false
+	}
+	w := walk{text: o.Body}
+	top, ok := w.members()
+	if !ok || w.space() < len(w.text) || depends(top) || !repeats && !fixed(sampling(o.Dialect, top)) {
+		return nil, false
+	}
 	c := canon{out: make([]byte, 0, len(o.Body)+128)}
 	for _, word := range []string{string(j.Kind), string(o.Dialect), o.Path, j.Model, strconv.FormatBool(j.Stream)} {
 		c.out = append(append(c.out, word...), 0)
 	}
-	w := walk{text: o.Body}
-	top, ok := w.members()
-	if !ok || w.space() < len(w.text) || depends(top) {
-		return nil, false, false
-	}
-	sampling := top
-	if o.Dialect == job.Ollama {
-		inner := walk{text: find(top, "options")}
-		if sampling, ok = inner.members(); !ok {
-			sampling = nil
-		}
-	}
 	ok = c.object(top, idle, 0)
-	return c.out, fixed(sampling), ok
+	return c.out, ok
+}
+
+// sampling returns the members of a request that say how tokens are chosen, where
+// its dialect has them.
+func sampling(of job.Dialect, top []member) []member {
+	if of != job.Ollama {
+		return top
+	}
+	w := walk{text: find(top, "options")}
+	inner, ok := w.members()
+	if !ok {
+		return nil
+	}
+	return inner
 }
 
 // fixed reports whether there is no chance in how tokens are chosen.

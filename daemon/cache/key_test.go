@@ -315,12 +315,20 @@ func means(t *testing.T, body []byte) string {
 	return string(text)
 }
 
+// BenchmarkKey is what a request of a kilobyte takes whose answer repeats, and one
+// whose does not: the second is what most jobs pay.
 func BenchmarkKey(b *testing.B) {
 	c := New(DefaultSettings())
-	j := ollama(request)
-	for b.Loop() {
-		if _, ok := c.Key(&j); !ok {
-			b.Fatal("no key")
-		}
+	for name, temperature := range map[string]string{"repeats": "0", "differs": "0.2"} {
+		b.Run(name, func(b *testing.B) {
+			j := ollama(`{"model":"m","stream":false,"messages":[{"role":"system","content":"` + strings.Repeat("Be brief. ", 30) +
+				`"},{"role":"user","content":"` + strings.Repeat("Why is the sky blue? ", 30) + `"}],"options":{"temperature":` + temperature + `,"num_predict":200}}`)
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, ok := c.Key(&j); ok != (name == "repeats") {
+					b.Fatal("whether there is a key: ", ok)
+				}
+			}
+		})
 	}
 }
