@@ -163,8 +163,12 @@ func (d *daemon) figuresOfBackends() []metrics.Figure {
 			Read: func(tell metrics.Tell) {
 				for _, b := range d.backends.Current() {
 					told := make(map[string]bool) // a server may list one under two names
-					for _, m := range b.Facts.Models {
-						if name := job.CanonicalModel(m.Name); m.Resident && b.Healthy && !told[name] {
+					for i := range b.Facts.Models {
+						m := &b.Facts.Models[i]
+						if !m.Resident || !b.Healthy {
+							continue
+						}
+						if name := job.CanonicalModel(m.Name); !told[name] {
 							told[name] = true
 							tell(1, b.ID, name)
 						}

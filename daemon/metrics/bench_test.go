@@ -78,18 +78,20 @@ func BenchmarkScrape(b *testing.B) {
 	}
 	theirs := promhttp.HandlerFor(registry, promhttp.HandlerOpts{EnableOpenMetrics: true})
 	for _, bb := range []struct {
-		name, accept, encoding string
-		handler                http.Handler
+		name, from, accept, encoding string
+		handler                      http.Handler
 	}{
-		{"text", acceptText, "", m},
-		{"openmetrics", acceptOpenMetrics, "", m},
-		{"openmetrics-gzip", acceptOpenMetrics, "gzip", m},
-		{"client_golang-text", acceptText, "", theirs},
-		{"client_golang-openmetrics", acceptOpenMetrics, "", theirs},
-		{"client_golang-openmetrics-gzip", acceptOpenMetrics, "gzip", theirs},
+		{"text", "127.0.0.1:4711", acceptText, "", m},
+		{"openmetrics", "127.0.0.1:4711", acceptOpenMetrics, "", m},
+		{"prometheus", "127.0.0.1:4711", acceptOpenMetrics, "gzip", m},
+		{"prometheus-elsewhere", "192.0.2.1:4711", acceptOpenMetrics, "gzip", m},
+		{"client_golang-text", "", acceptText, "", theirs},
+		{"client_golang-openmetrics", "", acceptOpenMetrics, "", theirs},
+		{"client_golang-openmetrics-gzip", "", acceptOpenMetrics, "gzip", theirs},
 	} {
 		b.Run(bb.name, func(b *testing.B) {
 			r := httptest.NewRequest(http.MethodGet, "/metrics", nil)
+			r.RemoteAddr = bb.from
 			r.Header.Set("Accept", bb.accept)
 			r.Header.Set("Accept-Encoding", bb.encoding)
 			b.ReportAllocs()

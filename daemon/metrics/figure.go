@@ -46,16 +46,16 @@ func Truth(so bool) float64 {
 
 // write appends the family, if it has series.
 func (f *Figure) write(dst []byte, openMetrics bool) []byte {
-	begun := false
+	begun, words := false, make([]string, 0, len(f.Labels))
 	f.Read(func(value float64, labels ...string) {
 		if !begun {
 			dst, begun = head(dst, f.Name, f.Help, f.Type, openMetrics), true
 		}
-		words := make([]string, len(labels))
-		for i, label := range labels {
-			words[i] = word(label)
+		words = words[:0]
+		for _, label := range labels {
+			words = append(words, clip(label))
 		}
-		dst = append(dst, line(f.Name, f.Labels, words)...)
+		dst = appendLine(dst, f.Name, f.Labels, words)
 		dst = append(number(dst, value), '\n')
 	})
 	return dst

@@ -120,8 +120,10 @@ func (k place) rest() place      { return place{other, k.class} }
 const maxWord = 128
 
 // word returns a copy of the beginning of s, as valid text.
-func word[S ~string](s S) S {
-	text := string(s)
+func word[S ~string](s S) S { return S(strings.Clone(clip(string(s)))) }
+
+// clip returns the beginning of a text, as valid text.
+func clip(text string) string {
 	if len(text) > maxWord {
 		cut := maxWord
 		for cut > 0 && !utf8.RuneStart(text[cut]) {
@@ -129,5 +131,5 @@ func word[S ~string](s S) S {
 		}
 		text = text[:cut]
 	}
-	return S(strings.Clone(strings.ToValidUTF8(text, "?")))
+	return strings.ToValidUTF8(text, "?")
 }

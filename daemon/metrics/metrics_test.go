@@ -332,6 +332,20 @@ func TestScrapersGetTheFormatThatTheyAskFor(t *testing.T) {
 	}
 }
 
+func TestWhatStaysOnThisMachineIsNotCompressed(t *testing.T) {
+	m, _, _, _ := busy(1, 10)
+	for from, want := range map[string]string{"127.0.0.1:4711": "", "[::1]:4711": "", "@": "", "192.0.2.1:4711": "gzip", "[2001:db8::1]:4711": "gzip"} {
+		r := httptest.NewRequest(http.MethodGet, "/metrics", nil)
+		r.RemoteAddr = from
+		r.Header.Set("Accept-Encoding", "gzip")
+		w := httptest.NewRecorder()
+		m.ServeHTTP(w, r)
+		if got := w.Header().Get("Content-Encoding"); got != want {
+			t.Errorf("what goes to %s is encoded %q, want %q", from, got, want)
+		}
+	}
+}
+
 func TestNothingIsToFindForALinter(t *testing.T) {
 	m, _, _, _ := busy(1, 100)
 	m.Ended(end("cpu", "a", "", dispatch.Failure{Backend: "npu", Err: job.Busy}))

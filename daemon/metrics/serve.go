@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 
@@ -32,7 +33,7 @@ func (m *Metrics) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body := m.render(format)
 	w.Header().Set("Content-Type", string(format))
 	w.Header().Add("Vary", "Accept, Accept-Encoding")
-	if !takesGzip(r.Header) {
+	if onThisMachine(r) || !takesGzip(r.Header) {
 		_, _ = w.Write(body) // a client that is gone needs no answer
 		return
 	}
@@ -42,6 +43,13 @@ func (m *Metrics) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	z.Reset(w)
 	_, _ = z.Write(body)
 	_ = z.Close()
+}
+
+// onThisMachine reports whether a scraper is: what is between it and us then takes
+// less to carry a text than either of us takes to compress it.
+func onThisMachine(r *http.Request) bool {
+	from, err := netip.ParseAddrPort(r.RemoteAddr)
+	return err != nil || from.Addr().Unmap().IsLoopback() // a socket has no address
 }
 
 // zips are compressors at rest, of a megabyte each, which go when memory is

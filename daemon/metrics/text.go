@@ -21,21 +21,25 @@ func head(dst []byte, name, help string, t Type, openMetrics bool) []byte {
 
 // line returns what the line of a series begins with: all but the value.
 func line(name string, labels, values []string) string {
-	var b strings.Builder
-	b.WriteString(name)
+	return string(appendLine(nil, name, labels, values))
+}
+
+// appendLine appends the same.
+func appendLine(dst []byte, name string, labels, values []string) []byte {
+	dst = append(dst, name...)
 	for i, label := range labels {
 		if i == 0 {
-			b.WriteByte('{')
+			dst = append(dst, '{')
 		} else {
-			b.WriteByte(',')
+			dst = append(dst, ',')
 		}
-		b.WriteString(label + `="` + escaper.Replace(values[i]) + `"`)
+		dst = append(append(append(dst, label...), `="`...), escaper.Replace(values[i])...)
+		dst = append(dst, '"')
 	}
 	if len(labels) > 0 {
-		b.WriteByte('}')
+		dst = append(dst, '}')
 	}
-	b.WriteByte(' ')
-	return b.String()
+	return append(dst, ' ')
 }
 
 var escaper = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
