@@ -31,6 +31,7 @@ type Server struct {
 	address string
 	// subset tells that it has a part of the API only, as FastFlowLM.
 	subset atomic.Bool
+	told   atomic.Pointer[told] // nil if nothing is known of that
 }
 
 // New returns the server at a URL such as http://127.0.0.1:11434 or
@@ -121,6 +122,7 @@ func (s *Server) Unload(ctx context.Context, model string) error {
 	if s.subset.Load() {
 		return errors.ErrUnsupported
 	}
+	s.told.Store(nil)
 	whole := false
 	body, err := json.Marshal(api.GenerateRequest{Model: model, Stream: &whole, KeepAlive: new(api.Duration)})
 	if err != nil {
@@ -165,6 +167,7 @@ func (s *Server) Stream(ctx context.Context, j job.Job, begin func(job.Head) err
 	if err != nil {
 		return err
 	}
+	s.tells(&j)
 	resp, err := s.Post(ctx, path, body)
 	if err != nil {
 		return endpoint.Failed(ctx, err)

@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -255,6 +256,65 @@ func TestKeepAliveIsWhatTheJobMayHave(t *testing.T) {
 		if err != nil || string(body) != c.want {
 			t.Errorf("%s: the server gets %s, %v; want %s", name, body, err, c.want)
 		}
+	}
+}
+
+func TestForHowLongAModelStaysIsNotSaidTwice(t *testing.T) {
+	var said []string
+	var mu sync.Mutex
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		mu.Lock()
+		defer mu.Unlock()
+		switch r.URL.Path {
+		case "/api/ps":
+			_, _ = io.WriteString(w, `{"models":[{"model":"m:latest","expires_at":"2999-01-01T00:00:00Z"},{"model":"n:latest","expires_at":"2999-01-01T00:00:00Z"}]}`)
+		case "/api/generate":
+			said = append(said, string(body))
+			_, _ = io.WriteString(w, `{"done":true}`)
+		default:
+			_, _ = io.WriteString(w, `{"done":true,"usage":{}}`)
+		}
+	})
+	ask := func(dialect job.Dialect, model string, keep time.Duration) {
+		path, kind := "/v1/chat/completions", job.Chat
+		if dialect == job.Ollama {
+			path = "/api/chat"
+		}
+		o := stream(t, s, job.Job{Kind: kind, Model: model, KeepAlive: &keep, Original: &job.Original{Dialect: dialect, Path: path, Body: []byte(`{"model":"` + model + `"}`)}})
+		if o.err != nil {
+			t.Fatal(o.err)
+		}
+	}
+	for _, step := range []struct {
+		name string
+		do   func()
+		says int
+	}{
+		{"it is said", func() { ask(job.OpenAI, "m", time.Hour) }, 1},
+		{"and not again, whatever the model is called", func() { ask(job.OpenAI, "m:latest", time.Hour) }, 0},
+		{"of another time it is", func() { ask(job.OpenAI, "m", time.Minute) }, 1},
+		{"requests that say so themselves do", func() { ask(job.Ollama, "m", time.Hour); ask(job.OpenAI, "m", time.Hour) }, 0},
+		{"which counts as the last word", func() { ask(job.Ollama, "m", time.Hour); ask(job.OpenAI, "m", time.Minute) }, 1},
+		{"another model may have taken its place", func() { ask(job.OpenAI, "n", time.Minute); ask(job.OpenAI, "m", time.Minute) }, 2},
+		{"one that was let go of is not told of", func() {
+			if err := s.Unload(t.Context(), "m"); err != nil {
+				t.Error(err)
+			}
+			ask(job.OpenAI, "m", time.Minute)
+		}, 2},
+		{"one that cannot stay is let go of every time", func() { ask(job.OpenAI, "m", 0); ask(job.OpenAI, "m", 0) }, 2},
+	} {
+		said = nil
+		if step.do(); len(said) != step.says {
+			t.Errorf("%s: %q", step.name, said)
+		}
+	}
+	ask(job.OpenAI, "m", time.Hour)
+	s.told.Load().at = time.Now().Add(-toldFresh)
+	said = nil
+	if ask(job.OpenAI, "m", time.Hour); len(said) != 1 {
+		t.Errorf("after a while it is said %q", said)
 	}
 }
 

@@ -36,7 +36,7 @@ func (s *Server) pass(ctx context.Context, j job.Job, to *endpoint.Handing) erro
 		return err
 	}
 	defer resp.Body.Close()
-	if j.KeepAlive != nil && resp.StatusCode < http.StatusBadRequest {
+	if j.KeepAlive != nil && resp.StatusCode < http.StatusBadRequest && !s.knows(&j) {
 		var telling sync.WaitGroup
 		defer telling.Wait()
 		telling.Go(func() { s.keep(ctx, j) })
@@ -60,11 +60,43 @@ func (s *Server) translate(ctx context.Context, j job.Job, r *dialect.Request, t
 // keepTimeout is how long the server may take to hear for how long a model stays.
 const keepTimeout = 2 * time.Second
 
+// told is for how long a model stays after each job, as the server was last told:
+// a request that says nothing of it leaves it so, until the model is loaded anew.
+type told struct {
+	model string
+	keep  time.Duration
+	at    time.Time
+}
+
+// toldFresh is for how long nobody else is supposed to have told the server
+// otherwise, or to have taken the model's place. So old may be what is known of
+// servers in general.
+const toldFresh = 10 * time.Second
+
+// tells takes note of what a job's own request tells the server.
+func (s *Server) tells(j *job.Job) {
+	switch {
+	case j.KeepAlive != nil:
+		s.told.Store(&told{job.CanonicalModel(j.Model), j.KeepAlive.Truncate(time.Second), time.Now()})
+	case j.KeepAsked != nil:
+		s.told.Store(nil)
+	}
+}
+
+// knows reports whether the server was told that already, and the model cannot
+// have gone since by itself.
+func (s *Server) knows(j *job.Job) bool {
+	t := s.told.Load()
+	return t != nil && t.model == job.CanonicalModel(j.Model) && t.keep == j.KeepAlive.Truncate(time.Second) &&
+		time.Since(t.at) < min(t.keep, toldFresh)
+}
+
 // keep tells the server for how long the model of a job stays, for which its
 // request has no words. That is as good while the answer is written as after it.
 // A model that has gone, or is going, is not loaded again to be told so. The job
 // may be over, and what was decided for it stays true.
 func (s *Server) keep(ctx context.Context, j job.Job) {
+	s.told.Store(nil)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), keepTimeout)
 	defer cancel()
 	if *j.KeepAlive < time.Second {
@@ -86,6 +118,9 @@ func (s *Server) keep(ctx context.Context, j job.Job) {
 	if resp, err := s.Post(ctx, path, body); err == nil {
 		_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, endpoint.MaxError))
 		_ = resp.Body.Close()
+		if resp.StatusCode == http.StatusOK {
+			s.tells(&j)
+		}
 	}
 }
 
