@@ -12,8 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/joulemux/joulemux/packaging/rig"
 )
 
@@ -37,12 +35,19 @@ type load struct {
 type question struct {
 	path  string
 	body  []byte
-	lines int
+	lines int    // or any number, if it is negative
+	class string // of the job, if it is said
 }
 
-// measureJobs compares the processor time of jobs, and then looks at memory.
+// as returns the question as a job of a class.
+func (q question) as(class string) question {
+	q.class = class
+	return q
+}
+
+// measureJobs compares the processor time of jobs.
 func measureJobs(ctx context.Context, p plan) (rows []row, err error) {
-	w, err := newWorld(ctx, 1)
+	w, err := newWorld(ctx, 1, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +58,7 @@ func measureJobs(ctx context.Context, p plan) (rows []row, err error) {
 	}
 	client := &http.Client{Transport: &http.Transport{DisableCompression: true}}
 	defer client.CloseIdleConnections()
-	ours, bare := proxy{w.joulemuxd, w.url, client}, proxy{process, url, client}
+	ours, bare := proxy{w.joulemuxd.process, w.joulemuxd.url, client}, proxy{process, url, client}
 	if process, url, err = w.role(bareProxy, w.other); err != nil {
 		return nil, err
 	}
@@ -65,6 +70,7 @@ func measureJobs(ctx context.Context, p plan) (rows []row, err error) {
 		{load{"CPU per chat that is not streamed", chat(false, 0), chat(false, 0), p.requests, 1.5}, bare},
 		{load{fmt.Sprintf("CPU per stream of %d pieces", pieces), chat(true, pause), chat(true, pause), p.streams, 1.3}, bare},
 		{load{"CPU per stream of OpenAI's API", completion(model), completion(model), p.streams, 1.3}, bare},
+		{load{"CPU per stream of Anthropic's API", message(model), message(model), p.streams, 1.3}, bare},
 		{load{"CPU per stream that is translated", ollamaChat(otherModel, true, pause), completion(otherModel), p.streams, 2}, other},
 	} {
 		fmt.Fprintf(os.Stderr, "%s: %d rounds of %d\n", l.what, p.rounds, l.count)
@@ -74,8 +80,7 @@ func measureJobs(ctx context.Context, p plan) (rows []row, err error) {
 		}
 		rows = append(rows, r)
 	}
-	r, err := memory(ctx, ours, p.many)
-	return append(rows, r), err
+	return rows, nil
 }
 
 // pause between the pieces of a stream keeps them apart, as those of a model
@@ -104,11 +109,22 @@ func completion(model string) question {
 	})}
 }
 
+// message is the same as a stream in Anthropic's dialect, whose events have three
+// lines each: one begins, and three tell of the end.
+func message(model string) question {
+	return question{path: "/v1/messages", lines: 3 * (pieces + 4), body: encode(map[string]any{
+		"model": model, "stream": true, "max_tokens": pieces, "temperature": 0.2, "system": brief, "messages": messages()[1:],
+	})}
+}
+
+// What is asked: about a kilobyte.
+var (
+	brief = strings.Repeat("Be brief and to the point. ", 12)
+	why   = strings.Repeat("Why is the sky blue? ", 30)
+)
+
 func messages() []map[string]string {
-	return []map[string]string{
-		{"role": "system", "content": strings.Repeat("Be brief and to the point. ", 12)},
-		{"role": "user", "content": strings.Repeat("Why is the sky blue? ", 30)},
-	}
+	return []map[string]string{{"role": "system", "content": brief}, {"role": "user", "content": why}}
 }
 
 func encode(v any) []byte {
@@ -169,14 +185,22 @@ func (l load) round(ctx context.Context, p proxy, q question) (float64, error) {
 	return float64(after-before) / float64(time.Microsecond) / float64(l.count), err
 }
 
-// ask runs a job, and sees to it that the answer is whole.
-func (q question) ask(ctx context.Context, client *http.Client, url string) error {
+// send sends it.
+func (q question) send(ctx context.Context, client *http.Client, url string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url+q.path, bytes.NewReader(q.body))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	resp, err := client.Do(req)
+	if q.class != "" {
+		req.Header.Set("X-Priority", q.class)
+	}
+	return client.Do(req)
+}
+
+// ask runs a job, and sees to it that the answer is whole.
+func (q question) ask(ctx context.Context, client *http.Client, url string) error {
+	resp, err := q.send(ctx, client, url)
 	if err != nil {
 		return err
 	}
@@ -185,8 +209,8 @@ func (q question) ask(ctx context.Context, client *http.Client, url string) erro
 	if _, err := io.Copy(&lines, resp.Body); err != nil {
 		return err
 	}
-	if resp.StatusCode != http.StatusOK || int(lines) != q.lines {
-		return fmt.Errorf("%s answered %s with %d lines, want %d", url, resp.Status, lines, q.lines)
+	if resp.StatusCode != http.StatusOK || q.lines >= 0 && int(lines) != q.lines {
+		return fmt.Errorf("%s answered %s with %s and %d lines, want %d", url, q.path, resp.Status, lines, q.lines)
 	}
 	return nil
 }
@@ -197,29 +221,4 @@ type lineCounter int
 func (n *lineCounter) Write(p []byte) (int, error) {
 	*n += lineCounter(bytes.Count(p, []byte("\n")))
 	return len(p), nil
-}
-
-// sideBySide is how many clients stream at once when memory is measured.
-const sideBySide = 8
-
-// memory returns what joulemuxd has in use after many streams.
-func memory(ctx context.Context, ours proxy, many int) (row, error) {
-	fmt.Fprintf(os.Stderr, "memory: %d streams\n", many)
-	q := chat(true, 0)
-	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: sideBySide}}
-	defer client.CloseIdleConnections()
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(sideBySide)
-	for range many {
-		g.Go(func() error { return q.ask(ctx, client, ours.url) })
-	}
-	if err := g.Wait(); err != nil {
-		return row{}, err
-	}
-	bytes, err := resident(ours.process.PID())
-	megabytes := float64(bytes) / 1e6
-	return row{
-		what:     fmt.Sprintf("resident memory after %d streams", many),
-		joulemux: fmt.Sprintf("%.1f MB", megabytes), baseline: "-", value: megabytes, target: 30, unit: " MB",
-	}, err
 }

@@ -1,6 +1,6 @@
 // Command bench measures what joulemuxd costs: the processor time of a job
-// beside that of a bare reverse proxy, memory, and how often it wakes up when
-// nothing is asked of it.
+// beside that of a bare reverse proxy, how much later an answer comes than
+// without it, memory, and how often it wakes up when nothing is asked of it.
 //
 // Everything runs in processes of its own and on this machine: joulemuxd as it
 // is built, real buses and a real upowerd from packaging/rig, and a backend
@@ -31,6 +31,24 @@ type plan struct {
 	settle   time.Duration
 	window   time.Duration
 	parts    string
+	before   string // another joulemuxd, or ""
+}
+
+// part is what can be measured by itself.
+type part struct {
+	name    string
+	measure func(context.Context, plan) ([]row, error)
+}
+
+// parts are all of them. The last takes the longest.
+var parts = []part{
+	{"jobs", measureJobs},
+	{"grpc", measureGRPC},
+	{"cache", measureCache},
+	{"metrics", measureMetrics},
+	{"memory", measureMemory},
+	{"metering", measureMetering},
+	{"rest", measureRest},
 }
 
 func main() {
@@ -57,11 +75,8 @@ func run(args []string) error {
 		return err
 	}
 	var rows []row
-	for _, part := range []struct {
-		name    string
-		measure func(context.Context, plan) ([]row, error)
-	}{{"jobs", measureJobs}, {"metering", measureMetering}, {"rest", measureRest}} {
-		if p.parts != "all" && p.parts != part.name {
+	for _, part := range parts {
+		if !p.wants(part.name) {
 			continue
 		}
 		measured, err := part.measure(ctx, p)
@@ -79,7 +94,8 @@ func parse(args []string) (plan, error) {
 	var p plan
 	quick := false
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	flags.StringVar(&p.parts, "part", "all", "`what` to measure: jobs, metering, rest or all")
+	flags.StringVar(&p.parts, "part", "all", "`what` to measure, with commas between: "+names()+" or all")
+	flags.StringVar(&p.before, "before", "", "`path` of another joulemuxd, whose jobs and memory to compare with")
 	flags.IntVar(&p.rounds, "rounds", 9, "`number` of times that each proxy is measured")
 	flags.IntVar(&p.requests, "requests", 500, "`number` of plain requests in a round")
 	flags.IntVar(&p.streams, "streams", 30, "`number` of streams in a round")
@@ -98,10 +114,33 @@ func parse(args []string) (plan, error) {
 	switch {
 	case flags.NArg() > 0:
 		return p, fmt.Errorf("unexpected argument %q", flags.Arg(0))
-	case !slices.Contains([]string{"all", "jobs", "metering", "rest"}, p.parts):
-		return p, fmt.Errorf("there is no part %q; want jobs, metering, rest or all", p.parts)
+	case p.unknown() != "":
+		return p, fmt.Errorf("there is no part %q; want %s or all", p.unknown(), names())
 	case min(p.rounds, p.requests, p.streams, p.many, p.updates) < 1 || p.window <= 0:
 		return p, fmt.Errorf("nothing to measure: every number must be positive")
 	}
 	return p, nil
+}
+
+// wants reports whether a part is to be measured.
+func (p plan) wants(name string) bool {
+	return p.parts == "all" || slices.Contains(strings.Split(p.parts, ","), name)
+}
+
+// unknown returns a part that is wanted and that there is not, or "".
+func (p plan) unknown() string {
+	for name := range strings.SplitSeq(p.parts, ",") {
+		if name != "all" && !slices.ContainsFunc(parts, func(one part) bool { return one.name == name }) {
+			return name
+		}
+	}
+	return ""
+}
+
+func names() string {
+	var list []string
+	for _, one := range parts {
+		list = append(list, one.name)
+	}
+	return strings.Join(list, ", ")
 }

@@ -15,7 +15,7 @@ import (
 // without any. The counter is a file: the time that the kernel takes to ask the
 // processor for it is not in the figure.
 func measureMetering(ctx context.Context, p plan) (rows []row, err error) {
-	w, err := newWorld(ctx, 1)
+	w, err := newWorld(ctx, 1, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -32,13 +32,13 @@ func measureMetering(ctx context.Context, p plan) (rows []row, err error) {
 		return nil, err
 	}
 	w.later(session.Close)
-	process, url, err := w.another(ctx, "metered", sys, session)
+	sensing, err := w.another(ctx, w.program(), "metered", sys, session)
 	if err != nil {
 		return nil, err
 	}
 	client := &http.Client{Transport: &http.Transport{DisableCompression: true}}
 	defer client.CloseIdleConnections()
-	metered, unmetered := proxy{process, url, client}, proxy{w.joulemuxd, w.url, client}
+	metered, unmetered := proxy{sensing.process, sensing.url, client}, proxy{w.joulemuxd.process, w.joulemuxd.url, client}
 	for _, l := range []load{
 		{"CPU per chat, with a sensor and without", chat(false, 0), chat(false, 0), p.requests, 1.05},
 		{fmt.Sprintf("CPU per stream of %d pieces, likewise", pieces), chat(true, pause), chat(true, pause), p.streams, 1.05},

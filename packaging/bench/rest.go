@@ -21,14 +21,14 @@ const fullEnergy = 60_000_000
 // measureRest counts how often joulemuxd wakes up, at rest and when the charge
 // changes.
 func measureRest(ctx context.Context, p plan) (rows []row, err error) {
-	w, err := newWorld(ctx, 4)
+	w, err := newWorld(ctx, 4, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, w.Close()) }()
 	client := &http.Client{Transport: new(http.Transport)}
 	for _, q := range []question{chat(true, 0), chat(false, 0)} {
-		if err := q.ask(ctx, client, w.url); err != nil {
+		if err := q.ask(ctx, client, w.joulemuxd.url); err != nil {
 			return nil, err
 		}
 	}
@@ -56,14 +56,14 @@ func measureRest(ctx context.Context, p plan) (rows []row, err error) {
 
 // idle returns the wakes per second of joulemuxd when nobody asks anything.
 func (w *world) idle(ctx context.Context, window time.Duration) (float64, error) {
-	before, err := wakes(w.joulemuxd.PID())
+	before, err := wakes(w.joulemuxd.process.PID())
 	if err != nil {
 		return 0, err
 	}
 	if err := pass(ctx, window); err != nil {
 		return 0, err
 	}
-	after, err := wakes(w.joulemuxd.PID())
+	after, err := wakes(w.joulemuxd.process.PID())
 	return float64(after-before) / window.Seconds(), err
 }
 
@@ -76,7 +76,7 @@ func (w *world) updates(ctx context.Context, count int, idle float64) (float64, 
 	}
 	defer watch.close()
 	start := time.Now()
-	before, err := wakes(w.joulemuxd.PID())
+	before, err := wakes(w.joulemuxd.process.PID())
 	if err != nil {
 		return 0, err
 	}
@@ -90,7 +90,7 @@ func (w *world) updates(ctx context.Context, count int, idle float64) (float64, 
 			return 0, fmt.Errorf("a charge of %v %%: %w", charge, err)
 		}
 	}
-	after, err := wakes(w.joulemuxd.PID())
+	after, err := wakes(w.joulemuxd.process.PID())
 	return (float64(after-before) - idle*time.Since(start).Seconds()) / float64(count), err
 }
 

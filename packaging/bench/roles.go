@@ -11,6 +11,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -33,8 +34,12 @@ func play(role string, args []string) error {
 		return err
 	}
 	switch {
-	case role == fakeBackend:
-		return http.Serve(l, newFake())
+	case role == fakeBackend && len(args) == 1:
+		models, err := strconv.Atoi(args[0])
+		if err != nil {
+			return err
+		}
+		return http.Serve(l, newFake(models))
 	case role == fakeOpenAI:
 		return http.Serve(l, newFakeOpenAI())
 	case role == bareProxy && len(args) == 1:
@@ -67,40 +72,51 @@ func serveProxy(l net.Listener, backend string) error {
 	}))
 }
 
-// model is what the fake backend claims to have, and otherModel what the one that
-// speaks OpenAI's API alone does.
+// model is what the fake backend claims to have, with slowModel, the pieces of
+// which come apart from each other whoever asks, and others that it only counts.
+// The one that speaks OpenAI's API alone has otherModel.
 const (
 	model      = "llama3.2:1b"
+	slowModel  = "llama3.2:3b"
 	otherModel = "qwen3:4b"
 )
+
+// numbered is another model.
+func numbered(n int) string { return fmt.Sprintf("model-%d:1b", n) }
 
 // pieces is how many pieces its streams have, besides the last line.
 const pieces = 200
 
 // fake answers as an Ollama whose model takes no time. It says the same for
 // ever, and so costs little beside what is measured.
-type fake struct{ piece, last, whole []byte }
+type fake struct{ piece, last, whole, generated, done []byte }
 
-func newFake() http.Handler {
+func newFake(models int) http.Handler {
 	const head = `{"model":"` + model + `","created_at":"2026-01-01T00:00:00.123456789Z","message":{"role":"assistant","content":"`
 	const end = `"},"done":true,"done_reason":"stop","total_duration":2012000000,"load_duration":1000000,` +
 		`"prompt_eval_count":180,"prompt_eval_duration":11000000,"eval_count":200,"eval_duration":2000000000}` + "\n"
+	const text = `{"model":"` + model + `","created_at":"2026-01-01T00:00:00.123456789Z","response":"`
 	f := &fake{
 		piece: []byte(head + ` light"},"done":false}` + "\n"),
 		last:  []byte(head + end),
 		whole: []byte(head + strings.Repeat(" light", pieces) + end),
+
+		generated: []byte(text + ` light","done":false}` + "\n"),
+		done:      []byte(text + strings.Replace(end, `"}`, `"`, 1)),
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /api/chat", f.chat)
+	mux.HandleFunc("POST /api/generate", f.generate)
 	mux.HandleFunc("POST /v1/chat/completions", complete)
-	// Nothing but how long a model stays is asked here.
-	mux.HandleFunc("POST /api/generate", func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = io.WriteString(w, `{"model":"`+model+`","response":"","done":true,"done_reason":"load"}`)
-	})
+	mux.HandleFunc("POST /v1/messages", answerMessage)
+	list := listed(model) + "," + listed(slowModel)
+	for n := range models {
+		list += "," + listed(numbered(n))
+	}
 	for path, says := range map[string]string{
 		"/api/version": `{"version":"0.17.4"}`,
-		"/api/tags":    `{"models":[{"name":"` + model + `","model":"` + model + `","size":1321098329,"digest":"baf6a787fdff"}]}`,
-		"/api/ps":      `{"models":[{"name":"` + model + `","model":"` + model + `","size":1321098329,"digest":"baf6a787fdff"}]}`,
+		"/api/tags":    `{"models":[` + list + `]}`,
+		"/api/ps":      `{"models":[` + listed(model) + "," + listed(slowModel) + `]}`,
 	} {
 		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/json; charset=utf-8")
@@ -108,6 +124,10 @@ func newFake() http.Handler {
 		})
 	}
 	return mux
+}
+
+func listed(model string) string {
+	return `{"name":"` + model + `","model":"` + model + `","size":1321098329,"digest":"` + strings.Repeat("baf6a787fdff", 5) + "f00d" + `"}`
 }
 
 // chat answers in one piece, or in a stream whose pieces come one at a time.
@@ -126,15 +146,45 @@ func (f *fake) chat(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
+	stream(w, pieces, string(f.piece), string(f.last), time.Duration(q.Options.Pause)*time.Microsecond)
+}
+
+// generate answers in a stream. A request without a prompt only says for how long
+// a model stays.
+func (f *fake) generate(w http.ResponseWriter, r *http.Request) {
+	var q struct {
+		Model, Prompt string
+		Options       struct {
+			Pieces int `json:"num_predict"`
+		}
+	}
+	if err := json.NewDecoder(r.Body).Decode(&q); err != nil {
+		http.Error(w, `{"error":"no JSON"}`, http.StatusBadRequest)
+		return
+	}
+	if q.Prompt == "" {
+		_, _ = io.WriteString(w, `{"model":"`+model+`","response":"","done":true,"done_reason":"load"}`)
+		return
+	}
+	apart := time.Duration(0)
+	if q.Model == slowModel {
+		apart = pause * time.Microsecond
+	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	stream(w, q.Options.Pieces, string(f.generated), string(f.done), apart)
+}
+
+// stream writes pieces one at a time, and the end.
+func stream(w http.ResponseWriter, count int, piece, end string, apart time.Duration) {
 	control := http.NewResponseController(w)
-	for range pieces {
-		_, err := w.Write(f.piece)
+	for range count {
+		_, err := io.WriteString(w, piece)
 		if err != nil || control.Flush() != nil {
 			return // the client is gone
 		}
-		time.Sleep(time.Duration(q.Options.Pause) * time.Microsecond)
+		time.Sleep(apart)
 	}
-	_, _ = w.Write(f.last)
+	_, _ = io.WriteString(w, end)
 }
 
 // newFakeOpenAI is a fake that speaks OpenAI's API alone.
@@ -169,17 +219,26 @@ func complete(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "text/event-stream")
-	control := http.NewResponseController(w)
-	for range pieces {
-		_, err := io.WriteString(w, pieceEvent)
-		if err != nil || control.Flush() != nil {
-			return // the client is gone
-		}
-		time.Sleep(pause * time.Microsecond)
-	}
 	end := stopEvent
 	if q.Options.Usage {
 		end += usageEvent
 	}
-	_, _ = io.WriteString(w, end+doneEvent)
+	stream(w, pieces, pieceEvent, end+doneEvent, pause*time.Microsecond)
+}
+
+// The events of a message, as Ollama writes them.
+const (
+	messageStart = `event: message_start` + "\n" + `data: {"type":"message_start","message":{"id":"msg_719","type":"message","role":"assistant","model":"` + model + `","content":[],"usage":{"input_tokens":0,"output_tokens":0}}}` + "\n\n"
+	messagePiece = `event: content_block_delta` + "\n" + `data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":" light"}}` + "\n\n"
+	messageEnd   = `event: content_block_stop` + "\n" + `data: {"type":"content_block_stop","index":0}` + "\n\n" +
+		`event: message_delta` + "\n" + `data: {"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":180,"output_tokens":200}}` + "\n\n" +
+		`event: message_stop` + "\n" + `data: {"type":"message_stop"}` + "\n\n"
+)
+
+// answerMessage answers in a stream whose pieces come one at a time.
+func answerMessage(w http.ResponseWriter, r *http.Request) {
+	_, _ = io.Copy(io.Discard, r.Body)
+	w.Header().Set("Content-Type", "text/event-stream")
+	_, _ = io.WriteString(w, messageStart)
+	stream(w, pieces, messagePiece, messageEnd, pause*time.Microsecond)
 }

@@ -10,23 +10,24 @@ import (
 // row is a line of the table.
 type row struct {
 	what, joulemux, baseline string
-	// value is what the target is about: the ratio, where there is one.
+	// value is what the target is about: the ratio, where there is one. A target
+	// of zero is none.
 	value, target float64
 	unit          string
 }
 
 func show(w io.Writer, rows []row) {
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(t, "what\tjoulemuxd\tbaseline\tratio\ttarget\tmet")
+	fmt.Fprintln(t, "what\tjoulemuxd\tbaseline\tfigure\ttarget\tmet")
 	for _, r := range rows {
-		ratio, met := "-", "no"
-		if r.unit == "" {
-			ratio = fmt.Sprintf("%.2f", r.value)
-		}
-		if r.value <= r.target {
+		figure, target, met := fmt.Sprintf("%.2f%s", r.value, r.unit), fmt.Sprintf("<= %g%s", r.target, r.unit), "no"
+		switch {
+		case r.target == 0:
+			target, met = "-", "-"
+		case r.value <= r.target:
 			met = "yes"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t<= %g%s\t%s\n", r.what, r.joulemux, r.baseline, ratio, r.target, r.unit, met)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", r.what, r.joulemux, r.baseline, figure, target, met)
 	}
 	_ = t.Flush()
 }

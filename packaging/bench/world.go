@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -23,8 +24,7 @@ const patience = 30 * time.Second
 type world struct {
 	session, system *rig.Bus
 	machine         *rig.Machine
-	joulemuxd       *rig.Process
-	url             string   // of joulemuxd
+	joulemuxd       daemon
 	backends        []string // their URLs
 	other           string   // that of a server of OpenAI's API alone
 
@@ -32,22 +32,31 @@ type world struct {
 	close []func() error
 }
 
-// newWorld makes a laptop that runs a joulemuxd with so many backends.
-func newWorld(ctx context.Context, backends int) (*world, error) {
+// daemon is a joulemuxd that runs.
+type daemon struct {
+	process *rig.Process
+	url     string // of the HTTP port
+	grpc    string // likewise
+	socket  string
+}
+
+// newWorld makes a laptop that runs a joulemuxd with so many backends, which have
+// so many models beside the usual.
+func newWorld(ctx context.Context, backends, models int) (*world, error) {
 	w := new(world)
-	if err := w.make(ctx, backends); err != nil {
+	if err := w.make(ctx, backends, models); err != nil {
 		return nil, errors.Join(err, w.Close())
 	}
 	return w, nil
 }
 
-func (w *world) make(ctx context.Context, backends int) (err error) {
+func (w *world) make(ctx context.Context, backends, models int) (err error) {
 	if w.dir, err = os.MkdirTemp("", "bench-"); err != nil {
 		return err
 	}
 	w.later(func() error { return os.RemoveAll(w.dir) })
 	for range backends {
-		_, url, err := w.role(fakeBackend)
+		_, url, err := w.role(fakeBackend, strconv.Itoa(models))
 		if err != nil {
 			return err
 		}
@@ -93,7 +102,7 @@ func (w *world) startDaemon(ctx context.Context) (err error) {
 	if err := build.Run(); err != nil {
 		return fmt.Errorf("build joulemuxd: %w", err)
 	}
-	w.joulemuxd, w.url, err = w.another(ctx, "first", w.machine.SysDir(), w.session)
+	w.joulemuxd, err = w.another(ctx, w.program(), "first", w.machine.SysDir(), w.session)
 	return err
 }
 
@@ -101,41 +110,44 @@ func (w *world) program() string { return filepath.Join(w.dir, "joulemuxd") }
 
 // another starts a joulemuxd in a folder of its own, on hardware and a bus of
 // its own.
-func (w *world) another(ctx context.Context, name, sys string, session *rig.Bus) (p *rig.Process, url string, err error) {
+func (w *world) another(ctx context.Context, program, name, sys string, session *rig.Bus) (d daemon, err error) {
 	folder := filepath.Join(w.dir, name)
 	if err := os.Mkdir(folder, 0o700); err != nil {
-		return nil, "", err
+		return d, err
 	}
-	address, err := freeAddress()
-	if err != nil {
-		return nil, "", err
+	var ports [2]string
+	for i := range ports {
+		if ports[i], err = freeAddress(); err != nil {
+			return d, err
+		}
 	}
 	config := filepath.Join(folder, "config.yaml")
-	if err := os.WriteFile(config, []byte(w.config(address)), 0o600); err != nil {
-		return nil, "", err
+	if err := os.WriteFile(config, []byte(w.config(ports[0], ports[1])), 0o600); err != nil {
+		return d, err
 	}
-	cmd := exec.Command(w.program(), "--config", config, "--sysfs", sys)
+	cmd := exec.Command(program, "--config", config, "--sysfs", sys)
 	cmd.Env = []string{
 		"HOME=" + folder, "XDG_RUNTIME_DIR=" + folder,
 		"DBUS_SESSION_BUS_ADDRESS=" + session.Address(), "DBUS_SYSTEM_BUS_ADDRESS=" + w.system.Address(),
 	}
 	cmd.Stderr = os.Stderr
-	if p, err = rig.Start(cmd); err != nil {
-		return nil, "", err
+	if d.process, err = rig.Start(cmd); err != nil {
+		return d, err
 	}
-	w.later(p.Close)
-	url = "http://" + address
+	w.later(d.process.Close)
+	d.url, d.grpc, d.socket = "http://"+ports[0], "http://"+ports[1], filepath.Join(folder, "joulemux", "api.sock")
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	return p, url, p.Await(ctx, func(ctx context.Context) error { return ready(ctx, url) })
+	return d, d.process.Await(ctx, func(ctx context.Context) error { return ready(ctx, d.url) })
 }
 
 // config names the backends, which are all of one class and so all to be
 // weighed for each job. They never are what a job waits for.
-func (w *world) config(address string) string {
-	_, port, _ := net.SplitHostPort(address)
+func (w *world) config(http, grpc string) string {
+	_, httpPort, _ := net.SplitHostPort(http)
+	_, grpcPort, _ := net.SplitHostPort(grpc)
 	var text strings.Builder
-	fmt.Fprintf(&text, "server: {http_port: %s, grpc_port: 0}\nrouting: {default_backend: backend-0}\nmonitoring: {log_level: warn}\nbackends:\n", port)
+	fmt.Fprintf(&text, "server: {http_port: %s, grpc_port: %s}\nrouting: {default_backend: backend-0}\nmonitoring: {log_level: warn}\nbackends:\n", httpPort, grpcPort)
 	for i, url := range w.backends {
 		fmt.Fprintf(&text, "- {id: backend-%d, type: ollama, hardware: igpu, slots: 1024, endpoint: %q}\n", i, url)
 	}
