@@ -15,8 +15,9 @@ var errNoFolder = errors.New("there is no folder for it")
 const (
 	// flushAfter is how long an entry waits for others to be written with it.
 	flushAfter = time.Second
-	// flushMost is how many wait at most.
-	flushMost = 64
+	// flushMost is how many wait at most: where jobs end faster than that, as those
+	// do that are answered from the cache, the file is most of what they take.
+	flushMost = 256
 	// patience is how long the daemon that this one replaces may take to let
 	// go of the file.
 	patience = time.Second
