@@ -182,6 +182,7 @@ type rig struct {
 	veto                   bool  // devices get hot
 	heat                   *heat // nil if they do not
 	cache                  *cache.Cache
+	fetcher                dispatch.Fetcher
 	stop                   func() // the desk
 
 	mu      sync.Mutex
@@ -277,7 +278,7 @@ func newRig(t testing.TB, change func(*rig)) *rig {
 	r.meter = meter.New(r.metered)
 	t.Cleanup(r.meter.Close)
 	r.Dispatcher = dispatch.New(dispatch.Parts{
-		Tiers: looked{r.tiers, &r.looks}, Backends: backends, Meter: r.meter, Ledger: r, Cache: r.cache, Observer: r, Log: log,
+		Tiers: looked{r.tiers, &r.looks}, Backends: backends, Meter: r.meter, Ledger: r, Cache: r.cache, Observer: r, Fetcher: r.fetcher, Log: log,
 	}, gpuAsleep())
 	driven := make(chan struct{})
 	desk, leave := context.WithCancel(ctx)

@@ -14,6 +14,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/cache"
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/daemon/plan"
+	"github.com/joulemux/joulemux/daemon/pull"
 	"github.com/joulemux/joulemux/daemon/route"
 	"github.com/joulemux/joulemux/power"
 )
@@ -108,6 +109,10 @@ type flight struct {
 	report  *Report
 	firstAt time.Time
 	queued  time.Duration // of the first attempt
+	// fetching is how the model gets on for which all wait, and fetched how often
+	// that was told.
+	fetching pull.Progress
+	fetched  int
 	// failures are known when it has ended.
 	failures []Failure
 	ended    bool
@@ -117,11 +122,12 @@ type flight struct {
 
 // reader is one who follows a flight.
 type reader struct {
-	at     int
-	routed int
-	begun  bool
-	last   bool
-	first  bool // it is for him that the flight began
+	at      int
+	routed  int
+	fetched int
+	begun   bool
+	last    bool
+	first   bool // it is for him that the flight began
 }
 
 // board returns the answer that was given before or, without one, the flight
@@ -225,6 +231,16 @@ func (f *flight) Routed(d route.Decision) {
 	f.news.Broadcast()
 }
 
+// Fetching tells them how the model gets on for which they wait. Who reads slowly
+// skips to the newest.
+func (f *flight) Fetching(p pull.Progress) error {
+	f.home.mu.Lock()
+	defer f.home.mu.Unlock()
+	f.fetching, f.fetched = p, f.fetched+1
+	f.news.Broadcast()
+	return nil
+}
+
 // Begin tells them that the answer begins.
 func (f *flight) Begin(h job.Head) error {
 	f.home.mu.Lock()
@@ -326,6 +342,11 @@ func (r *run) follow(ctx context.Context, f *flight) error {
 		if !ok {
 			return context.Cause(ctx)
 		}
+		if waiter, tells := r.sink.(Waiter); tells && n.fetching != nil {
+			if err := waiter.Fetching(*n.fetching); err != nil {
+				return err
+			}
+		}
 		for _, d := range n.routed {
 			if !r.reader.first {
 				d = route.Borrow(d.Backend, d.Class, d.Tier, "asked for by another job at the same time")
@@ -359,12 +380,13 @@ func (r *run) follow(ctx context.Context, f *flight) error {
 
 // news is what a reader has not seen of a flight.
 type news struct {
-	routed []route.Decision
-	begins bool
-	data   []byte
-	last   []byte
-	report *Report // nil but with the last chunk
-	ended  bool
+	fetching *pull.Progress // nil if there is none
+	routed   []route.Decision
+	begins   bool
+	data     []byte
+	last     []byte
+	report   *Report // nil but with the last chunk
+	ended    bool
 }
 
 // next waits for news, and reports whether there were any before ctx ended.
@@ -374,6 +396,9 @@ func (f *flight) next(ctx context.Context, r *reader) (n news, ok bool) {
 	for {
 		if ctx.Err() != nil && !r.last { // who has all of it is answered
 			return n, false
+		}
+		if f.fetched > r.fetched {
+			n.fetching = new(f.fetching)
 		}
 		n.routed = f.routed[r.routed:]
 		n.begins = f.begun && !r.begun
@@ -388,7 +413,7 @@ func (f *flight) next(ctx context.Context, r *reader) (n news, ok bool) {
 			}
 		}
 		n.ended = f.ended
-		if len(n.routed) > 0 || n.begins || len(n.data) > 0 || n.report != nil || n.ended {
+		if n.fetching != nil || len(n.routed) > 0 || n.begins || len(n.data) > 0 || n.report != nil || n.ended {
 			break
 		}
 		f.news.Wait()
@@ -396,7 +421,7 @@ func (f *flight) next(ctx context.Context, r *reader) (n news, ok bool) {
 	if len(f.data) > f.most {
 		f.news.Broadcast() // there may be room now
 	}
-	r.routed, r.begun, r.at, r.last = len(f.routed), f.begun, r.at+len(n.data), r.last || n.report != nil
+	r.fetched, r.routed, r.begun, r.at, r.last = f.fetched, len(f.routed), f.begun, r.at+len(n.data), r.last || n.report != nil
 	return n, true
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -12,8 +13,10 @@ import (
 	"time"
 
 	"github.com/joulemux/joulemux/daemon/cache"
+	"github.com/joulemux/joulemux/daemon/dispatch"
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/daemon/ledger"
+	"github.com/joulemux/joulemux/daemon/pull"
 	"github.com/joulemux/joulemux/power"
 )
 
@@ -363,4 +366,63 @@ func (r *rig) balance(t *testing.T, seed uint64, guests []*guest) {
 	if told > whole || run < r.jobs() || borrowed != answered {
 		t.Errorf("seed %d: %v of %v is told; %d attempts of %d and %d borrowed of %d are in the ledger", seed, told, whole, run, r.jobs(), borrowed, answered)
 	}
+}
+
+// arriving fetches a model, a third of it each second, for the CPU.
+type arriving struct{ r *rig }
+
+func (a arriving) Pull(ctx context.Context, o pull.Order, each func(pull.Progress) error) error {
+	for n := range int64(3) {
+		if err := each(pull.Progress{Order: o, State: pull.Pulling, Completed: n, Total: 3}); err != nil {
+			return err
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	a.r.cpu.mu.Lock()
+	defer a.r.cpu.mu.Unlock()
+	a.r.cpu.models = []job.Model{{Name: o.Model, Digest: "new", Resident: true}}
+	return nil
+}
+
+// waiter is a client who is told of the model for which he waits.
+type waiter struct {
+	sink
+	told []int64
+}
+
+func (w *waiter) Fetching(p pull.Progress) error {
+	w.told = append(w.told, p.Completed)
+	return nil
+}
+
+func TestWhoSharesAnAnswerIsToldOfTheModelThatItWaitsFor(t *testing.T) {
+	scenario(t, func(r *rig) {
+		keeping(r)
+		r.fetcher = arriving{r}
+	}, func(t *testing.T, r *rig) {
+		s := gpuAsleep()
+		s.AutoPull = dispatch.PullOn
+		r.Configure(s)
+		j := fixed("hi")
+		j.Model = "new"
+		first, second := new(waiter), new(waiter)
+		var both sync.WaitGroup
+		both.Go(func() {
+			if err := r.Run(t.Context(), j, first); err != nil {
+				t.Error(err)
+			}
+		})
+		time.Sleep(1500 * time.Millisecond)
+		if err := r.Run(t.Context(), j, second); err != nil {
+			t.Error(err)
+		}
+		both.Wait()
+		if !slices.Equal(first.told, []int64{0, 1, 2}) || !slices.Equal(second.told, []int64{1, 2}) {
+			t.Errorf("they were told %v and %v", first.told, second.told)
+		}
+	})
 }
