@@ -70,7 +70,7 @@ func (u *uttered) UnmarshalJSON(b []byte) error {
 	}
 	var blocks []struct {
 		Text, Thinking string
-		Content        uttered
+		Content        inner
 		Input          json.RawMessage
 	}
 	if err := json.Unmarshal(b, &blocks); err != nil {
@@ -82,6 +82,19 @@ func (u *uttered) UnmarshalJSON(b []byte) error {
 		all.Write(block.Input)
 	}
 	*u = uttered(all.String())
+	return nil
+}
+
+// inner is the text of what a block holds: of the result of a tool, say. Of what
+// else it may hold the backend knows, and of what that holds in turn: each level
+// would be read once more for every one above it.
+type inner string
+
+// UnmarshalJSON takes what it finds.
+func (i *inner) UnmarshalJSON(b []byte) error {
+	var text said
+	_ = json.Unmarshal(b, &text)
+	*i = inner(text)
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/joulemux/joulemux/daemon/httpapi"
@@ -199,6 +200,23 @@ func TestRequestsOfMessagesAndResponsesTellWhatToExpect(t *testing.T) {
 		t.Errorf("the same prompt is %v, %v and %v", theirs.Prompt, message.Prompt, response.Prompt)
 	}
 }
+
+func TestWhatBlocksHoldIsReadOnceHoweverDeepItIs(t *testing.T) {
+	// Each level that read all those below again would read gigabytes.
+	const deep = 4000
+	block := strings.Repeat(`[{"type":"tool_result","content":`, deep) + `"` + strings.Repeat("x", 1<<18) + `"` + strings.Repeat(`}]`, deep)
+	began := time.Now()
+	for what, err := range map[string]error{
+		"a message":  failed(httpapi.MessagesJob("/v1/messages", []byte(`{"max_tokens":1,"messages":[{"role":"user","content":`+block+`}]}`))),
+		"a response": failed(httpapi.ResponsesJob("/v1/responses", []byte(`{"input":[{"type":"function_call_output","output":`+block+`}]}`))),
+	} {
+		if took := time.Since(began); err != nil || took > 5*time.Second {
+			t.Errorf("%s: %v, after %v", what, err, took)
+		}
+	}
+}
+
+func failed[J, R any](_ J, _ R, err error) error { return err }
 
 func FuzzMessagesRequest(f *testing.F) {
 	for _, seed := range []string{
