@@ -26,6 +26,9 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error
 	if r.ContentLength > most { // nothing of it need be read to know
 		return nil, s.unreadable(&http.MaxBytesError{Limit: most})
 	}
+	if coding := r.Header.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
+		return nil, job.InvalidField("Content-Encoding", "no body is decompressed here, and this one is %.40q; send it as it is", coding)
+	}
 	limited := http.MaxBytesReader(w, r.Body, most)
 	var b bytes.Buffer
 	if n := r.ContentLength; n > 0 && n <= most {

@@ -157,6 +157,7 @@ func TestABadRequestOfOpenAIsIsToldWhatIsWrongInItsWords(t *testing.T) {
 		"a prompt that is too long": {"POST", "/v1/completions", `{"model":"m","prompt":["` + strings.Repeat("x", 501) + `"]}`, "", 413, invalid, "prompt_too_large", "", "501 bytes"},
 		"tokens that are too many":  {"POST", "/v1/completions", `{"model":"m","prompt":[` + strings.Repeat("1,", 200) + `1]}`, "", 413, invalid, "prompt_too_large", "", "804 bytes"},
 		"a body that is too long":   {"POST", "/v1/chat/completions", `{"x":"` + strings.Repeat("x", 2000) + `"}`, "", 413, invalid, "prompt_too_large", "", "2000 bytes"},
+		"a body that is packed":     {"POST", "/v1/responses", "\x28\xb5\x2f\xfd", "Content-Encoding: zstd", 400, invalid, "invalid", "Content-Encoding", "zstd"},
 		"a limit below all draws":   {"POST", "/v1/chat/completions", `{"model":"m"}`, "X-Max-Power-Watts: 1", 503, "server_error", "no_backend", "", "max_power_watts"},
 		"the wrong method":          {"GET", "/v1/chat/completions", "", "", 405, invalid, "invalid", "method", "POST"},
 		"a path that is not there":  {"POST", "/v1/audio/speech", "{}", "", 404, invalid, "invalid", "", "/v1/audio/speech"},
