@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/json"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/joulemux/joulemux/daemon/job"
 )
@@ -81,7 +83,7 @@ func original(j *job.Job, repeats bool) (what []byte, ok bool) {
 	}
 	w := walk{text: o.Body}
 	top, ok := w.members()
-	if !ok || w.space() < len(w.text) || depends(top) || !repeats && !fixed(sampling(o.Dialect, top)) {
+	if !ok || w.space() < len(w.text) || depends(top) || !repeats && !fixed(sampling(o.Dialect, top), seeded(o)) {
 		return nil, false
 	}
 	c := canon{out: make([]byte, 0, len(o.Body)+128)}
@@ -90,6 +92,12 @@ func original(j *job.Job, repeats bool) (what []byte, ok bool) {
 	}
 	ok = c.object(top, idle, 0)
 	return c.out, ok
+}
+
+// seeded tells that a request may have a seed. Anthropic's Messages and OpenAI's
+// Responses have none, and who writes one there has it ignored.
+func seeded(o *job.Original) bool {
+	return o.Dialect == job.Ollama || strings.HasSuffix(o.Path, "/completions")
 }
 
 // sampling returns the members of a request that say how tokens are chosen, where
@@ -106,24 +114,27 @@ func sampling(of job.Dialect, top []member) []member {
 	return inner
 }
 
-// fixed reports whether there is no chance in how tokens are chosen.
-func fixed(sampling []member) bool {
+// fixed reports whether there is no chance in how tokens are chosen. Seeded tells
+// that a seed counts.
+func fixed(sampling []member, seeded bool) bool {
 	if t, err := strconv.ParseFloat(string(find(sampling, "temperature")), 64); err == nil && t == 0 {
 		return true
 	}
 	seed, err := strconv.ParseFloat(string(find(sampling, "seed")), 64)
-	return err == nil && seed >= 0
+	return seeded && err == nil && seed >= 0
 }
 
 // depends reports whether a request is about more than what is in it: what the
-// server keeps of others, or is to keep of this one.
+// server keeps of others, or is to keep of this one, or looks up for it.
 func depends(top []member) bool {
 	for _, name := range []string{"previous_response_id", "conversation", "store", "background"} {
 		if v := string(find(top, name)); v != "" && v != "null" && v != "false" {
 			return true
 		}
 	}
-	return false
+	var tools []struct{ Type string }
+	_ = json.Unmarshal(find(top, "tools"), &tools) // of what else there may be no server knows what to do
+	return slices.ContainsFunc(tools, func(t struct{ Type string }) bool { return strings.HasPrefix(t.Type, "web_") })
 }
 
 // idle are the members of a request that make no difference to its answer, but

@@ -26,6 +26,15 @@ func openAI(body string) job.Job {
 	return j
 }
 
+// at is a job of the same kind for another path.
+func at(path, body string) job.Job {
+	j := openAI(body)
+	if j.Original.Path = path; path == "/v1/messages" {
+		j.Original.Dialect = job.Anthropic
+	}
+	return j
+}
+
 func key(t *testing.T, j job.Job) (Key, bool) {
 	t.Helper()
 	return New(DefaultSettings()).Key(&j)
@@ -58,6 +67,10 @@ func TestWhichAnswersAreTheSameEveryTime(t *testing.T) {
 		{"what the server has kept", openAI(`{"model":"m","input":"hi","temperature":0,"previous_response_id":"r"}`), false},
 		{"what the server is to keep", openAI(`{"model":"m","input":"hi","temperature":0,"store":true}`), false},
 		{"what it is not", openAI(`{"model":"m","input":"hi","temperature":0,"store":false,"previous_response_id":null}`), true},
+		{"a seed where there is none", at("/v1/messages", `{"model":"m",`+messages+`,"seed":7}`), false},
+		{"a seed in a response", at("/v1/responses", `{"model":"m","input":"hi","seed":7}`), false},
+		{"no temperature in a message", at("/v1/messages", `{"model":"m",`+messages+`,"temperature":0,"tools":[{"type":"custom","name":"web_search"}]}`), true},
+		{"what the server looks up", at("/v1/messages", `{"model":"m",`+messages+`,"temperature":0,"tools":[{"name":"f"},{"type":"web_search_20250305"}]}`), false},
 		{"no wire's dialect", job.Job{Kind: job.Generate, Client: "me", PromptBytes: 1, Content: job.Content{Prompt: "x", Sampling: job.Sampling{Temperature: &zero}}}, true},
 		{"no wire's dialect, warm", job.Job{Kind: job.Generate, Client: "me", PromptBytes: 1, Content: job.Content{Prompt: "x", Sampling: job.Sampling{Temperature: &warm}}}, false},
 		{"an embedding", job.Job{Kind: job.Embed, Client: "me", PromptBytes: 1, Content: job.Content{Input: []string{"x"}}}, true},

@@ -121,6 +121,63 @@ func TestUndividedFromTheCache(t *testing.T) {
 	}
 }
 
+func TestEveryDialectsAnswersAreGivenAgain(t *testing.T) {
+	o := remembered(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		stream := strings.Contains(string(body), `"stream":true`)
+		kind, pieces := inJSON, map[string][]string{
+			"/v1/chat/completions": {wholeChat}, "/v1/completions": {wholeChat}, "/v1/embeddings": {`{"data":[],"usage":{"prompt_tokens":5}}`},
+			"/v1/messages": {wholeMsg}, "/v1/responses": {wholeResponse},
+		}
+		if stream {
+			kind, pieces = inEvents, map[string][]string{
+				"/v1/chat/completions": {helEvent, stopEvent, usageEvent, doneEvent}, "/v1/completions": {helEvent, stopEvent, usageEvent, doneEvent},
+				"/v1/messages": {startEvent, heEvent, deltaEvent, overEvent}, "/v1/responses": {createdEvent, textEvent, completedEvent},
+			}
+		}
+		says(kind, pieces[r.URL.Path]...)(w, r)
+	})
+	r := newRig(t, o)
+	const chat = `"model":"m","temperature":0,"messages":[{"role":"user","content":"hi"}]`
+	asked := 0
+	for _, c := range []struct {
+		path, body, want string
+		in               string // at the end of what the report stands
+	}{
+		{"/v1/chat/completions", chat, wholeChat, wholeChat},
+		{"/v1/chat/completions", chat + `,"stream":true`, helEvent + stopEvent + doneEvent, stopEvent},
+		{"/v1/chat/completions", chat + `,"stream":true,"stream_options":{"include_usage":true}`, helEvent + stopEvent + usageEvent + doneEvent, usageEvent},
+		{"/v1/completions", `"model":"m","seed":1,"prompt":"hi"`, wholeChat, wholeChat},
+		{"/v1/embeddings", `"model":"m","input":"hi"`, `{"data":[],"usage":{"prompt_tokens":5}}`, `{"data":[],"usage":{"prompt_tokens":5}}`},
+		{"/v1/messages", chat + `,"max_tokens":5`, wholeMsg, wholeMsg},
+		{"/v1/messages", chat + `,"max_tokens":5,"stream":true`, startEvent + heEvent + deltaEvent + overEvent, overEvent},
+		{"/v1/responses", `"model":"m","temperature":0,"input":"hi"`, wholeResponse, wholeResponse},
+		{"/v1/responses", `"model":"m","temperature":0,"input":"hi","stream":true`, createdEvent + textEvent + completedEvent, completedEvent},
+	} {
+		asked++
+		for n, own := range []string{`,"joulemux":{}`, ``, `,"joulemux":true`} {
+			head, text := r.post(t, r.overTCP, "http://"+r.addr, c.path, "{"+c.body+own+"}")
+			told := text
+			if own != "" {
+				end := strings.LastIndexByte(c.in, '}')
+				before, after, _ := strings.Cut(text, `,"joulemux":`)
+				var report map[string]any
+				d := json.NewDecoder(strings.NewReader(after))
+				if err := d.Decode(&report); err != nil || report["from_cache"] != (n > 0) || !strings.HasSuffix(before, c.in[:end]) || report["prompt_tokens"] != 5.0 {
+					t.Errorf("%s %s: the report is %v, %v, in %s", c.path, c.body, report, err, text)
+				}
+				told = before + after[d.InputOffset():]
+			}
+			if told != c.want || (head.Get("X-From-Cache") == "true") != (n > 0) {
+				t.Errorf("%s %s%s: %v\n%q\nwant\n%q", c.path, c.body, own, head, told, c.want)
+			}
+		}
+		if n := len(o.questions()); n != asked {
+			t.Fatalf("%s %s: %d jobs were run, want %d", c.path, c.body, n, asked)
+		}
+	}
+}
+
 func TestCacheIsShownAndEmptied(t *testing.T) {
 	o := remembered(says("application/x-ndjson", twoTokens...))
 	r := newRig(t, o)
