@@ -162,8 +162,8 @@ func New(p Parts, settings Settings) *Server {
 		"POST /v1/embeddings":        s.openAI(job.Embed),
 		"POST /v1/responses":         s.speaking(inResponses, responsesJob),
 		"POST /v1/messages":          s.speaking(inAnthropic, messagesJob),
-		"GET /v1/models":             s.openAIModels,
-		"GET " + modelOf + "{id...}": s.openAIModel,
+		"GET /v1/models":             s.listModels,
+		"GET " + modelOf + "{id...}": s.describeModel,
 
 		"GET /health":   s.health,
 		"GET /healthz":  s.alive,
@@ -214,7 +214,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		// Also a body that nobody here reads is waited for, by net/http.
 		_ = control.SetReadDeadline(time.Now().Add(s.arriving))
 	}
-	tongue := tongueOf(r.URL.Path)
+	tongue := tongueOf(r)
 	r, err := s.Door.Admit(w, r, rightFor(r.URL.Path), exposed)
 	if err != nil {
 		tongue.fail(w, err)

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/joulemux/joulemux/daemon/backend"
 	"github.com/joulemux/joulemux/daemon/door"
 	"github.com/joulemux/joulemux/daemon/job"
 )
@@ -171,62 +170,4 @@ func openAIJob(kind job.Kind, path string, body []byte) (j job.Job, wants report
 		return job.Job{}, nowhere, err
 	}
 	return j, askedForReport(own), nil
-}
-
-// listedModel is a model in OpenAI's listing.
-type listedModel struct {
-	ID      string `json:"id"`
-	Object  string `json:"object"`
-	Created int64  `json:"created"`
-	Owner   string `json:"owned_by"`
-}
-
-func listed(id string, m job.Model, b backend.Backend) listedModel {
-	l := listedModel{ID: id, Object: "model", Owner: cmp.Or(m.Owner, b.Program())}
-	if !m.Created.IsZero() {
-		l.Created = m.Created.Unix()
-	}
-	return l
-}
-
-// openAIModels lists the models of all healthy backends, each once, as the first
-// backend that has it describes it.
-func (s *Server) openAIModels(w http.ResponseWriter, r *http.Request) {
-	seen := make(map[string]bool)
-	list := []listedModel{}
-	for _, b := range s.Backends.Look(r.Context()) {
-		for _, m := range b.Facts.Models {
-			if key := job.CanonicalModel(m.Name); b.Healthy && !seen[key] {
-				seen[key] = true
-				list = append(list, listed(m.Name, m, b))
-			}
-		}
-	}
-	reply(w, http.StatusOK, map[string]any{"object": "list", "data": list})
-}
-
-// modelOf is what stands before a model's name in the path of its description.
-const modelOf = "/v1/models/"
-
-// openAIModel describes a model, by whichever spelling of its name it is asked
-// for.
-func (s *Server) openAIModel(w http.ResponseWriter, r *http.Request) {
-	id := strings.TrimPrefix(r.URL.Path, modelOf)
-	away := make(map[string]string)
-	for _, b := range s.Backends.Look(r.Context()) {
-		m := b.Model(id)
-		switch {
-		case m == nil:
-		case b.Healthy:
-			reply(w, http.StatusOK, listed(id, *m, b))
-			return
-		default:
-			away[b.ID] = "not healthy: " + b.Problem
-		}
-	}
-	if len(away) > 0 {
-		inOpenAI.fail(w, &job.Error{Code: job.NoBackend, Refused: away})
-		return
-	}
-	inOpenAI.fail(w, job.Errorf(job.ModelNotFound, "%s", id))
 }

@@ -280,6 +280,9 @@ func TestModelsAreListedOnceAndFoundByAnyName(t *testing.T) {
 	if list.Object != "list" || !reflect.DeepEqual(list.Data, want) {
 		t.Errorf("the list is %+v", list)
 	}
+	if got, slashed := r.ask("GET", "/v1/models", ""), r.ask("GET", "/v1/models/", ""); got.body != slashed.body {
+		t.Errorf("with a slash there is %+v", slashed)
+	}
 	for id, owner := range map[string]string{"m": "library", "M:latest": "library", "hf.co/some/where:7b": "some", "hf.co%2Fsome%2Fwhere%3A7b": "some"} {
 		got := r.ask("GET", "/v1/models/"+id, "")
 		if m := read[model](t, got.body); got.status != 200 || m.Owner != owner || m.Object != "model" || !strings.HasPrefix(strings.ReplaceAll(strings.ReplaceAll(id, "%2F", "/"), "%3A", ":"), m.ID) {

@@ -36,10 +36,13 @@ func asBody(say func(*wire.Error) []byte) func(int, *wire.Error) []byte {
 	return func(_ int, e *wire.Error) []byte { return say(e) }
 }
 
-// tongueOf returns the one in which a path is asked for.
-func tongueOf(path string) tongue {
-	switch {
+// tongueOf returns the one in which somebody asks: by the path and, where several
+// dialects have it, by what clients of one tell.
+func tongueOf(r *http.Request) tongue {
+	switch path := r.URL.Path; {
 	case path == "/v1/messages" || strings.HasPrefix(path, "/v1/messages/"):
+		return inAnthropic
+	case r.Header.Get("Anthropic-Version") != "" && strings.HasPrefix(path+"/", modelOf):
 		return inAnthropic
 	case path == "/v1/responses" || strings.HasPrefix(path, "/v1/responses/"):
 		return inResponses
