@@ -90,8 +90,8 @@ func parse(body []byte, into any) error {
 	return nil
 }
 
-// strange returns the members of a JSON object that are none of those known, in
-// order. Both servers' decoders take names in any case.
+// strange returns the members of a JSON object that are none of those known and
+// not null, in order. Both servers' decoders take names in any case.
 func strange(object json.RawMessage, known string) []string {
 	var members map[string]json.RawMessage
 	if json.Unmarshal(object, &members) != nil {
@@ -100,7 +100,7 @@ func strange(object json.RawMessage, known string) []string {
 	list := strings.Fields(known)
 	var names []string
 	for _, name := range slices.Sorted(maps.Keys(members)) {
-		if !slices.ContainsFunc(list, func(k string) bool { return strings.EqualFold(k, name) }) {
+		if string(members[name]) != "null" && !slices.ContainsFunc(list, func(k string) bool { return strings.EqualFold(k, name) }) {
 			names = append(names, name)
 		}
 	}

@@ -72,6 +72,10 @@ type contentBlock struct {
 	Cache    json.RawMessage `json:"cache_control"`
 }
 
+// blockMembers are the members of a block. Signatures are of use to who has signed
+// alone.
+const blockMembers = "type text thinking source id name input tool_use_id content is_error cache_control signature data"
+
 type source struct {
 	Type  string `json:"type"`
 	Media string `json:"media_type"`
@@ -199,6 +203,13 @@ func (t *fromMessages) blocks(at string, content json.RawMessage) (list []conten
 	}
 	if slices.ContainsFunc(list, func(b contentBlock) bool { return present(b.Cache) }) {
 		t.warn("cache_control: what is kept of a prompt is the server's own choice")
+	}
+	var loose []json.RawMessage
+	_ = json.Unmarshal(content, &loose) // as it was just now
+	for _, block := range loose {
+		for _, name := range strange(block, blockMembers) {
+			t.warn("%s of a block has no place there", name)
+		}
 	}
 	return list, nil
 }
@@ -336,6 +347,9 @@ func (t *fromMessages) tools() error {
 	var list []map[string]any
 	for i, raw := range t.ask.Tools {
 		at := fmt.Sprintf("tools[%d]", i)
+		for _, name := range strange(raw, "type name description input_schema strict cache_control") {
+			t.warn("%s of a tool has no name there", name)
+		}
 		var tool struct {
 			Type, Name, Description string
 			Schema                  json.RawMessage `json:"input_schema"`

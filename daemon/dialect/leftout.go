@@ -6,10 +6,10 @@ import (
 	"github.com/joulemux/joulemux/daemon/job"
 )
 
-// LeftOut lists what of a request of Anthropic's Messages or of OpenAI's Responses
-// an Ollama of OllamaVersion takes without a word, and leaves out, though the
-// answer may be another one for it. What would have to be kept between requests
-// is refused before.
+// LeftOut lists what of a request of Anthropic's or OpenAI's dialect an Ollama of
+// OllamaVersion takes without a word, and leaves out, though the answer may be
+// another one for it. What would have to be kept between requests is refused
+// before.
 func LeftOut(o *job.Original) (warnings []string) {
 	switch {
 	case o.Dialect == job.Anthropic:
@@ -17,12 +17,39 @@ func LeftOut(o *job.Original) (warnings []string) {
 	case IsResponses(o):
 		return leftOutOfResponses(o.Body)
 	default:
-		return nil
+		return leftOutOfChats(o.Body)
 	}
 }
 
 // without says that a member has no effect.
 func without(member string) string { return member + " has no effect on Ollama's answers" }
+
+// leftOutOfChats is of completions, too. Few requests speak of what it looks for.
+func leftOutOfChats(body []byte) (warnings []string) {
+	if !mentions(body, `"tool_choice"`, `"parallel_tool_calls"`, `"logit_bias"`, `"n"`, `"best_of"`, `"echo"`) {
+		return nil
+	}
+	q := new(openAIRequest)
+	if json.Unmarshal(body, q) != nil {
+		return nil
+	}
+	for _, member := range []struct {
+		name string
+		is   bool
+	}{
+		{"tool_choice", present(q.ToolChoice) && string(q.ToolChoice) != `"auto"`},
+		{"parallel_tool_calls", q.Parallel != nil && !*q.Parallel},
+		{"logit_bias", present(q.Bias)},
+		{"n", q.N != nil && *q.N != 1},
+		{"best_of", q.BestOf != nil && *q.BestOf > 1},
+		{"echo", q.Echo},
+	} {
+		if member.is {
+			warnings = append(warnings, without(member.name))
+		}
+	}
+	return warnings
+}
 
 func leftOutOfMessages(body []byte) (warnings []string) {
 	var q struct {

@@ -438,6 +438,15 @@ func TestMessagesInChatsWords(t *testing.T) {
 			"messages[2].content[1].is_error has no place there",
 		},
 		{
+			"what blocks and tools say beyond that",
+			`{"max_tokens":1,"tools":[{"name":"f","input_schema":{"type":"object"},"input_examples":[{}]}],"messages":[
+				{"role":"user","content":[{"type":"document","title":"T","context":"C","citations":{"enabled":true},"source":{"type":"text","data":"long"}}]},
+				{"role":"assistant","content":[{"type":"text","text":"a","citations":null}]},{"role":"user","content":"b"}]}`,
+			`{"model":"theirs","max_tokens":1,"tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object"}}}],"messages":[
+				{"role":"user","content":"long"},{"role":"assistant","content":"a"},{"role":"user","content":"b"}]}`, plain(),
+			"citations of a block has no place there\ncontext of a block has no place there\ntitle of a block has no place there\ninput_examples of a tool has no name there",
+		},
+		{
 			"one tool", `{"max_tokens":1,"tool_choice":{"type":"tool","name":"f"},"messages":[{"role":"user","content":"x"}]}`,
 			`{"model":"theirs","max_tokens":1,"tool_choice":{"type":"function","function":{"name":"f"}},"messages":[{"role":"user","content":"x"}]}`, plain(), "",
 		},
@@ -611,7 +620,10 @@ func TestWhatOllamaLeavesOutIsTold(t *testing.T) {
 		{job.Anthropic, "/v1/messages", `{"tool_choice":{"type":"any"},"thinking":{"type":"disabled"},"output_config":{"effort":"low"},"output_format":{"type":"x"},"mcp_servers":[1],"container":"x"}`, "tool_choice output_config output_format mcp_servers container thinking.type: disabled"},
 		{job.OpenAI, "/v1/responses", `{"tool_choice":"auto","parallel_tool_calls":true,"text":{"format":{"type":"json_schema"}}}`, ""},
 		{job.OpenAI, "/v1/responses", `{"tool_choice":"required","parallel_tool_calls":false,"reasoning":{"effort":"low"},"text":{"format":{"type":"json_object"}},"top_logprobs":2}`, "tool_choice parallel_tool_calls reasoning.effort text.format top_logprobs"},
-		{job.OpenAI, "/v1/chat/completions", `{"tool_choice":"required"}`, ""},
+		{job.OpenAI, "/v1/chat/completions", `{"tool_choice":"auto","parallel_tool_calls":true,"n":1}`, ""},
+		{job.OpenAI, "/v1/chat/completions", `{"tool_choice":"required","parallel_tool_calls":false,"n":2,"logit_bias":{"7":1}}`, "tool_choice parallel_tool_calls logit_bias n"},
+		{job.OpenAI, "/v1/completions", `{"best_of":2,"echo":true}`, "best_of echo"},
+		{job.OpenAI, "/v1/completions", `{"best_of":"2"}`, ""},
 		{job.Anthropic, "/v1/messages", `{"tool_choice":7}`, ""},
 	} {
 		var names []string
