@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 
@@ -26,6 +27,12 @@ func openAIOnly(t *testing.T) (addr string) {
 // openAIOf is a server of which only OpenAI's API is to be seen.
 func openAIOf(t *testing.T, server string) (addr string) {
 	t.Helper()
+	return showing(t, server, "/v1/")
+}
+
+// showing is a server of which only what is below some paths is to be seen.
+func showing(t *testing.T, server string, paths ...string) (addr string) {
+	t.Helper()
 	there, err := url.Parse(server)
 	if err != nil {
 		t.Fatal(err)
@@ -35,7 +42,7 @@ func openAIOf(t *testing.T, server string) (addr string) {
 		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(there) }, FlushInterval: -1, Transport: transport,
 	}
 	return daemontest.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !strings.HasPrefix(r.URL.Path, "/v1/") {
+		if !slices.ContainsFunc(paths, func(path string) bool { return strings.HasPrefix(r.URL.Path, path) }) {
 			http.NotFound(w, r)
 			return
 		}

@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"net/http/httputil"
-	"net/url"
 	"reflect"
 	"slices"
 	"strings"
@@ -20,33 +18,21 @@ import (
 	"github.com/joulemux/joulemux/daemon/daemontest"
 )
 
-// chatsOnly is a server that of a real Ollama shows OpenAI's chats and models.
-func chatsOnly(t *testing.T, there string) (addr string) {
+// beforeAll calls do with a daemon before a real Ollama, which speaks Messages and
+// Responses, before one that is too old for them, and before a server that has
+// only chats.
+func beforeAll(t *testing.T, there string, do func(t *testing.T, d *daemontest.Daemon, backend string)) {
 	t.Helper()
-	at, err := url.Parse(there)
-	if err != nil {
-		t.Fatal(err)
-	}
-	transport := &http.Transport{DisableKeepAlives: true}
-	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(at) }, FlushInterval: -1, Transport: transport}
-	return daemontest.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/v1/chat/completions" && r.URL.Path != "/v1/models" {
-			http.NotFound(w, r)
-			return
-		}
-		proxy.ServeHTTP(w, r)
-	}))
-}
-
-// beforeBoth calls do with a daemon before a real Ollama, which speaks Messages
-// and Responses, and with one before a server that has only chats.
-func beforeBoth(t *testing.T, there string, do func(t *testing.T, d *daemontest.Daemon, backend string)) {
-	t.Helper()
-	for backend, addr := range map[string]string{"ollama": there, "openai": "http://" + chatsOnly(t, there)} {
+	chats := []string{"/v1/chat/completions", "/v1/models"}
+	for _, c := range []struct{ backend, kind, addr string }{
+		{"ollama", "ollama", strings.TrimPrefix(there, "http://")},
+		{"older", "ollama", showing(t, there, append(chats, "/api/")...)},
+		{"openai", "openai", showing(t, there, chats...)},
+	} {
 		d := daemontest.Start(t, daemontest.Options{Config: `
-backends: [{id: ` + backend + `, type: ` + backend + `, hardware: cpu, slots: 4, endpoint: "` + addr + `"}]
+backends: [{id: ` + c.backend + `, type: ` + c.kind + `, hardware: cpu, slots: 4, endpoint: "http://` + c.addr + `"}]
 `})
-		t.Run("before "+backend, func(t *testing.T) { do(t, d, backend) })
+		t.Run("before "+c.backend, func(t *testing.T) { do(t, d, c.backend) })
 		if err := d.Stop(); err != nil {
 			t.Error(err)
 		}
@@ -76,7 +62,7 @@ func callOfF() map[string]any {
 func TestAnthropicsOwnClient(t *testing.T) {
 	there := realOllama(t)
 	makeCaller(t, there)
-	beforeBoth(t, there, func(t *testing.T, d *daemontest.Daemon, backend string) {
+	beforeAll(t, there, func(t *testing.T, d *daemontest.Daemon, backend string) {
 		transport := new(http.Transport)
 		defer transport.CloseIdleConnections()
 		client := anthropic.NewClient(
@@ -87,6 +73,7 @@ func TestAnthropicsOwnClient(t *testing.T) {
 		messageStream(t, &client, said)
 		messageTools(t, &client, backend)
 		messageErrors(t, &client)
+		messageModels(t, &client)
 	})
 }
 
@@ -152,7 +139,7 @@ func messageTools(t *testing.T, client *anthropic.Client, backend string) {
 	p.Tools = []anthropic.ToolUnionParam{{OfTool: &anthropic.ToolParam{Name: "f", Description: anthropic.String("does"), InputSchema: anthropic.ToolInputSchemaParam{Properties: map[string]any{"x": map[string]string{"type": "string"}}}}}}
 	p.MaxTokens, p.OutputConfig.Format.Schema = 200, callOfF()
 	called := anthropic.NewToolUseBlock("toolu_1", map[string]string{"x": "y"}, "f")
-	if backend == "openai" {
+	if backend != "ollama" {
 		whole, err := client.Messages.New(t.Context(), p)
 		if err != nil || len(whole.Content) != 1 || whole.StopReason != anthropic.StopReasonToolUse || whole.Content[0].Name != "f" || string(whole.Content[0].Input) != `{"x":"y"}` {
 			t.Fatalf("a call: %v, %v", whole, err)
@@ -204,10 +191,31 @@ func messageErrors(t *testing.T, client *anthropic.Client) {
 	}
 }
 
+func messageModels(t *testing.T, client *anthropic.Client) {
+	t.Helper()
+	pages := client.Models.ListAutoPaging(t.Context(), anthropic.ModelListParams{Limit: anthropic.Int(1000)})
+	var ids []string
+	for pages.Next() {
+		m := pages.Current()
+		ids = append(ids, m.ID)
+		found, err := client.Models.Get(t.Context(), m.ID, anthropic.ModelGetParams{})
+		if m.Type != "model" || m.DisplayName != m.ID || m.CreatedAt.Year() < 2026 || err != nil || found.RawJSON() != m.RawJSON() {
+			t.Errorf("a model is %s, and asked for by name %v, %v", m.RawJSON(), found, err)
+		}
+	}
+	if err := pages.Err(); err != nil || len(ids) != 2 {
+		t.Errorf("the models are %v, %v", ids, err)
+	}
+	var e *anthropic.Error
+	if _, err := client.Models.Get(t.Context(), "claude", anthropic.ModelGetParams{}); !errors.As(err, &e) || e.StatusCode != 404 || !strings.Contains(e.RawJSON(), `"type":"not_found_error"`) {
+		t.Errorf("one that is not there: %v", err)
+	}
+}
+
 func TestOpenAIsOwnClientAsksForResponses(t *testing.T) {
 	there := realOllama(t)
 	makeCaller(t, there)
-	beforeBoth(t, there, func(t *testing.T, d *daemontest.Daemon, backend string) {
+	beforeAll(t, there, func(t *testing.T, d *daemontest.Daemon, backend string) {
 		client := openAIClient(t, d)
 		p := responses.ResponseNewParams{
 			Model: "tiny", Instructions: param.NewOpt("a"), Input: responses.ResponseNewParamsInputUnion{OfString: param.NewOpt("b c")},
@@ -217,7 +225,7 @@ func TestOpenAIsOwnClientAsksForResponses(t *testing.T) {
 		if err != nil || whole.OutputText() == "" || whole.Usage.InputTokens == 0 || whole.Usage.OutputTokens != 6 || whole.Model != "tiny" || whole.Instructions.OfString != "a" {
 			t.Fatalf("got %v, %v", whole, err)
 		}
-		if cut := whole.Status == "incomplete" && whole.IncompleteDetails.Reason == "max_output_tokens"; cut != (backend == "openai") {
+		if cut := whole.Status == "incomplete" && whole.IncompleteDetails.Reason == "max_output_tokens"; cut != (backend != "ollama") {
 			t.Errorf("it is %s", whole.RawJSON())
 		}
 		text, last := responseStream(t, client, p)

@@ -52,6 +52,7 @@ const (
 	OllamaForm    Form = iota // of Ollama's API
 	MessageForm               // of Anthropic's /v1/messages
 	ResponsesForm             // of OpenAI's /v1/responses
+	OpenAIForm                // of the rest of OpenAI's
 )
 
 // Shape is how a client wants its answer.

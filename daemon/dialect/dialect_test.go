@@ -182,8 +182,8 @@ func TestOpenAIRequestsInOllamasWords(t *testing.T) {
 		},
 		{
 			"options", "/v1/chat/completions",
-			`{"messages":[],"temperature":0,"top_p":0.5,"max_tokens":5,"max_completion_tokens":6,"seed":1,"stop":"x","presence_penalty":1,"frequency_penalty":2,"top_k":3,"user":"u","n":1}`,
-			"/api/chat", `{"model":"theirs","stream":false,"options":{"temperature":0,"top_p":0.5,"num_predict":6,"seed":1,"stop":["x"],"presence_penalty":1,"frequency_penalty":2,"top_k":3}}`, "user has no name there",
+			`{"messages":[{"role":"user","content":"x"}],"temperature":0,"top_p":0.5,"max_tokens":5,"max_completion_tokens":6,"seed":1,"stop":"x","presence_penalty":1,"frequency_penalty":2,"top_k":3,"user":"u","n":1}`,
+			"/api/chat", `{"model":"theirs","stream":false,"messages":[{"role":"user","content":"x"}],"options":{"temperature":0,"top_p":0.5,"num_predict":6,"seed":1,"stop":["x"],"presence_penalty":1,"frequency_penalty":2,"top_k":3}}`, "user has no name there",
 		},
 		{
 			"tools and a result", "/v1/chat/completions",
@@ -194,8 +194,8 @@ func TestOpenAIRequestsInOllamasWords(t *testing.T) {
 			"parallel_tool_calls: how many tools are called is the model's choice there",
 		},
 		{
-			"no tool is to be called", "/v1/chat/completions", `{"tools":[{"type":"function"}],"tool_choice":"none","messages":[]}`,
-			"/api/chat", `{"model":"theirs","stream":false,"options":{"temperature":1,"top_p":1}}`, "",
+			"no tool is to be called", "/v1/chat/completions", `{"tools":[{"type":"function"}],"tool_choice":"none","messages":[{"role":"user","content":"x"}]}`,
+			"/api/chat", `{"model":"theirs","stream":false,"messages":[{"role":"user","content":"x"}],"options":{"temperature":1,"top_p":1}}`, "",
 		},
 		{
 			"a completion", "/v1/completions", `{"prompt":["x"],"suffix":"y","logprobs":2}`,

@@ -107,12 +107,14 @@ func ToOllama(path string, body []byte, model string) (Request, error) {
 	for _, name := range strange(body, openAIMembers[end]+" "+strings.Join(sameOptions, " ")) {
 		t.warn("%s has no name there", name)
 	}
-	r := Request{Shape: Shape{Model: q.Model, Stream: q.Stream, Usage: q.StreamOptions != nil && q.StreamOptions.Usage, Top: q.TopLogprobs}}
+	r := Request{Shape: Shape{Form: OpenAIForm, Model: q.Model, Stream: q.Stream, Usage: q.StreamOptions != nil && q.StreamOptions.Usage, Top: q.TopLogprobs}}
 	var err error
 	switch end {
 	case "/chat/completions":
 		r.Path, r.Shape.Kind = "/api/chat", job.Chat
-		err = t.chat(body)
+		if err = t.chat(body); err == nil && len(q.Messages) == 0 { // which there only has the model loaded
+			err = job.InvalidField("messages", "[] is too short")
+		}
 	case "/completions":
 		r.Path, r.Shape.Kind = "/api/generate", job.Generate
 		err = t.completion(body)

@@ -36,25 +36,21 @@ func (s *Server) pass(ctx context.Context, j job.Job, to *endpoint.Handing) erro
 		return err
 	}
 	defer resp.Body.Close()
-	if j.KeepAlive != nil && resp.StatusCode < http.StatusBadRequest && !s.knows(&j) {
-		var telling sync.WaitGroup
-		defer telling.Wait()
-		telling.Go(func() { s.keep(ctx, j) })
+	if lacks(resp) {
+		return s.instead(ctx, j, to)
 	}
+	defer s.keeping(ctx, j, resp)()
 	return p.Answer(resp, j.Stream)
 }
 
-// translate runs a job of Anthropic's Messages or of OpenAI's Responses on a server
-// that has OpenAI's chats.
-func (s *Server) translate(ctx context.Context, j job.Job, r *dialect.Request, to *endpoint.Handing) error {
-	sent := time.Now()
-	resp, err := s.Post(ctx, "/v1"+r.Path, r.Body)
-	if err != nil {
-		return err
+// keeping begins to tell the server for how long the model of a job stays that it
+// answers, and returns what waits until it has been told.
+func (s *Server) keeping(ctx context.Context, j job.Job, resp *http.Response) (wait func()) {
+	var telling sync.WaitGroup
+	if j.KeepAlive != nil && resp.StatusCode < http.StatusBadRequest && !s.knows(&j) {
+		telling.Go(func() { s.keep(ctx, j) })
 	}
-	defer resp.Body.Close()
-	a := events.Translating{Handing: to, Shape: r.Shape, Original: j.Original, Sent: sent}
-	return a.Answer(resp, r.Warning())
+	return telling.Wait
 }
 
 // keepTimeout is how long the server may take to hear for how long a model stays.
