@@ -31,17 +31,21 @@ func openAIClient(t *testing.T, d *daemontest.Daemon) openai.Client {
 	)
 }
 
-// before returns a daemon before each of a real Ollama's two APIs.
+// before returns a daemon before a real Ollama, or before as much of it as has
+// OpenAI's API, or only its own.
 func before(t *testing.T, there string, apis ...string) *daemontest.Daemon {
 	t.Helper()
 	var text strings.Builder
 	text.WriteString("backends:\n")
 	for _, api := range apis {
-		addr := strings.TrimPrefix(there, "http://")
-		if api == "openai" {
-			addr = openAIOf(t, there)
+		addr, kind := strings.TrimPrefix(there, "http://"), "ollama"
+		switch api {
+		case "openai":
+			addr, kind = openAIOf(t, there), "openai"
+		case "own":
+			addr = showing(t, there, "/api/")
 		}
-		fmt.Fprintf(&text, "  - {id: %s, type: %s, hardware: cpu, slots: 4, endpoint: \"http://%s\"}\n", api, api, addr)
+		fmt.Fprintf(&text, "  - {id: %s, type: %s, hardware: cpu, slots: 4, endpoint: \"http://%s\"}\n", api, kind, addr)
 	}
 	return daemontest.Start(t, daemontest.Options{Config: text.String()})
 }
@@ -49,7 +53,7 @@ func before(t *testing.T, there string, apis ...string) *daemontest.Daemon {
 func TestOpenAIsOwnClientOnEveryEndpoint(t *testing.T) {
 	there := realOllama(t)
 	offerTools(t, there)
-	for _, backend := range []string{"ollama", "openai"} {
+	for _, backend := range []string{"ollama", "openai", "own"} {
 		t.Run("before "+backend, func(t *testing.T) {
 			client := openAIClient(t, before(t, there, backend))
 			t.Run("chat", func(t *testing.T) { chatWhole(t, client, backend) })
@@ -62,10 +66,11 @@ func TestOpenAIsOwnClientOnEveryEndpoint(t *testing.T) {
 	}
 }
 
-// offerTools makes a model whose template has a place for tools.
+// offerTools makes a model whose template has a place for tools. Of one that has
+// none for a conversation Ollama tells the tools to nobody.
 func offerTools(t *testing.T, there string) {
 	t.Helper()
-	recipe := `{"model":"skilled","from":"tiny","stream":false,"template":"{{ .System }}{{ range .Tools }}{{ .Function }}{{ end }}{{ .Prompt }}"}`
+	recipe := `{"model":"skilled","from":"tiny","stream":false,"template":"{{ range .Tools }}{{ .Function }}{{ end }}{{ range .Messages }}{{ .Content }}{{ end }}"}`
 	if got := fetch(t, there+"/api/create", recipe); got.status != http.StatusOK {
 		t.Fatal(got)
 	}
@@ -82,10 +87,17 @@ func fetch(t *testing.T, url, body string) answer {
 }
 
 func chat(model string) openai.ChatCompletionNewParams {
-	return openai.ChatCompletionNewParams{
+	return bounded(openai.ChatCompletionNewParams{
 		Model: model, Messages: []openai.ChatCompletionMessageParamUnion{openai.SystemMessage("a"), openai.UserMessage("b c")},
-		Seed: param.NewOpt[int64](7), Temperature: param.NewOpt(0.0), MaxCompletionTokens: param.NewOpt[int64](5),
-	}
+		Seed: param.NewOpt[int64](7), Temperature: param.NewOpt(0.0),
+	}, 5)
+}
+
+// bounded limits an answer by both names that a limit has: not every server knows
+// the newer.
+func bounded(p openai.ChatCompletionNewParams, tokens int64) openai.ChatCompletionNewParams {
+	p.MaxTokens, p.MaxCompletionTokens = param.NewOpt(tokens), param.NewOpt(tokens)
+	return p
 }
 
 func chatWhole(t *testing.T, client openai.Client, backend string) {
@@ -96,7 +108,7 @@ func chatWhole(t *testing.T, client openai.Client, backend string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(got.Choices) != 1 || got.Choices[0].Message.Content == "" || got.Choices[0].FinishReason != "length" || got.Usage.PromptTokens == 0 || got.Usage.CompletionTokens == 0 {
+	if len(got.Choices) != 1 || got.Choices[0].Message.Content == "" || got.Choices[0].FinishReason != "length" || got.Usage.PromptTokens == 0 || got.Usage.CompletionTokens != 5 {
 		t.Errorf("got %s", got.RawJSON())
 	}
 	var own map[string]any
@@ -119,11 +131,19 @@ func chatWhole(t *testing.T, client openai.Client, backend string) {
 		Name: "size", Strict: param.NewOpt(true),
 		Schema: map[string]any{"type": "object", "properties": map[string]any{"big": map[string]any{"type": "boolean"}}, "required": []string{"big"}},
 	}}
-	formed.MaxCompletionTokens = param.NewOpt[int64](200)
-	got, err = client.Chat.Completions.New(t.Context(), formed)
+	got, err = client.Chat.Completions.New(t.Context(), bounded(formed, 200))
 	var size struct{ Big *bool }
 	if err != nil || got.Choices[0].FinishReason == "stop" && (json.Unmarshal([]byte(got.Choices[0].Message.Content), &size) != nil || size.Big == nil) || !strings.HasPrefix(strings.TrimSpace(got.Choices[0].Message.Content), "{") {
 		t.Errorf("a form: %v, %v", got, err)
+	}
+
+	if backend != "openai" { // of which nobody knows what it knows
+		newer := chat("tiny")
+		newer.MaxTokens = param.Opt[int64]{}
+		got, err = client.Chat.Completions.New(t.Context(), newer)
+		if err != nil || got.Usage.CompletionTokens != 5 {
+			t.Errorf("a limit by its newer name: %v, %v", got, err)
+		}
 	}
 
 	able := chat("skilled")
@@ -160,7 +180,7 @@ func chatStream(t *testing.T, client openai.Client) {
 		if err := stream.Err(); err != nil {
 			t.Fatal(err)
 		}
-		if len(all.Choices) != 1 || all.Choices[0].Message.Content == "" || all.Choices[0].FinishReason != "length" || (all.Usage.CompletionTokens > 0) != asks || reports != 1 || chunks < 3 {
+		if len(all.Choices) != 1 || all.Choices[0].Message.Content == "" || all.Choices[0].FinishReason != "length" || (all.Usage.CompletionTokens == 5) != asks || reports != 1 || chunks < 3 {
 			t.Errorf("%d chunks, %d reports: %+v", chunks, reports, all)
 		}
 	}
@@ -222,6 +242,10 @@ func models(t *testing.T, client openai.Client) {
 
 func typedErrors(t *testing.T, client openai.Client, backend string) {
 	t.Helper()
+	ours := "" // of what no server has been asked for
+	if backend == "own" {
+		ours = "invalid"
+	}
 	for name, c := range map[string]struct {
 		ask    func() error
 		status int
@@ -240,14 +264,13 @@ func typedErrors(t *testing.T, client openai.Client, backend string) {
 		"what the backend refuses": {func() error {
 			_, err := client.Chat.Completions.New(t.Context(), openai.ChatCompletionNewParams{Model: "tiny", Messages: []openai.ChatCompletionMessageParamUnion{}})
 			return err
-		}, 400, "invalid_request_error", "", "too short"},
+		}, 400, "invalid_request_error", ours, "too short"},
 		"a target that is not there": {func() error {
 			_, err := client.Chat.Completions.New(t.Context(), chat("tiny"), option.WithHeader("X-Target-Backend", "mars"))
 			return err
 		}, 404, "invalid_request_error", "backend_not_found", "mars"},
 		"a deadline": {func() error {
-			p := chat("tiny")
-			p.MaxCompletionTokens = param.NewOpt[int64](100_000)
+			p := bounded(chat("tiny"), 100_000)
 			stream := client.Chat.Completions.NewStreaming(t.Context(), p, option.WithJSONSet("joulemux", map[string]any{"deadline_ms": 1}))
 			for stream.Next() {
 				continue

@@ -12,9 +12,10 @@ import (
 
 // The permitted edits of foreign bytes, all of them: naming a model that the
 // client left out or that the backend calls otherwise, in a listing too; saying
-// for how long it stays; asking for what a stream took, and hiding it; taking our own member out
-// of a request, and splicing it into an answer. Whatever else a client or a
-// backend wrote stays as it was, to the byte.
+// for how long it stays; naming a limit as the backend knows it; asking for what a
+// stream took, and hiding it; taking our own member out of a request, and splicing
+// it into an answer. Whatever else a client or a backend wrote stays as it was, to
+// the byte.
 
 // OwnMember is the name of our member in requests and answers of other
 // dialects.
@@ -160,6 +161,26 @@ func AskUsage(body []byte) (asking []byte, added bool, err error) {
 	}
 	asking, err = set(body, "stream_options", options)
 	return asking, true, err
+}
+
+// NameLimit returns a request of OpenAI's dialect that has its limit of tokens by
+// the older name, too, if it has only the newer one: there are servers that do not
+// know that, and write on.
+func NameLimit(body []byte) ([]byte, error) {
+	if !bytes.Contains(body, []byte(`"max_completion_tokens"`)) {
+		return body, nil
+	}
+	var q struct {
+		Older json.RawMessage `json:"max_tokens"`
+		Newer json.RawMessage `json:"max_completion_tokens"`
+	}
+	if err := json.Unmarshal(body, &q); err != nil {
+		return nil, err
+	}
+	if len(q.Older) > 0 && string(q.Older) != "null" || len(q.Newer) == 0 || string(q.Newer) == "null" {
+		return body, nil
+	}
+	return set(body, "max_tokens", q.Newer)
 }
 
 // HideUsage returns an event of such a stream without the member that tells what

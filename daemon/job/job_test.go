@@ -179,6 +179,22 @@ func TestParseKeepAlive(t *testing.T) {
 	}
 }
 
+func TestNameLimit(t *testing.T) {
+	for body, want := range map[string]string{
+		`{"model":"m"}`: `{"model":"m"}`,
+		`{"model":"m", "max_completion_tokens": 5 }`:           `{"max_tokens":5,"model":"m", "max_completion_tokens": 5 }`,
+		`{"max_completion_tokens":5,"max_tokens":7}`:           `{"max_completion_tokens":5,"max_tokens":7}`,
+		`{"max_completion_tokens":5,"max_tokens":null}`:        `{"max_completion_tokens":5,"max_tokens":5}`,
+		`{"max_completion_tokens":null}`:                       `{"max_completion_tokens":null}`,
+		`{"messages":["\"max_completion_tokens\":5"]}`:         `{"messages":["\"max_completion_tokens\":5"]}`,
+		`{"metadata":{"max_completion_tokens":5},"model":"m"}`: `{"metadata":{"max_completion_tokens":5},"model":"m"}`,
+	} {
+		if got, err := job.NameLimit([]byte(body)); err != nil || string(got) != want {
+			t.Errorf("%s becomes %s, %v", body, got, err)
+		}
+	}
+}
+
 func TestAskUsage(t *testing.T) {
 	for _, c := range []struct {
 		body, want string

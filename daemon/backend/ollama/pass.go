@@ -25,6 +25,9 @@ func (s *Server) pass(ctx context.Context, j job.Job, to *endpoint.Handing) erro
 			return err
 		}
 	}
+	if body, err = job.NameLimit(body); err != nil {
+		return err
+	}
 	p := &events.Passing{Handing: to, Manner: dialect.MannerOf(j.Original), Sent: time.Now(), Warning: dialect.Warning(dialect.LeftOut(j.Original))}
 	if j.Stream && p.AskUsage {
 		if body, p.Hide, err = job.AskUsage(body); err != nil {
