@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -138,5 +139,14 @@ func entries(ctx context.Context, server backend.Server, path string) ([]json.Ra
 	}
 	var list struct{ Models []json.RawMessage }
 	err = json.Unmarshal(body, &list)
-	return list.Models, err
+	return slices.DeleteFunc(list.Models, elsewhere), err
+}
+
+// elsewhere reports whether an entry is of a model that its server would have run
+// by somebody else's, to which no job is sent through it.
+func elsewhere(entry json.RawMessage) bool {
+	var m struct {
+		Host string `json:"remote_host"`
+	}
+	return json.Unmarshal(entry, &m) == nil && m.Host != ""
 }

@@ -52,6 +52,25 @@ func TestListsAreThoseOfAllHealthyBackends(t *testing.T) {
 	}
 }
 
+func TestModelsOfSomebodyElsesServerAreNotThere(t *testing.T) {
+	o := with(says(inJSON, wholeChat))
+	r := newRig(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/api/tags" {
+			_, _ = io.WriteString(w, `{"models":[{"name":"m:latest","digest":"d"},{"name":"c:cloud","remote_model":"c","remote_host":"https://ollama.com:443","digest":"e"}]}`)
+			return
+		}
+		o.ServeHTTP(w, r)
+	}))
+	for _, path := range []string{"/api/tags", "/v1/models", "/joulemux/v1/models"} {
+		if got := r.ask("GET", path, ""); !strings.Contains(got.body, "m:latest") || strings.Contains(got.body, "cloud") {
+			t.Errorf("%s: %s", path, got.body)
+		}
+	}
+	if got := r.ask("POST", "/v1/chat/completions", `{"model":"c:cloud","messages":[]}`); got.status != 404 || len(jobs(o)) > 0 {
+		t.Errorf("a job gets %d %s", got.status, got.body)
+	}
+}
+
 func TestListsAreEmptyWithoutBackends(t *testing.T) {
 	r := newRig(t)
 	for path, want := range map[string]string{

@@ -75,9 +75,15 @@ func (s *Server) Probe(ctx context.Context) (job.Facts, error) {
 	return facts, nil
 }
 
+// models returns what a server has. A model that it would only send to somebody
+// else's server is not there: jobs leave this machine by remote backends alone, for
+// which the user has said who may.
 func models(tags api.ListResponse, running api.ProcessResponse) []job.Model {
 	list := make([]job.Model, 0, len(tags.Models))
 	for _, m := range tags.Models {
+		if m.RemoteHost != "" {
+			continue
+		}
 		name := m.Model
 		if name == "" {
 			name = m.Name

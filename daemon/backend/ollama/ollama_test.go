@@ -488,8 +488,9 @@ func TestProbe(t *testing.T) {
 	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		answers := map[string]string{
 			"/api/version": `{"version":"0.17.4"}`,
-			"/api/tags":    `{"models":[{"name":"a:latest","model":"a:latest","digest":"d1","size":10},{"name":"b:1b","digest":"d2","size":20}]}`,
-			"/api/ps":      `{"models":[{"name":"b:1b","model":"b:1b","size_vram":7,"context_length":4096,"expires_at":"2026-03-14T09:05:00Z"}]}`,
+			"/api/tags": `{"models":[{"name":"a:latest","model":"a:latest","digest":"d1","size":10},{"name":"b:1b","digest":"d2","size":20},
+				{"name":"c:cloud","model":"c:cloud","remote_model":"c","remote_host":"https://ollama.com:443","digest":"d3","size":384}]}`,
+			"/api/ps": `{"models":[{"name":"b:1b","model":"b:1b","size_vram":7,"context_length":4096,"expires_at":"2026-03-14T09:05:00Z"}]}`,
 		}
 		_, _ = io.WriteString(w, answers[r.URL.Path])
 	})
