@@ -263,6 +263,19 @@ func TestAStreamOfOpenAIsThatBreaksEndsInAnErrorOfItsOwn(t *testing.T) {
 	}
 }
 
+func TestWhoSpellsNamesInHisOwnWayBreaksNoBackend(t *testing.T) {
+	r := newRig(t, with(says(inJSON, wholeChat)))
+	for range 4 {
+		got := r.ask("POST", "/v1/chat/completions", `{"model":"m","Stream":true}`)
+		if f := read[failure](t, got.body); got.status != 400 || !f.is("invalid_request_error", "unsupported", "", "asked for a stream") {
+			t.Errorf("got %+v", got)
+		}
+	}
+	if got := r.ask("POST", "/v1/chat/completions", `{"model":"m"}`); got.status != 200 || got.body != wholeChat {
+		t.Errorf("and then %+v", got)
+	}
+}
+
 func TestModelsAreListedOnceAndFoundByAnyName(t *testing.T) {
 	one, two := with(nil), with(nil)
 	one.models, two.models = []string{"m:latest", "hf.co/some/where:7b"}, []string{"m", "other:1b"}

@@ -55,6 +55,10 @@ func (p *Passing) Answer(resp *http.Response, stream bool) error {
 		return p.refusal(resp)
 	case !stream:
 		return p.whole(resp.Body)
+	case strings.HasPrefix(p.Head.ContentType, "application/json"):
+		// It is well, and has not understood that: it may read names as they are
+		// written, as we do not.
+		return job.Errorf(job.Unsupported, "it answers undivided, and was asked for a stream")
 	case !strings.HasPrefix(p.Head.ContentType, "text/event-stream"):
 		return job.Errorf(job.BackendFailed, "it answers with %q, and was asked for a stream of events", p.Head.ContentType)
 	}

@@ -132,6 +132,13 @@ func TestAnUndividedAnswerPassesEveryByte(t *testing.T) {
 	}
 }
 
+func TestAServerThatDoesNotStreamIsNotBroken(t *testing.T) {
+	p, o := passing(true)
+	if err := answer(p, true, 200, "application/json; charset=utf-8", `{"choices":[]}`); !errors.Is(err, job.Unsupported) || o.begun {
+		t.Errorf("%v: %+v", err, o)
+	}
+}
+
 func TestAStreamThatBreaksEndsWhereItDid(t *testing.T) {
 	const boom = `data: {"error":{"message":"boom"}}` + "\n\n"
 	for _, c := range []struct {
@@ -145,7 +152,7 @@ func TestAStreamThatBreaksEndsWhereItDid(t *testing.T) {
 		{"with the server's own error", "text/event-stream", hel + boom + lo, hel + boom, true, true},
 		{"with an error before any token", "text/event-stream; charset=utf-8", boom, "", false, false},
 		{"before it begins", "text/event-stream", "", "", false, false},
-		{"by being none", "application/json", `{"choices":[]}`, "", false, false},
+		{"by being none", "text/html", `<html>`, "", false, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p, o := passing(true)
