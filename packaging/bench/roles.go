@@ -109,13 +109,14 @@ func newFake(models int) http.Handler {
 	mux.HandleFunc("POST /api/generate", f.generate)
 	mux.HandleFunc("POST /v1/chat/completions", complete)
 	mux.HandleFunc("POST /v1/messages", answerMessage)
-	list := listed(model) + "," + listed(slowModel)
+	var list strings.Builder
+	list.WriteString(listed(model) + "," + listed(slowModel))
 	for n := range models {
-		list += "," + listed(numbered(n))
+		list.WriteString("," + listed(numbered(n)))
 	}
 	for path, says := range map[string]string{
 		"/api/version": `{"version":"0.17.4"}`,
-		"/api/tags":    `{"models":[` + list + `]}`,
+		"/api/tags":    `{"models":[` + list.String() + `]}`,
 		"/api/ps":      `{"models":[` + listed(model) + "," + listed(slowModel) + `]}`,
 	} {
 		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) {
