@@ -81,7 +81,7 @@ func (f *File) All() ([]Token, error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if now != f.seen {
+	if now != f.seen || f.err != nil { // there may be more file descriptors now
 		f.seen = now
 		f.all, f.err = load(f.path)
 	}
@@ -259,7 +259,7 @@ func (f *File) change(edit func([]Token) ([]Token, error)) error {
 	if err != nil {
 		return err
 	}
-	return replace(f.path, text)
+	return errors.Join(replace(f.path, text), lock.Sync()) // what is revoked must not come back after a crash
 }
 
 // replace writes a file that only its owner may read.

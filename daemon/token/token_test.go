@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -186,6 +187,30 @@ func TestFileWithFaultsLetsNobodyIn(t *testing.T) {
 	}
 	if err := f.Revoke("a"); err == nil {
 		t.Error("what cannot be read is written over")
+	}
+}
+
+// TestAFailureToReadPasses: not in parallel, as it takes from all of the process what
+// it needs to open files.
+func TestAFailureToReadPasses(t *testing.T) {
+	f := newFile(t)
+	secret := create(t, f, "phone")
+	var before syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Max: before.Max}); err != nil {
+		t.Fatal(err)
+	}
+	_, found, err := f.Find(secret)
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	if found || !errors.Is(err, syscall.EMFILE) {
+		t.Errorf("without file descriptors it is found: %v, %v", found, err)
+	}
+	if _, found, err := f.Find(secret); !found || err != nil {
+		t.Errorf("once there are some it is found: %v, %v", found, err)
 	}
 }
 
