@@ -7,6 +7,7 @@ import (
 	"iter"
 	"maps"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strings"
 	"time"
@@ -21,9 +22,10 @@ const (
 	longestFile = 256 << 10 // bytes
 	mostStages  = 32
 	mostVars    = 64
-	mostWays    = 32   // on from a stage
-	longestName = 64   // bytes
-	longestRule = 1000 // bytes of a regular expression
+	mostWays    = 32     // on from a stage
+	longestName = 64     // bytes
+	longestRule = 1000   // bytes of a regular expression
+	mostRules   = 20_000 // steps of all regular expressions together, which take some 40 bytes each
 )
 
 // Parse reads the pipeline of that name. The error is of type document.Faults, and
@@ -68,6 +70,8 @@ type parser struct {
 	fields map[string][]string
 	// asked are the stages whose answers conditions ask for by name.
 	asked []question
+	// rules is how many steps the regular expressions have so far.
+	rules int
 }
 
 // question is where the stage by asks for the answer of another.
@@ -214,7 +218,7 @@ func (p *parser) stage(s section) {
 		s.Within("prompt").Fault("a stage needs a prompt")
 	}
 	if f.escalate.There() {
-		stage.Escalation = escalation(f.escalate, &f.other, stage.options)
+		stage.Escalation = p.escalation(f.escalate, &f.other, stage.options)
 	}
 	p.Stages, p.found = append(p.Stages, stage), append(p.found, f)
 }
@@ -263,13 +267,13 @@ func tiers(s section, to *[]power.Tier) {
 }
 
 // escalation reads an escalation of a job with those options.
-func escalation(s section, model *section, of job.Job) *Escalation {
+func (p *parser) escalation(s section, model *section, of job.Job) *Escalation {
 	e := &Escalation{options: of}
 	e.options.Target = "" // a larger model mostly runs elsewhere
 	s.Mapping(set(model, keys{
 		"tiers":            func(s section) { tiers(s, &e.tiers) },
 		"confidence_below": func(s section) { s.Number(&e.below, 0, 1) },
-		"check":            func(s section) { e.check = readTest(s, make(keys), deepest) },
+		"check":            func(s section) { e.check = p.readTest(s, make(keys), deepest) },
 	}, changed, &e.options))
 	if most := of.MaxPower; most > 0 && (e.options.MaxPower == 0 || e.options.MaxPower > most) {
 		e.options.MaxPower = most
@@ -288,7 +292,7 @@ func escalation(s section, model *section, of job.Job) *Escalation {
 const deepest = 4
 
 // readTest reads a test, beside other keys.
-func readTest(s section, others keys, deep int) *test {
+func (p *parser) readTest(s section, others keys, deep int) *test {
 	t := new(test)
 	there := 0
 	add := func(name string, read func(section)) {
@@ -304,7 +308,7 @@ func readTest(s section, others keys, deep int) *test {
 			t.oneOf = append(t.oneOf, word)
 		})
 	})
-	add("matches", func(s section) { t.matches = expression(s) })
+	add("matches", func(s section) { t.matches = p.expression(s) })
 	add("above", func(s section) { t.above = new(float64); s.Number(t.above, -1e15, 1e15) })
 	add("below", func(s section) { t.below = new(float64); s.Number(t.below, -1e15, 1e15) })
 	add("min_words", func(s section) { t.minWords = new(int); s.Integer(t.minWords, 0, 1e6) })
@@ -319,7 +323,7 @@ func readTest(s section, others keys, deep int) *test {
 			s.Fault("not is within not %d times", deepest)
 			return
 		}
-		t.not = readTest(s, make(keys), deep-1)
+		t.not = p.readTest(s, make(keys), deep-1)
 	})
 	s.Mapping(others)
 	if s.IsMapping() && there == 0 {
@@ -329,10 +333,20 @@ func readTest(s section, others keys, deep int) *test {
 }
 
 // expression reads a regular expression. One with a fault matches nothing.
-func expression(s section) *regexp.Regexp {
+func (p *parser) expression(s section) *regexp.Regexp {
 	var source string
 	if s.Text(&source); len(source) > longestRule {
 		s.Fault("it is longer than %d bytes", longestRule)
+		return nil
+	}
+	tree, err := syntax.Parse(source, syntax.Perl)
+	if err != nil {
+		s.Fault("%v", err)
+		return nil
+	}
+	// That is known before the memory is taken.
+	if p.rules += steps(tree); p.rules > mostRules {
+		s.Fault("with what is repeated written out, the regular expressions up to this one take more than %d steps", mostRules)
 		return nil
 	}
 	e, err := regexp.Compile(source)
@@ -340,6 +354,23 @@ func expression(s section) *regexp.Regexp {
 		s.Fault("%v", err)
 	}
 	return e
+}
+
+// steps returns about how much memory an expression takes, in steps of what it is
+// compiled to: a thousand bytes can be repeated a thousand times. A set of
+// characters is there once, however often it is repeated.
+func steps(e *syntax.Regexp) int {
+	n := 1 + len(e.Rune)
+	if e.Op == syntax.OpCharClass {
+		n = 1 + len(e.Rune)/10
+	}
+	for _, sub := range e.Sub {
+		n += steps(sub)
+	}
+	if e.Op == syntax.OpRepeat {
+		n *= max(e.Min, e.Max, 1)
+	}
+	return n
 }
 
 // ways reads where it goes on from a stage.
@@ -406,7 +437,7 @@ func (p *parser) target(s section) int {
 func (p *parser) condition(i int, s section) *condition {
 	c := &condition{stage: i}
 	var field section
-	c.test = *readTest(s, keys{
+	c.test = *p.readTest(s, keys{
 		"stage": func(s section) {
 			if to := p.target(s); to != end {
 				c.stage = to
