@@ -420,7 +420,9 @@ func (r *run) annotate(ctx context.Context, s *Stage, j job.Job, n int) (job.Job
 	}
 	j.LatencyCritical = j.LatencyCritical || c.LatencyCritical
 	j.PreferPowerEfficiency = j.PreferPowerEfficiency || c.PreferPowerEfficiency
-	j.CacheEnabled = j.CacheEnabled || c.CacheEnabled
+	if c.CacheEnabled || c.CacheRefused {
+		j.CacheEnabled, j.CacheRefused = c.CacheEnabled, c.CacheRefused
+	}
 	j.Custom, j.Deadline = c.Custom, 0
 	if err := ctx.Err(); err != nil {
 		return j, context.Cause(ctx)

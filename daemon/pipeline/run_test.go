@@ -476,6 +476,26 @@ func TestWhatTheCallerSaysGoesBefore(t *testing.T) {
 	}
 }
 
+func TestACallerWhoWantsNoAnswerThatWasGivenBeforeGetsNone(t *testing.T) {
+	p := parse(t, one("    cache_enabled: true\n  - {id: b, prompt: x, cache_enabled: false}"))
+	for _, said := range []job.Annotations{{}, {CacheEnabled: true}, {CacheRefused: true}} {
+		s, c := new(script), call("")
+		c.Annotations = said
+		if _, err := run(t.Context(), p, c, s); err != nil {
+			t.Fatal(err)
+		}
+		for i, own := range []job.Annotations{{CacheEnabled: true}, {CacheRefused: true}} {
+			want := own
+			if said.CacheEnabled || said.CacheRefused {
+				want = said
+			}
+			if j := s.jobs()[i]; j.CacheEnabled != want.CacheEnabled || j.CacheRefused != want.CacheRefused {
+				t.Errorf("the caller says %+v, and job %d is enabled %v, refused %v", said, i, j.CacheEnabled, j.CacheRefused)
+			}
+		}
+	}
+}
+
 func TestDeadlinesAreOfTheWholeRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := parse(t, "deadline_ms: 10000\nstages:\n  - {id: a, prompt: x, deadline_ms: 5000}\n  - {id: b, prompt: x}\n  - {id: c, prompt: x}")
