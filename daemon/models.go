@@ -21,10 +21,10 @@ func (d *daemon) newRegistry() *registry.Registry {
 	return registry.New(registry.Parts{Backends: d.backends, Describe: describeModel, Memory: d.memory})
 }
 
-// describeModel asks an Ollama about a model. What other servers tell is in their
-// listings.
+// describeModel asks an Ollama of this machine about a model. What other servers tell
+// is in their listings.
 func describeModel(ctx context.Context, b backend.Backend, model string) (job.Description, error) {
-	if b.Program() != "ollama" {
+	if b.Remote() || b.Program() != "ollama" {
 		return job.Description{}, nil
 	}
 	return ollama.Show(ctx, b.Server().Do, model)

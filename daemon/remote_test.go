@@ -87,6 +87,18 @@ func (v *vendor) count() int {
 	return len(v.asked)
 }
 
+// asks is how often it was asked for a path.
+func (v *vendor) asks(path string) (n int) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, r := range v.asked {
+		if r.URL.Path == path {
+			n++
+		}
+	}
+	return n
+}
+
 func (v *vendor) last() (*http.Request, string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -371,6 +383,14 @@ func TestARealOllamaAtHome(t *testing.T) {
 	m := member(t, lines[len(lines)-1])
 	if a.status != http.StatusOK || m["backend_used"] != "home" || m["tokens_generated"] == 0.0 || m["energy_quality"] != "none" || m["cost"] != nil {
 		t.Errorf("%d %v", a.status, m)
+	}
+	for range 3 {
+		if a := ask(t, d, "GET", "/joulemux/v1/models", ""); a.status != http.StatusOK || !strings.Contains(a.body, `"mine"`) {
+			t.Errorf("the models are %d %s", a.status, a.body)
+		}
+	}
+	if n := home.asks("/api/show"); n != 0 {
+		t.Errorf("it is asked %d times about a model because somebody lists them", n)
 	}
 	if a := ask(t, d, "POST", "/api/embed", `{"model":"mine","input":"Why?"}`); a.status != http.StatusForbidden || !strings.Contains(a.body, "embeddings do only for the target that names it") {
 		t.Errorf("an embedding: %d %s", a.status, a.body)

@@ -99,7 +99,7 @@ func (d *Dispatcher) home(j job.Job, s *Settings, backends backend.Snapshot, tie
 		c := &candidates[i]
 		c.Model = nil
 		healthy = healthy || c.Healthy
-		if b := backends[i]; !slices.Contains(b.Facts.Lacks, "pull") {
+		if b := backends[i]; !b.Remote() && !slices.Contains(b.Facts.Lacks, "pull") {
 			c.Model = &job.Model{Name: j.Model}
 			able = able || c.Healthy
 		}

@@ -146,6 +146,24 @@ func TestNothingElsewhereIsAskedUntilAJobGoesThere(t *testing.T) {
 	})
 }
 
+// TestNothingIsFetchedElsewhere: which models another machine has is its own affair,
+// whoever may leave for it.
+func TestNothingIsFetchedElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newRig(t, func(h *rig) {
+			h.leave = &job.Leave{When: job.WhenCheaper, Clients: []string{job.Anybody}, Classes: []job.Class{job.Interactive}}
+		})
+		if id, err := h.Home(t.Context(), "new", ""); err != nil || id == "ollama-cloud" {
+			t.Errorf("it is fetched by %q, %v", id, err)
+		}
+		for _, target := range []string{"cloud", "ollama-cloud"} {
+			if id, err := h.Home(t.Context(), "new", target); !errors.Is(err, job.Unsupported) {
+				t.Errorf("for the target %s it is fetched by %q, %v", target, id, err)
+			}
+		}
+	})
+}
+
 // TestWhatIsElsewhereIsTriedAgainByAJob: nobody asks whether a network is back.
 func TestWhatIsElsewhereIsTriedAgainByAJob(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
