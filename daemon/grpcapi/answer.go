@@ -41,7 +41,7 @@ func (a *answer) Chunk(_ context.Context, c job.Chunk, r *dispatch.Report) error
 type stream struct {
 	*client
 	id       string
-	send     func(*computev1.GenerateStreamResponse) error
+	to       func(*computev1.GenerateStreamResponse) error
 	decision route.Decision
 	begun    bool
 }
@@ -55,24 +55,21 @@ func (*stream) Begin(job.Head) error { return nil }
 
 // Chunk sends the text, and what the job took.
 func (s *stream) Chunk(ctx context.Context, c job.Chunk, r *dispatch.Report) error {
-	if err := s.expect(ctx); err != nil {
-		return err
-	}
 	if c.Text != "" {
-		if err := s.put(&computev1.GenerateStreamResponse{Token: c.Text}); err != nil {
+		if err := s.put(ctx, &computev1.GenerateStreamResponse{Token: c.Text}); err != nil {
 			return err
 		}
 	}
 	if r == nil {
 		return nil
 	}
-	return s.put(&computev1.GenerateStreamResponse{
+	return s.put(ctx, &computev1.GenerateStreamResponse{
 		Done: true, Stats: statsOf(r), Routing: routingOf(r), RequestId: r.ID, Model: text(r.Model), FromCache: r.FromCache(),
 	})
 }
 
 // put sends a message; the first tells who answers.
-func (s *stream) put(m *computev1.GenerateStreamResponse) error {
+func (s *stream) put(ctx context.Context, m *computev1.GenerateStreamResponse) error {
 	if !s.begun {
 		s.begun = true
 		m.BackendUsed, m.RequestId = s.decision.Backend, s.id
@@ -80,5 +77,5 @@ func (s *stream) put(m *computev1.GenerateStreamResponse) error {
 			m.Routing = routeOf(s.decision)
 		}
 	}
-	return s.send(m)
+	return s.send(ctx, func() error { return s.to(m) })
 }

@@ -70,6 +70,28 @@ func TestJobMayTakeLongerThanAClientMayNotRead(t *testing.T) {
 	}
 }
 
+func TestStreamMayBeSilentForLongerThanAClientMayNotRead(t *testing.T) {
+	const stalled = 50 * time.Millisecond
+	thinks := func(w http.ResponseWriter, r *http.Request) {
+		for _, p := range []string{piece("It "), piece("is."), last} {
+			says(p)(w, r)
+			select {
+			case <-time.After(4 * stalled):
+			case <-r.Context().Done():
+			}
+		}
+	}
+	r := newRig(t, place{power.CPU, scripted(thinks)})
+	r.SetStalled(stalled)
+	s, err := r.calls.stream(within(t), ask())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if list, err := all(s); err != nil || len(list) != 3 {
+		t.Errorf("got %v, %v", list, err)
+	}
+}
+
 func TestStreamRules(t *testing.T) {
 	r := newRig(t, place{power.CPU, scripted(says(piece("It "), piece("is "), piece("4."), last))})
 	s, err := r.calls.stream(within(t), ask())

@@ -184,40 +184,30 @@ type controlKey struct{}
 type client struct {
 	control *http.ResponseController
 	stalled time.Duration
-	until   time.Time // what was set last
 }
 
-// client returns the receiver of the answer to a request that is all there.
+// client returns the receiver of the answer to a request that is all there. The
+// connection may now be silent.
 func (s *Server) client(ctx context.Context) *client {
-	control := ctx.Value(controlKey{}).(*http.ResponseController)
-	// The connection may now be silent. Over HTTP/2 a time to write in that passes
-	// ends the stream, though nothing was written.
-	_ = control.SetReadDeadline(time.Time{})
-	_ = control.SetWriteDeadline(time.Time{})
-	return &client{control: control, stalled: s.stalled}
+	c := &client{ctx.Value(controlKey{}).(*http.ResponseController), s.stalled}
+	_ = c.control.SetReadDeadline(time.Time{})
+	_ = c.control.SetWriteDeadline(time.Time{})
+	return c
 }
 
-// expect sets until when what is written next has to be taken: no later than
-// ctx ends, and a little more, or the job would pass for one whose client is
-// gone. Over HTTP/2 that takes two goroutines more to run, so that it is not
-// set for each message: one may have to be taken a tenth sooner.
-func (c *client) expect(ctx context.Context) error {
-	until := time.Now().Add(c.stalled)
-	if end, ok := ctx.Deadline(); ok && end.Before(until) {
-		until = end.Add(100 * time.Millisecond)
+// send sends a message, which has to be taken in time: no later than ctx ends,
+// and a little more, or the job would pass for one whose client is gone.
+func (c *client) send(ctx context.Context, f func() error) error {
+	limit := c.stalled
+	if end, ok := ctx.Deadline(); ok {
+		limit = min(limit, time.Until(end)+100*time.Millisecond)
 	}
-	if since := until.Sub(c.until); since >= 0 && since < c.stalled/10 {
-		return nil
-	}
-	c.until = until
-	return c.control.SetWriteDeadline(until)
+	return door.Within(c.control, limit, f)
 }
 
-// rest lets the connection be silent until something is expected again.
-func (c *client) rest() {
-	c.until = time.Time{}
-	_ = c.control.SetWriteDeadline(c.until)
-}
+// finally sets until when the rest of an answer has to be taken, which is sent
+// once its handler has returned.
+func (c *client) finally() { _ = c.control.SetWriteDeadline(time.Now().Add(c.stalled)) }
 
 // lastly sets until when the last words to a client have to be taken, whose job
 // is over and who may not be reading.

@@ -23,7 +23,7 @@ func (s service) ExecutePipeline(ctx context.Context, q *computev1.ExecutePipeli
 
 // ExecutePipelineStream runs a pipeline, and tells how it goes.
 func (s service) ExecutePipelineStream(ctx context.Context, q *computev1.ExecutePipelineRequest, to *connect.ServerStream[computev1.PipelineStreamResponse]) error {
-	out := &stages{client: s.client(ctx), send: to.Send}
+	out := &stages{client: s.client(ctx), to: to.Send}
 	a, err := s.pipeline(ctx, q, out)
 	if err != nil {
 		return err
@@ -47,7 +47,8 @@ func (s service) pipeline(ctx context.Context, q *computev1.ExecutePipelineReque
 		return nil, errorOf(ctx, c.ID, err)
 	}
 	info.ResponseHeader().Set(requestID, c.ID)
-	c.Client, c.Stream = door.Client(ctx, info.RequestHeader()), c.Stream && out.send != nil
+	c.Client = door.Client(ctx, info.RequestHeader())
+	c.Stream = c.Stream && out.to != nil
 	out.heat, out.metadata = s.Heat, q.GetOptions().GetCollectMetrics()
 	o, err := s.Engine.Run(ctx, found.Pipeline, c, out)
 	if err != nil && ctx.Err() != nil {
@@ -55,7 +56,8 @@ func (s service) pipeline(ctx context.Context, q *computev1.ExecutePipelineReque
 		info.ResponseHeader().Del(requestID) // the error has it
 		return nil, errorOf(ctx, c.ID, err)
 	}
-	return outcomeOf(o, err, out.results), out.expect(ctx)
+	out.finally()
+	return outcomeOf(o, err, out.results), nil
 }
 
 // pipelineCall returns what is asked of a run. With an error it has its name at
@@ -79,7 +81,7 @@ func pipelineCall(q *computev1.ExecutePipelineRequest, head http.Header) (pipeli
 // stages keeps what stages came to, and tells it.
 type stages struct {
 	*client
-	send     func(*computev1.PipelineStreamResponse) error // nil for an answer in one piece
+	to       func(*computev1.PipelineStreamResponse) error // nil for an answer in one piece
 	metadata bool
 	heat     func() power.Heat
 	results  []*computev1.StageResult
@@ -100,18 +102,14 @@ func (s *stages) Done(r pipeline.Result) error {
 		result.Metadata = metadataOf(r, s.heat)
 	}
 	s.results = append(s.results, result)
-	defer s.rest() // the next stage may take its time
 	return s.put(context.Background(), &computev1.PipelineStreamResponse{StageId: r.Stage, Done: true, StageResult: result})
 }
 
 func (s *stages) put(ctx context.Context, m *computev1.PipelineStreamResponse) error {
-	if s.send == nil {
+	if s.to == nil {
 		return nil
 	}
-	if err := s.expect(ctx); err != nil {
-		return err
-	}
-	return s.send(m)
+	return s.send(ctx, func() error { return s.to(m) })
 }
 
 func resultOf(r pipeline.Result) *computev1.StageResult {

@@ -33,7 +33,7 @@ func (s service) Generate(ctx context.Context, q *computev1.GenerateRequest) (*c
 func (s service) GenerateStream(ctx context.Context, q *computev1.GenerateRequest, to *connect.ServerStream[computev1.GenerateStreamResponse]) error {
 	j, err := generateJob(q, header(ctx))
 	c := s.client(ctx)
-	return s.run(ctx, c, j, err, &stream{client: c, id: j.ID, send: to.Send})
+	return s.run(ctx, c, j, err, &stream{client: c, id: j.ID, to: to.Send})
 }
 
 // Embed turns a text into a vector.
@@ -67,7 +67,8 @@ func (s service) run(ctx context.Context, c *client, j job.Job, wrong error, to 
 		info.ResponseHeader().Del(requestID) // the error has it
 		return errorOf(ctx, j.ID, err)
 	}
-	return c.expect(ctx)
+	c.finally()
+	return nil
 }
 
 // header returns the head of the request.

@@ -25,8 +25,12 @@ type client struct {
 	slow    time.Duration // what is left of it
 }
 
+// client returns the receiver of an answer, which may now be silent for as long as
+// it takes.
 func (s *Server) client(w http.ResponseWriter) client {
-	return client{w: w, control: http.NewResponseController(w), stalled: s.stalled, slow: s.slow}
+	c := client{w: w, control: http.NewResponseController(w), stalled: s.stalled, slow: s.slow}
+	_ = c.control.SetWriteDeadline(time.Time{})
+	return c
 }
 
 // write hands on a piece, and fails if it is not taken in time: no later than
@@ -40,15 +44,11 @@ func (c *client) write(ctx context.Context, piece []byte) error {
 
 // waited does what may have to wait for the client.
 func (c *client) waited(ctx context.Context, f func() error) error {
-	began := time.Now()
-	until := began.Add(min(c.stalled, c.slow))
-	if end, ok := ctx.Deadline(); ok && end.Before(until) {
-		until = end.Add(behind)
+	began, limit := time.Now(), min(c.stalled, c.slow)
+	if end, ok := ctx.Deadline(); ok {
+		limit = min(limit, end.Sub(began)+behind)
 	}
-	if err := c.control.SetWriteDeadline(until); err != nil {
-		return err
-	}
-	err := f()
+	err := door.Within(c.control, limit, f)
 	c.slow -= time.Since(began)
 	return err
 }

@@ -233,6 +233,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		tongue.fail(w, refusal)
 		return
 	}
+	// Of what is written some may yet be under way when the handler returns.
+	defer func() { _ = control.SetWriteDeadline(time.Now().Add(s.stalled)) }()
 	handler.ServeHTTP(w, r)
 }
 

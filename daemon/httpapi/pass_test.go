@@ -458,6 +458,33 @@ func TestADeadlineOfOneAnswerDoesNotHitTheNext(t *testing.T) {
 	}
 }
 
+// TestAStreamMayBeSilentForLongerThanAClientMayNotRead: over HTTP/2 a time to write
+// in that has passed is the end, though nothing was being written.
+func TestAStreamMayBeSilentForLongerThanAClientMayNotRead(t *testing.T) {
+	const stalled = 50 * time.Millisecond
+	r := newRig(t, with(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", ndjson)
+		for _, line := range []string{firstLine, lastLine} {
+			select {
+			case <-time.After(4 * stalled):
+			case <-r.Context().Done():
+			}
+			_, _ = io.WriteString(w, line)
+			_ = http.NewResponseController(w).Flush()
+		}
+	}))
+	r.SetStalled(stalled)
+	h2 := new(http.Protocols)
+	h2.SetUnencryptedHTTP2(true)
+	overHTTP2 := &http.Client{Transport: &http.Transport{Protocols: h2}}
+	t.Cleanup(overHTTP2.CloseIdleConnections)
+	for name, c := range map[string]*http.Client{"HTTP/1.1": r.overTCP, "HTTP/2": overHTTP2} {
+		if got := r.over(c, "POST", "/api/generate", `{"model":"m"}`); got.err != nil || withoutReport(got.body, ndjson) != firstLine+lastLine {
+			t.Errorf("over %s: %+v", name, got)
+		}
+	}
+}
+
 func TestUnloadingReachesEveryBackendThatHoldsTheModel(t *testing.T) {
 	done := says(inJSON, `{"done":true,"done_reason":"unload"}`)
 	for name, c := range map[string]struct {
