@@ -61,7 +61,7 @@ func (s service) HealthCheck(ctx context.Context, _ *computev1.HealthCheckReques
 }
 
 // checker is gRPC's own health service: whether jobs can run, in a word.
-type checker struct{ backends Backends }
+type checker struct{ *Server }
 
 // Check tells of the one service, and of the server as a whole, which is
 // nothing without it.
@@ -69,8 +69,26 @@ func (c checker) Check(ctx context.Context, q *grpchealth.CheckRequest) (*grpche
 	if q.Service != "" && q.Service != computev1.ComputeServiceName {
 		return nil, connect.NewError(connect.CodeNotFound, fmt.Errorf("there is no service %s here", clip(q.Service)))
 	}
-	if status, _ := c.backends.Look(ctx).Health(); status == backend.Unhealthy {
+	backends := c.Backends.Current
+	if call, _ := connect.CallInfoForHandlerContext(ctx); call.Spec().StreamType == connect.StreamTypeUnary {
+		backends = func() backend.Snapshot { return c.Backends.Look(ctx) }
+	}
+	if status, _ := backends().Health(); status == backend.Unhealthy {
 		return &grpchealth.CheckResponse{Status: grpchealth.StatusNotServing}, nil
 	}
 	return &grpchealth.CheckResponse{Status: grpchealth.StatusServing}, nil
+}
+
+// Watch has the status told now, and again when it has changed, until it is
+// stopped. Backends are asked once: whoever watches for days would keep them awake.
+func (c checker) Watch(ctx context.Context, _ *grpchealth.CheckRequest, changed func()) (stop func(), err error) {
+	c.client(ctx)
+	c.Backends.Look(ctx)
+	ctx, stop = context.WithCancel(context.WithoutCancel(ctx))
+	go func() {
+		for range c.Backends.Watch(ctx) {
+			changed()
+		}
+	}()
+	return stop, nil
 }

@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"math"
 	"net/http"
@@ -43,6 +44,8 @@ type Runner interface {
 // Backends tells which backends there are. *backend.Set does.
 type Backends interface {
 	Look(ctx context.Context) backend.Snapshot
+	Current() backend.Snapshot
+	Watch(ctx context.Context) iter.Seq[backend.Snapshot]
 	Metrics(id string) backend.Metrics
 }
 
@@ -98,7 +101,7 @@ func (s *Server) Limit(maxBody int) {
 	)
 	mux := http.NewServeMux()
 	mux.Handle(computev1.NewComputeServiceHandler(service{s}, options))
-	mux.Handle(grpchealth.NewHandler(checker{s.Backends}, options))
+	mux.Handle(grpchealth.NewHandler(checker{s}, options))
 	reflector := grpcreflect.NewStaticReflector(
 		computev1.ComputeServiceName, grpchealth.HealthV1ServiceName,
 		grpcreflect.ReflectV1ServiceName, grpcreflect.ReflectV1AlphaServiceName,

@@ -1,6 +1,7 @@
 package grpcapi_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -94,6 +95,45 @@ func TestHealth(t *testing.T) {
 		}
 		_, err = health.Check(within(t), &grpc_health_v1.HealthCheckRequest{Service: "nope"})
 		fails(t, "a service that there is not", err, codes.NotFound, "nope")
+	}
+}
+
+func TestHealthIsWatched(t *testing.T) {
+	up := make(chan struct{})
+	r := newRig(t, place{power.CPU, lateServer{up, scripted(says(piece("ok"), last))}})
+	r.SetStalled(500 * time.Millisecond) // which is of messages, and not of the time between them
+	ctx := within(t)
+	w, err := grpc_health_v1.NewHealthClient(r.conn).Watch(ctx, &grpc_health_v1.HealthCheckRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h, err := w.Recv(); err != nil || h.Status != grpc_health_v1.HealthCheckResponse_NOT_SERVING {
+		t.Fatalf("while it is down: %v, %v", h, err)
+	}
+	told := make(chan error, 1)
+	go func() {
+		h, err := w.Recv()
+		if err == nil && h.Status != grpc_health_v1.HealthCheckResponse_SERVING {
+			err = fmt.Errorf("it says %v", h)
+		}
+		told <- err
+	}()
+	select {
+	case err := <-told:
+		t.Fatalf("while nothing changes: %v", err)
+	case <-time.After(time.Second):
+	}
+	close(up)
+	for { // nobody asks on a watcher's behalf, but whoever has a job does
+		_, _ = r.calls.generate(ctx, ask())
+		select {
+		case err := <-told:
+			if err != nil {
+				t.Error(err)
+			}
+			return
+		case <-time.After(50 * time.Millisecond):
+		}
 	}
 }
 
