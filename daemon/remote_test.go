@@ -21,6 +21,7 @@ import (
 	"github.com/joulemux/joulemux/daemon"
 	"github.com/joulemux/joulemux/daemon/daemontest"
 	"github.com/joulemux/joulemux/daemon/httpapi/wire"
+	"github.com/joulemux/joulemux/daemon/token"
 )
 
 const vendorKey = "sk-vendor-0815"
@@ -257,6 +258,55 @@ func TestWhatMayNotLeaveStays(t *testing.T) {
 	}
 	if n := v.count(); n != 0 {
 		t.Errorf("the vendor was asked %d times", n)
+	}
+}
+
+// TestNobodyLeavesByCallingHimselfSomebody: by a port a program, or a page, says
+// itself what it is.
+func TestNobodyLeavesByCallingHimselfSomebody(t *testing.T) {
+	v := startVendor(t)
+	who := fmt.Sprintf(`, allow: {clients: [zed, "http://localhost:3000", %q], classes: [interactive]}`, ourName(t))
+	d := daemontest.Start(t, daemontest.Options{Config: oneBackend(t) + v.backend(t, file(t, "key", vendorKey, 0o600), who)})
+	secret := newToken(t, d, "zed", 0, token.Generate)
+	for _, c := range []struct {
+		who     string
+		addr    string
+		headers []string
+		status  int
+		says    string
+	}{
+		{"a program of that name", d.Addr, []string{"User-Agent: zed/1.0"}, 403, `calls itself \"zed\"`},
+		{"a page of that name", d.Addr, []string{"Origin: http://localhost:3000"}, 403, `calls itself \"http://localhost:3000\"`},
+		{"by gRPC", d.GRPCAddr, []string{"User-Agent: zed/1.0"}, 403, "calls itself"},
+		{"another with a token", d.Addr, []string{"User-Agent: curl/8", "Authorization: Bearer " + secret}, 200, "It scatters."},
+		{"by gRPC with a token", d.GRPCAddr, []string{"User-Agent: curl/8", "Authorization: Bearer " + secret}, 200, "It scatters."},
+	} {
+		path, body := "/api/chat", smart
+		if c.addr == d.GRPCAddr {
+			path, body = "/compute.v1.ComputeService/Generate", `{"prompt":"Why is the sky blue?","model":"smart","annotations":{"target":"cloud"}}`
+		}
+		asked := v.count()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+c.addr+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/json")
+		for _, h := range c.headers {
+			name, value, _ := strings.Cut(h, ": ")
+			req.Header.Set(name, value)
+		}
+		resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, _ := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if resp.StatusCode != c.status || !strings.Contains(string(text), c.says) || (v.count() > asked) != (c.status == 200) {
+			t.Errorf("%s: %d %s; the vendor was asked %d times", c.who, resp.StatusCode, text, v.count()-asked)
+		}
+	}
+	if a := ask(t, d, "POST", "/api/chat", smart); a.status != http.StatusOK {
+		t.Errorf("by the socket, as the kernel says: %d %s", a.status, a.body)
 	}
 }
 

@@ -17,7 +17,8 @@ import (
 func (f *FrontEnd) newJob(ctx context.Context, c bus.Call, kind job.Kind, content job.Content, options map[string]godbus.Variant) (job.Job, error) {
 	j := job.Job{Kind: kind, Content: content, Stream: kind != job.Embed, Arrived: time.Now()}
 	if pid, err := c.PID(ctx); err == nil { // else it has just left
-		j.Client = f.Program(pid)
+		j.Client = f.Program(pid) // of a Flatpak that is the proxy by which it comes, of all of them
+		j.Vouched = j.Client != ""
 	}
 	for _, key := range slices.Sorted(maps.Keys(options)) {
 		if err := j.Set(key, plain(options[key])); err != nil {

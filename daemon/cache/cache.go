@@ -19,8 +19,9 @@
 //
 // # Who gets it
 //
-// The same client, by the name that its wire has for the program, or any where
-// that is configured. A client without a name shares with nobody.
+// The same client, by the name that its wire has for it, or any where that is
+// configured. Who calls itself by a name does not get what is kept for the one that
+// has it by a token or the kernel. A client without a name shares with nobody.
 //
 // # What is the same
 //

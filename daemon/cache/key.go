@@ -16,6 +16,8 @@ import (
 type Key struct {
 	sum    [sha256.Size]byte
 	client string
+	// vouched keeps a client apart from who calls itself by its name.
+	vouched bool
 }
 
 // Key returns what a job asks for. It has none if its answer is not to be kept,
@@ -33,7 +35,7 @@ func (c *Cache) Key(j *job.Job) (Key, bool) {
 	sum, ok := sumOf(j)
 	k := Key{sum: sum}
 	if !s.Share {
-		k.client = j.Client
+		k.client, k.vouched = j.Client, j.Vouched
 	}
 	return k, ok
 }

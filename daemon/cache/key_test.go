@@ -218,6 +218,7 @@ func TestEveryOptionMatters(t *testing.T) {
 		"the kind":     func(j *job.Job) { j.Kind = job.Generate },
 		"the model":    func(j *job.Job) { j.Model = "n" },
 		"who asks":     func(j *job.Job) { j.Client = "you" },
+		"who says so":  func(j *job.Job) { j.Vouched = !j.Vouched },
 		"a last space": nil,
 	} {
 		j := ollama(request)

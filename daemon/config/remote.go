@@ -65,7 +65,7 @@ func allow(s section, to *job.Leave) {
 			s.List(func(s section) {
 				var name string
 				if s.Text(&name); name == "" {
-					s.Fault(`want a client's name, as "joulemux energy --by client" has it, or "*" for all`)
+					s.Fault(`want the name of a token, or of a program on the Unix socket or D-Bus, or "*" for all`)
 				}
 				to.Clients = append(to.Clients, name)
 			})

@@ -73,7 +73,7 @@ func TestFaultsOfRemoteBackends(t *testing.T) {
 		{good + `, endpoint: "https://a.example", price: {per_million_input: -1, currency: EUR}`, "backends[0].price.per_million_input: want a number from 0 to 1e+06, got -1"},
 		{`id: a, hardware: cloud, endpoint: "https://a.example", allow: {clients: [x], classes: [interactive]}`, "backends[0]: a remote backend needs models, with your name for each"},
 		{`id: a, hardware: cloud, endpoint: "https://a.example", models: {m: n}, allow: {clients: [x]}`, "backends[0].allow: want both clients and classes; who is not named may not leave this machine"},
-		{`id: a, hardware: cloud, endpoint: "https://a.example", models: {m: n}, allow: {clients: [""], classes: [urgent]}`, `backends[0].allow.clients[0]: want a client's name`},
+		{`id: a, hardware: cloud, endpoint: "https://a.example", models: {m: n}, allow: {clients: [""], classes: [urgent]}`, `backends[0].allow.clients[0]: want the name of a token`},
 		{`id: a, hardware: cpu, endpoint: "http://127.0.0.1:1", when: needed`, "backends[0].when: only a backend of hardware: cloud has this"},
 		{`id: a, hardware: igpu, endpoint: "https://api.example.com"`, "backends[0].endpoint: api.example.com is not on this machine: want hardware: cloud, and in allow who may leave for it"},
 		{`id: a, endpoint: "http://8.8.8.8:11434"`, "backends[0].endpoint: 8.8.8.8 is not on this machine: want hardware: cloud"},

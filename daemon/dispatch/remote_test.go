@@ -27,7 +27,7 @@ func anyLeave(r *rand.Rand) *job.Leave {
 func stays(l *job.Leave, j job.Job) string {
 	named := j.Target == "cloud" || j.Target == "ollama-cloud"
 	switch {
-	case !slices.Contains(l.Clients, job.Anybody) && (j.Client == "" || !slices.Contains(l.Clients, j.Client)):
+	case !slices.Contains(l.Clients, job.Anybody) && (!j.Vouched || j.Client == "" || !slices.Contains(l.Clients, j.Client)):
 		return "its client may not"
 	case !slices.Contains(l.Classes, j.Class):
 		return "its class may not"
@@ -61,7 +61,7 @@ func TestNothingLeavesWithoutLeave(t *testing.T) {
 			var jobs sync.WaitGroup
 			for range 20 {
 				g := someone(r)
-				g.Client = []string{"", "editor", "mail", "*"}[r.IntN(4)]
+				g.Client, g.Vouched = []string{"", "editor", "mail", "*"}[r.IntN(4)], r.IntN(3) > 0
 				g.Kind = []job.Kind{job.Chat, job.Chat, job.Embed}[r.IntN(3)]
 				if r.IntN(3) == 0 {
 					g.Target = []string{"cloud", "ollama-cloud"}[r.IntN(2)]
@@ -90,7 +90,7 @@ func TestAFallbackLeavesOnlyByLeave(t *testing.T) {
 				}
 			})
 			j := chat()
-			j.Client = client
+			j.Client, j.Vouched = client, true
 			var out sink
 			err := h.Run(t.Context(), j, &out)
 			if !errors.Is(err, want) {
@@ -126,7 +126,7 @@ func TestNothingElsewhereIsAskedUntilAJobGoesThere(t *testing.T) {
 			t.Errorf("it was asked %d times", n)
 		}
 		leaves := chat()
-		leaves.Client, leaves.Target = "editor", "cloud"
+		leaves.Client, leaves.Vouched, leaves.Target = "editor", true, "cloud"
 		for range 3 {
 			if err := h.Run(t.Context(), leaves, new(sink)); err != nil {
 				t.Fatal(err)

@@ -266,21 +266,30 @@ func Holder(ctx context.Context) string {
 	return "a client of the HTTP port"
 }
 
-// longestProduct is in bytes. What calls itself more is not remembered by all.
-const longestProduct = 64
+// longestName is in bytes. What calls itself more is not remembered by all.
+const longestName = 64
 
-// Client names who asks: by the token that was shown, or else the program. One
-// that comes by the port says itself what it is, like any that browses the web.
-func Client(ctx context.Context, head http.Header) string {
+// Client names who asks: by the token that was shown, or else the program. It
+// tells whether somebody vouches for that: a token or, on the Unix socket, the
+// kernel. One that comes by the port says itself what it is, as may a sandboxed
+// one that has nothing but the network. Whoever runs as the user outside of any
+// sandbox could take another's place, and his keys, in other ways as well.
+//
+// A page is called after its origin: of that browsers do not let it lie, as they
+// do of the program.
+func Client(ctx context.Context, head http.Header) (name string, vouched bool) {
 	if t, ok := tokenOf(ctx); ok {
-		return t.Name
+		return t.Name, true
 	}
 	if c, ok := ctx.Value(callerKey{}).(*caller); ok {
 		if name := c.program(); name != "" {
-			return name
+			return name, true
 		}
 	}
-	product, _, _ := strings.Cut(head.Get("User-Agent"), "/")
-	product, _, _ = strings.Cut(strings.TrimSpace(product), " ")
-	return product[:min(len(product), longestProduct)]
+	name = head.Get("Origin")
+	if name == "" {
+		name, _, _ = strings.Cut(head.Get("User-Agent"), "/")
+		name, _, _ = strings.Cut(strings.TrimSpace(name), " ")
+	}
+	return name[:min(len(name), longestName)], false
 }

@@ -67,7 +67,8 @@ func (r *rig) answer(w http.ResponseWriter, req *http.Request) {
 		http.Error(w, e.Error(), status)
 		return
 	}
-	fmt.Fprintf(w, "client %q, admin %v, head %v", door.Client(req.Context(), req.Header), door.Permits(req.Context(), token.Admin), req.Header)
+	client, vouched := door.Client(req.Context(), req.Header)
+	fmt.Fprintf(w, "client %q, vouched %v, admin %v, head %v", client, vouched, door.Permits(req.Context(), token.Admin), req.Header)
 }
 
 // make makes a token that ends after that time, unless zero.
@@ -138,7 +139,7 @@ func TestTokensLetOthersIn(t *testing.T) {
 		says   string
 	}{
 		{"none", token.Generate, "X: y", 401, "this takes a token"},
-		{"one as OpenAI's clients show it", token.Generate, "Authorization: Bearer " + phone, 200, `client "phone", admin false`},
+		{"one as OpenAI's clients show it", token.Generate, "Authorization: Bearer " + phone, 200, `client "phone", vouched true, admin false`},
 		{"the scheme in other letters", token.Generate, "Authorization: bEARER   " + phone, 200, `client "phone"`},
 		{"as Anthropic's do", token.Generate, "X-Api-Key: " + phone, 200, `client "phone"`},
 		{"as Azure's do", token.Generate, "Api-Key: " + phone, 200, `client "phone"`},
@@ -206,6 +207,28 @@ func TestOwnProgramsMayShowAnything(t *testing.T) {
 	for header, want := range map[string]int{"X: y": 401, "Authorization: Bearer ollama": 401, "Authorization: Bearer " + phone: 200} {
 		if status, _, text := r.ask(token.Generate, header); status != want {
 			t.Errorf("once tokens are required, %s: %d %s", header, status, text)
+		}
+	}
+}
+
+func TestNobodyVouchesForWhatIsSaidByThePort(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, os.Getuid(), door.Settings{Origins: []string{"https://zed"}})
+	phone := r.make("phone", 0, token.Generate)
+	for _, c := range []struct {
+		what    string
+		headers []string
+		want    string
+	}{
+		{"a program", []string{"User-Agent: zed/1.2 (x)"}, `client "zed", vouched false`},
+		{"one of no name", []string{"User-Agent: "}, `client "", vouched false`},
+		{"one of a long one", []string{"User-Agent: " + strings.Repeat("z", 100)}, `client "` + strings.Repeat("z", 64) + `", vouched false`},
+		{"a page that calls itself a program", []string{"User-Agent: zed/1.2", "Origin: http://localhost:3000"}, `client "http://localhost:3000", vouched false`},
+		{"a page of that name", []string{"Origin: https://zed"}, `client "https://zed", vouched false`},
+		{"who shows a token", []string{"User-Agent: zed/1.2", "Authorization: Bearer " + phone}, `client "phone", vouched true`},
+	} {
+		if status, _, text := r.ask(token.Generate, c.headers...); status != 200 || !strings.Contains(text, c.want) {
+			t.Errorf("%s: %d %s", c.what, status, text)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package grpcapi
 import (
 	"context"
 
+	"github.com/joulemux/joulemux/daemon/door"
 	"github.com/joulemux/joulemux/daemon/grpcapi/computev1"
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/daemon/route"
@@ -25,6 +26,7 @@ func (s service) Explain(ctx context.Context, q *computev1.ExplainRequest) (*com
 		}
 		tier = &t
 	}
+	j.Client, j.Vouched = door.Client(ctx, header(ctx))
 	d, err := s.Runner.Explain(ctx, j, tier)
 	if err != nil && len(d.Options) == 0 {
 		return nil, errorOf(ctx, j.ID, err)

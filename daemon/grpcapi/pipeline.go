@@ -47,7 +47,7 @@ func (s service) pipeline(ctx context.Context, q *computev1.ExecutePipelineReque
 		return nil, errorOf(ctx, c.ID, err)
 	}
 	info.ResponseHeader().Set(requestID, c.ID)
-	c.Client = door.Client(ctx, info.RequestHeader())
+	c.Client, c.Vouched = door.Client(ctx, info.RequestHeader())
 	c.Stream = c.Stream && out.to != nil
 	out.heat, out.metadata = s.Heat, q.GetOptions().GetCollectMetrics()
 	o, err := s.Engine.Run(ctx, found.Pipeline, c, out)

@@ -61,7 +61,7 @@ func (s service) run(ctx context.Context, c *client, j job.Job, wrong error, to 
 	}
 	info, _ := connect.CallInfoForHandlerContext(ctx)
 	info.ResponseHeader().Set(requestID, j.ID)
-	j.Client = door.Client(ctx, info.RequestHeader())
+	j.Client, j.Vouched = door.Client(ctx, info.RequestHeader())
 	if err := s.Runner.Run(ctx, j, to); err != nil {
 		c.lastly()
 		info.ResponseHeader().Del(requestID) // the error has it

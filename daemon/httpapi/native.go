@@ -124,7 +124,8 @@ func finish(j *job.Job, r *http.Request, options map[string]any) error {
 		j.ID = rand.Text()
 	}
 	j.Stream, j.PromptBytes, j.Prompt = true, j.Content.Bytes(), j.Content.Fingerprint()
-	j.Arrived, j.Client = time.Now(), door.Client(r.Context(), r.Header)
+	j.Arrived = time.Now()
+	j.Client, j.Vouched = door.Client(r.Context(), r.Header)
 	return nil
 }
 

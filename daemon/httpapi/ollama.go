@@ -42,7 +42,8 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request, in tongue, j job.Jo
 	if j.ID == "" {
 		j.ID = rand.Text()
 	}
-	j.Arrived, j.Client = time.Now(), door.Client(r.Context(), r.Header)
+	j.Arrived = time.Now()
+	j.Client, j.Vouched = door.Client(r.Context(), r.Header)
 	out := &answer{client: s.client(w), tongue: in, job: &j, wants: wants}
 	out.end(r.Context(), s.Runner.Run(r.Context(), j, out))
 }

@@ -146,8 +146,9 @@ func pipelineCall(r *http.Request, q wire.RunPipeline) (pipeline.Call, error) {
 	if q.StageTimeoutMs < 0 {
 		return pipeline.Call{}, job.InvalidField("stage_timeout_ms", "want a number from 0 on, got %d", q.StageTimeoutMs)
 	}
+	client, vouched := door.Client(r.Context(), r.Header)
 	return pipeline.Call{
-		ID: cmp.Or(j.ID, rand.Text()), Client: door.Client(r.Context(), r.Header), Annotations: j.Annotations, Model: j.Model, Arrived: time.Now(),
+		ID: cmp.Or(j.ID, rand.Text()), Client: client, Vouched: vouched, Annotations: j.Annotations, Model: j.Model, Arrived: time.Now(),
 		Input: q.Input, Vars: q.Vars, Stream: q.Stream, History: q.PreserveContext, GoOn: q.ContinueOnError,
 		StageLimit: time.Duration(q.StageTimeoutMs) * time.Millisecond,
 	}, nil

@@ -74,8 +74,10 @@ type Job struct {
 	KeepAlive *time.Duration
 	// Lengths is how long answers to such jobs were; zero if that is not known.
 	Lengths Lengths
-	// Client names the program that asks, as far as its wire can tell.
-	Client string
+	// Client names who asks, as far as the wire can tell. Vouched tells that somebody
+	// else says so, a token or the kernel; if not, it is what the client calls itself.
+	Client  string
+	Vouched bool
 	Annotations
 	// Arrived is when the request was complete. Latencies count from here.
 	Arrived time.Time

@@ -23,7 +23,8 @@ const (
 // named stays, so the zero value keeps all.
 type Leave struct {
 	When When
-	// Clients are names of programs, or Anybody. Classes are those of jobs.
+	// Clients are names, or Anybody. A client that nobody vouches for is none of
+	// them, whatever it calls itself. Classes are those of jobs.
 	Clients []string
 	Classes []Class
 }
@@ -40,9 +41,12 @@ func (l *Leave) keeps(j *Job) string {
 	switch {
 	case l == nil, len(l.Clients) == 0, len(l.Classes) == 0:
 		return "nobody is allowed to"
-	case !slices.Contains(l.Clients, Anybody) && (j.Client == "" || !slices.Contains(l.Clients, j.Client)):
-		if j.Client == "" {
+	case !slices.Contains(l.Clients, Anybody) && !(j.Vouched && slices.Contains(l.Clients, j.Client)):
+		switch {
+		case j.Client == "":
 			return "a client without a name is not allowed to"
+		case slices.Contains(l.Clients, j.Client):
+			return fmt.Sprintf("it is only the client that calls itself %q; have it show a token of that name, or come by the Unix socket", short(j.Client))
 		}
 		return fmt.Sprintf("the client %q is not allowed to", short(j.Client))
 	case !slices.Contains(l.Classes, class):

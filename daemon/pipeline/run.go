@@ -33,7 +33,10 @@ type Engine struct {
 type Call struct {
 	// ID names the run, and with a stage's id behind it each of its jobs; "" has
 	// one made up.
-	ID, Client string
+	ID string
+	// Client and Vouched are of every job.
+	Client  string
+	Vouched bool
 	// Annotations are of every job, but for Deadline, which is of the run.
 	job.Annotations
 	// Model is that of every job, unless "".
@@ -403,7 +406,7 @@ func (r *run) job(ctx context.Context, s *Stage, options job.Job, messages []job
 // them.
 func (r *run) annotate(ctx context.Context, s *Stage, j job.Job, n int) (job.Job, error) {
 	c := r.call
-	j.ID, j.Client, j.Arrived = c.ID+"."+s.ID, c.Client, time.Now()
+	j.ID, j.Client, j.Vouched, j.Arrived = c.ID+"."+s.ID, c.Client, c.Vouched, time.Now()
 	if n > 1 {
 		j.ID += fmt.Sprintf(".%d", n)
 	}

@@ -460,7 +460,7 @@ func TestWhatTheCallerSaysGoesBefore(t *testing.T) {
 	p := parse(t, one("    target: npu\n    class: interactive\n    model: m\n    max_latency_ms: 500\n    max_power_watts: 20\n  - {id: b, prompt: x}"))
 	s := new(script)
 	c := call("")
-	c.Target, c.Class, c.Model, c.Client = "cpu", job.Background, "mine", "me"
+	c.Target, c.Class, c.Model, c.Client, c.Vouched = "cpu", job.Background, "mine", "me", true
 	c.MaxLatency, c.MaxPower, c.PreferPowerEfficiency, c.CacheEnabled = time.Second, 30*power.Watt, true, true
 	if _, err := run(t.Context(), p, c, s); err != nil {
 		t.Fatal(err)
@@ -470,7 +470,7 @@ func TestWhatTheCallerSaysGoesBefore(t *testing.T) {
 		most    power.Power
 	}{{500 * time.Millisecond, 20 * power.Watt}, {time.Second, 30 * power.Watt}} {
 		j := s.jobs()[i]
-		if j.Target != "cpu" || j.Class != job.Background || j.Model != "mine" || j.Client != "me" || j.MaxLatency != want.latency || j.MaxPower != want.most || !j.PreferPowerEfficiency || !j.CacheEnabled || j.Deadline != 0 {
+		if j.Target != "cpu" || j.Class != job.Background || j.Model != "mine" || j.Client != "me" || !j.Vouched || j.MaxLatency != want.latency || j.MaxPower != want.most || !j.PreferPowerEfficiency || !j.CacheEnabled || j.Deadline != 0 {
 			t.Errorf("job %d is %+v", i, j)
 		}
 	}

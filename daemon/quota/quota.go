@@ -1,8 +1,8 @@
 // Package quota decides whether a client has had his share: of jobs at once, of
 // jobs a minute, and of joules a day. It has no clock and does no I/O.
 //
-// A client is whom a job names as such: a token, or a program as far as its wire
-// can tell. Of this user's own programs on the HTTP port that is what they say
+// A client is whom a job names as such: a token, a web page, or a program as far as
+// its wire can tell. Of this user's own programs on the ports that is what they say
 // of themselves, so that a quota is fairness among them, and a bound on others.
 package quota
 

@@ -35,7 +35,7 @@ func randomJob(r *rand.Rand) job.Job {
 	j.Class = []job.Class{job.Interactive, job.Background}[r.IntN(2)]
 	j.Target = []string{"", "", "", "npu", "nvidia", "b2", "auto", "cloud"}[r.IntN(8)]
 	j.Kind = []job.Kind{job.Chat, job.Chat, job.Generate, job.Embed}[r.IntN(4)]
-	j.Client = []string{"", "editor", "mail", "*"}[r.IntN(4)]
+	j.Client, j.Vouched = []string{"", "editor", "mail", "*"}[r.IntN(4)], r.IntN(3) > 0
 	j.LatencyCritical, j.PreferPowerEfficiency = r.IntN(3) == 0, r.IntN(3) == 0
 	if r.IntN(3) == 0 {
 		j.MaxPower = power.Watts(r.Float64() * 60)
@@ -215,8 +215,8 @@ func (l law) leavesByLeaveOnly(o *route.Option, options []route.Option) int {
 	switch {
 	case may == nil:
 		l.Fatalf("nobody may leave for it: %+v", o)
-	case !slices.Contains(may.Clients, job.Anybody) && (j.Client == "" || !slices.Contains(may.Clients, j.Client)):
-		l.Fatalf("%q leaves, of %q: %+v", j.Client, may.Clients, o)
+	case !slices.Contains(may.Clients, job.Anybody) && (!j.Vouched || j.Client == "" || !slices.Contains(may.Clients, j.Client)):
+		l.Fatalf("%q leaves, vouched %v, of %q: %+v", j.Client, j.Vouched, may.Clients, o)
 	case !slices.Contains(may.Classes, j.Class):
 		l.Fatalf("%s leaves, of %q: %+v", j.Class, may.Classes, o)
 	case l.named(o):

@@ -33,8 +33,8 @@ func with(when job.When, ids ...string) []job.Candidate {
 }
 
 func TestWhatLeavesTheMachine(t *testing.T) {
-	editor := func(j *job.Job) { j.Client = "editor" }
-	named := func(j *job.Job) { j.Client, j.Target = "editor", "cloud" }
+	editor := func(j *job.Job) { j.Client, j.Vouched = "editor", true }
+	named := func(j *job.Job) { j.Client, j.Vouched, j.Target = "editor", true, "cloud" }
 	tests := []struct {
 		rule    string
 		tier    power.Tier
@@ -45,11 +45,12 @@ func TestWhatLeavesTheMachine(t *testing.T) {
 		refused string // what is said of home
 	}{
 		{"what names it", power.Mains, named, with(job.WhenNamed, "ollama-igpu"), "home", "", ""},
-		{"by its id, too", power.Mains, func(j *job.Job) { j.Client, j.Target = "editor", "home" }, with(job.WhenNamed, "ollama-igpu"), "home", "", ""},
+		{"by its id, too", power.Mains, func(j *job.Job) { j.Client, j.Vouched, j.Target = "editor", true, "home" }, with(job.WhenNamed, "ollama-igpu"), "home", "", ""},
 		{"nothing else, unless that is chosen", power.Mains, editor, with(job.WhenNamed, "ollama-igpu"), "ollama-igpu", "", "jobs do only for the target that names it"},
 		{"not even if nothing else is there", power.Mains, editor, with(job.WhenNamed), "", job.Forbidden, "jobs do only for the target that names it"},
-		{"no other client's", power.Mains, func(j *job.Job) { j.Client, j.Target = "mail", "cloud" }, with(job.WhenCheaper), "", job.Forbidden, `may not leave this machine: the client "mail" is not allowed to`},
+		{"no other client's", power.Mains, func(j *job.Job) { j.Client, j.Vouched, j.Target = "mail", true, "cloud" }, with(job.WhenCheaper), "", job.Forbidden, `may not leave this machine: the client "mail" is not allowed to`},
 		{"nobody's whose name is not known", power.Mains, target("cloud"), with(job.WhenCheaper), "", job.Forbidden, "a client without a name is not allowed to"},
+		{"nobody who only says so", power.Mains, func(j *job.Job) { named(j); j.Vouched = false }, with(job.WhenCheaper), "", job.Forbidden, `it is only the client that calls itself "editor"`},
 		{"no other class", power.Mains, func(j *job.Job) { named(j); j.Class = job.Background }, with(job.WhenCheaper), "", job.Forbidden, "background jobs are not allowed to"},
 		{"the cheaper", power.Battery, editor, with(job.WhenCheaper, "ollama-igpu", "ollama-npu"), "home", "", ""},
 		{"on an empty battery as well, where no discrete GPU runs", power.Critical, editor, with(job.WhenCheaper, "ollama-nvidia"), "home", "", ""},
@@ -77,7 +78,7 @@ func TestWhatLeavesTheMachine(t *testing.T) {
 }
 
 func TestAReasonSaysWhatTheJoulesOfARemoteBackendAre(t *testing.T) {
-	d, err := decide(power.Battery, chat(func(j *job.Job) { j.Client = "editor" }), with(job.WhenCheaper, "ollama-cpu"))
+	d, err := decide(power.Battery, chat(func(j *job.Job) { j.Client, j.Vouched = "editor", true }), with(job.WhenCheaper, "ollama-cpu"))
 	if err != nil || !strings.HasPrefix(d.Reason(), "least cost, 4.87 J + ") || !strings.Contains(d.Reason(), ", elsewhere: the joules here are the radio's") {
 		t.Errorf("%s, %v", d.Reason(), err)
 	}
