@@ -233,6 +233,25 @@ func TestNobodyVouchesForWhatIsSaidByThePort(t *testing.T) {
 	}
 }
 
+func TestAPageHasJobsRunAndNoMore(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, os.Getuid(), door.Settings{Origins: []string{"https://chat.example.com"}})
+	bearer := "Authorization: Bearer " + r.make("panel", 0, token.Control)
+	for _, origin := range []string{"Origin: https://chat.example.com", "Origin: http://localhost:3000"} {
+		for right, want := range map[token.Right]int{token.Generate: 200, token.Anyone: 200, token.Control: 403} {
+			if status, _, text := r.ask(right, origin); status != want {
+				t.Errorf("%s, for %q: %d %s", origin, right, status, text)
+			}
+		}
+		if status, _, text := r.ask(token.Control, origin, bearer); status != 200 {
+			t.Errorf("%s with a token: %d %s", origin, status, text)
+		}
+	}
+	if status, _, text := r.ask(token.Control); status != 200 {
+		t.Errorf("a program: %d %s", status, text)
+	}
+}
+
 func TestHostsAndOriginsCountWhateverIsShown(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, stranger, door.Settings{Origins: []string{"https://chat.example.com"}, Hosts: []string{"desk.example.org"}})

@@ -76,7 +76,8 @@ func Permits(ctx context.Context, r token.Right) bool {
 
 // identify finds out who asks, and whether he may. What is meant to be a token
 // of ours has to be one. Anything else that this user's own programs show is
-// nothing to us: many clients insist on sending some key.
+// nothing to us: many clients insist on sending some key. A page that may have jobs
+// run is none of them: what others' jobs took, and the policy, are not for it.
 func (d *Door) identify(w http.ResponseWriter, r *http.Request, c *caller, s *Settings, right token.Right, shown string) (*http.Request, error) {
 	if token.IsOurs(shown) {
 		t, err := d.redeem(w, c, s, shown)
@@ -90,6 +91,9 @@ func (d *Door) identify(w http.ResponseWriter, r *http.Request, c *caller, s *Se
 	}
 	switch required := s.RequireToken && c.tcp; {
 	case !required && c.ours():
+		if right == token.Control && c.tcp && r.Header.Get("Origin") != "" {
+			return r, job.Errorf(job.Forbidden, "of a web page this takes a token with the right %q", right)
+		}
 		return r, nil
 	case !required && !s.haveTokens():
 		return r, strange()
