@@ -23,7 +23,7 @@ func (d *daemon) newPuller(c config.Config) *pull.Puller {
 }
 
 func pullRules(c config.Config) pull.Rules {
-	return pull.Rules{OnBattery: c.Pull.OnBattery, OnMetered: c.Pull.OnMetered}
+	return pull.Rules{OnBattery: c.Pull.OnBattery, OnMetered: c.Pull.OnMetered, Registries: c.Pull.Registries}
 }
 
 // source has backends fetch models.

@@ -86,6 +86,12 @@ func fetchModel(t *testing.T, d *daemontest.Daemon, body string, each func(wire.
 	return resp.StatusCode, last
 }
 
+// auto is a configuration by which jobs have models fetched from the stub.
+func (f *fetching) auto() string {
+	host, _, _ := strings.Cut(f.Name("x"), "/")
+	return fmt.Sprintf("models: {auto_pull: on, pull: {registries: [%q]}}\n", host)
+}
+
 func order(name string) string { return fmt.Sprintf(`{"model":%q}`, name) }
 
 // answers reports whether a model answers a job.
@@ -177,7 +183,7 @@ func TestPullThatFailsAt90PercentSaysSoOnEveryWire(t *testing.T) {
 		http.Redirect(w, r, "https://localhost/gone", http.StatusSeeOther)
 		return true
 	}
-	d := daemontest.Start(t, daemontest.Options{Config: f.config + "models: {auto_pull: on}\n"})
+	d := daemontest.Start(t, daemontest.Options{Config: f.config + f.auto()})
 	const says = "ollama-cpu: unexpected status code 303, at 90 % of "
 	var once sync.Once
 	status, last := fetchModel(t, d, order(f.Name("gone")), func(e wire.Event) {
@@ -316,8 +322,16 @@ func TestAJobHasItsModelPulled(t *testing.T) {
 		t.Error("the registry was asked")
 	}
 	d.Configure(f.config + "models: {auto_pull: on}\n")
+	daemontest.Eventually(t, "its registry is none of those that are named", func() bool {
+		a := ask(t, d, "POST", "/api/generate", body)
+		return a.status == http.StatusNotFound && strings.Contains(a.body, "models.pull.registries")
+	})
+	if manifests, _ := f.Asked(); manifests != 0 {
+		t.Error("the registry was asked")
+	}
+	d.Configure(f.config + f.auto())
 	daemontest.Eventually(t, "clients may have models fetched", func() bool {
-		return ask(t, d, "POST", "/api/pull", `{}`).status != http.StatusForbidden
+		return ask(t, d, "POST", "/api/generate", body).status == http.StatusOK
 	})
 	answers(t, d, f.Name("job"))
 	if manifests, _ := f.Asked(); manifests != 1 {

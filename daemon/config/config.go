@@ -133,6 +133,9 @@ type Pull struct {
 	// OnBattery and OnMetered have them fetched on battery, and by a network
 	// connection that is paid for by what it transfers.
 	OnBattery, OnMetered bool
+	// Registries are hosts, in lower case, from which any client may have models
+	// fetched beside Ollama's own registry.
+	Registries []string
 }
 
 // Limits bound what clients and backends may ask of the daemon.

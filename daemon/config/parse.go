@@ -201,10 +201,23 @@ func (p *parser) models(s section) {
 			s.Mapping(fields{
 				"on_battery": func(s section) { s.Flag(&p.Pull.OnBattery) },
 				"on_metered": func(s section) { s.Flag(&p.Pull.OnMetered) },
+				"registries": func(s section) { s.List(func(s section) { registry(s, &p.Pull.Registries) }) },
 			})
 		},
 	})
 }
+
+// registry reads the host of one, as it stands in the names of models.
+func registry(s section, to *[]string) {
+	var host string
+	if s.Text(&host); host == "" || strings.Trim(host, hostLetters) != "" {
+		s.Fault("want a host as names of models begin with it, such as hf.co, got %q", host)
+		return
+	}
+	*to = append(*to, strings.ToLower(host))
+}
+
+const hostLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:[]"
 
 // defaultModel reads the default model: one for all tiers, or one by tier.
 func (p *parser) defaultModel(s section) {

@@ -57,19 +57,20 @@ func (r *run) fetch(ctx context.Context, backends backend.Snapshot) error {
 		return notFetched(r.job.Model, err)
 	}
 	waiter, tells := r.sink.(Waiter)
-	err = r.Fetcher.Pull(ctx, pull.Order{Backend: id, Model: r.job.Model}, func(p pull.Progress) error {
+	err = r.Fetcher.Pull(ctx, pull.Order{Backend: id, Model: r.job.Model, ByClient: true}, func(p pull.Progress) error {
 		if tells {
 			return waiter.Fetching(p)
 		}
 		return nil
 	})
-	if errors.Is(err, job.PowerPolicy) {
+	if errors.Is(err, job.PowerPolicy) || errors.Is(err, job.Forbidden) {
 		return notFetched(r.job.Model, err)
 	}
 	return err
 }
 
-// notFetched is the error for a model that could be fetched at another time.
+// notFetched is the error for a model that could be fetched at another time, or by
+// another.
 func notFetched(model string, why error) error {
 	e := &job.Error{Code: job.ModelNotFound, Field: "model", Detail: model + " is on no backend, and is not fetched now", Err: why}
 	if cause := (*job.Error)(nil); errors.As(why, &cause) {

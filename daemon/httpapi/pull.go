@@ -20,11 +20,19 @@ func errMayNotPull() error {
 	return job.Errorf(job.Forbidden, "clients fetch no models here unless server.allow_admin, or models.auto_pull: on, is in the configuration, or they show a token with the right \"admin\"; the user's own \"joulemux pull\" does")
 }
 
-// mayPull reports whether whoever asks may have models fetched in Ollama's
-// dialect, which any program speaks. In our own, by the socket that only the user
-// can open, it is the user who asks.
-func (s *Server) mayPull(r *http.Request, own bool) bool {
-	return s.mayAdminister(r) || s.settings.Load().AutoPull || own && door.Here(r.Context())
+// asks reports whether it is the user who has a model fetched: somebody who may
+// administer, or in our own dialect, and not in Ollama's which any program speaks,
+// who comes by the socket that only the user can open. Otherwise it is a client,
+// if those may.
+func (s *Server) asks(r *http.Request, own bool) (user bool, err error) {
+	switch {
+	case s.mayAdminister(r), own && door.Here(r.Context()):
+		return true, nil
+	case s.settings.Load().AutoPull:
+		return false, nil
+	default:
+		return false, errMayNotPull()
+	}
 }
 
 // pull fetches a model, and tells how that gets on.
@@ -33,8 +41,9 @@ func (s *Server) pull(w http.ResponseWriter, r *http.Request) {
 	if !s.read(w, r, &q) {
 		return
 	}
-	if !s.mayPull(r, true) {
-		fail(w, errMayNotPull())
+	user, err := s.asks(r, true)
+	if err != nil {
+		fail(w, err)
 		return
 	}
 	o, err := s.order(r, q.Model, q.Backend)
@@ -42,7 +51,7 @@ func (s *Server) pull(w http.ResponseWriter, r *http.Request) {
 		fail(w, err)
 		return
 	}
-	o.Anyway, o.Insecure = q.Anyway, q.Insecure
+	o.Anyway, o.Insecure, o.ByClient = q.Anyway, q.Insecure, !user
 	out, fetched := s.lines(w), int64(0)
 	err = s.Puller.Pull(r.Context(), o, func(p pull.Progress) error {
 		fetched = p.Completed
@@ -84,8 +93,9 @@ func describePull(p pull.Progress) *wire.Pull {
 
 // ollamaPull fetches a model in Ollama's dialect.
 func (s *Server) ollamaPull(w http.ResponseWriter, r *http.Request) {
-	if !s.mayPull(r, false) {
-		fail(w, errMayNotPull())
+	user, err := s.asks(r, false)
+	if err != nil {
+		fail(w, err)
 		return
 	}
 	o, whole, err := s.ollamaOrder(w, r)
@@ -93,6 +103,7 @@ func (s *Server) ollamaPull(w http.ResponseWriter, r *http.Request) {
 		fail(w, err)
 		return
 	}
+	o.ByClient = !user
 	w.Header().Set("X-Backend-Used", o.Backend)
 	out := &ollamaLines{lines: s.lines(w), whole: whole}
 	err = s.Puller.Pull(r.Context(), o, func(p pull.Progress) error { return out.tell(r.Context(), p) })

@@ -3,12 +3,16 @@ package httpapi_test
 import (
 	"io"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/joulemux/joulemux/daemon/door"
 	"github.com/joulemux/joulemux/daemon/httpapi"
 	"github.com/joulemux/joulemux/daemon/httpapi/wire"
 	"github.com/joulemux/joulemux/daemon/pull"
+	"github.com/joulemux/joulemux/daemon/token"
 )
 
 // Lines of a pull, in a backend's words.
@@ -138,6 +142,71 @@ func TestWhoMayPull(t *testing.T) {
 		if got := r.ask("POST", "/api/pull", `{"model":"n"}`).status; got != tt.byOllama {
 			t.Errorf("%s, in Ollama's dialect: %d, want %d", tt.name, got, tt.byOllama)
 		}
+	}
+}
+
+func TestClientsHaveFetchedOnlyWhatTheUserWouldHave(t *testing.T) {
+	t.Parallel()
+	one, _ := two(says(ndjson, successLine))
+	r := newRig(t, one)
+	r.Configure(httpapi.Settings{MaxBody: 1000, AutoPull: true})
+	for path, bodies := range map[string][]string{
+		"/api/pull":         {`{"model":"n","insecure":true}`, `{"model":"n","joulemux":{"anyway":true}}`, `{"model":"192.168.1.1/x/y"}`},
+		"/joulemux/v1/pull": {`{"model":"n","insecure":true}`, `{"model":"n","anyway":true}`, `{"model":"192.168.1.1/x/y"}`},
+	} {
+		for _, body := range bodies {
+			if got := r.over(r.overTCP, "POST", path, body); got.status != 403 {
+				t.Errorf("%s %s: %+v", path, body, got)
+			}
+		}
+	}
+	if asked := one.questions(); len(asked) != 0 {
+		t.Errorf("the backend was asked %q", asked)
+	}
+	for _, body := range []string{`{"model":"n","insecure":true,"anyway":true}`, `{"model":"192.168.1.1/x/y"}`} {
+		if got := r.ask("POST", "/joulemux/v1/pull", body); got.status != 200 {
+			t.Errorf("the user's own %s: %+v", body, got)
+		}
+	}
+}
+
+func TestATokenForItPulls(t *testing.T) {
+	t.Parallel()
+	one, _ := two(says(ndjson, successLine))
+	r := newRig(t, one)
+	tokens := token.Open(filepath.Join(t.TempDir(), "tokens"))
+	r.door.Configure(door.Settings{Tokens: tokens})
+	for right, want := range map[token.Right]int{token.Admin: 200, token.Control: 403, token.Generate: 403, token.Metrics: 403} {
+		secret, err := tokens.Create(token.Token{Name: string(right), Rights: []token.Right{right}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range []string{"/api/pull", "/joulemux/v1/pull"} {
+			for _, c := range []*http.Client{r.overTCP, r.overUnix} {
+				if got := r.over(c, "POST", path, `{"model":"n"}`, "Authorization: Bearer "+secret); got.status != want {
+					t.Errorf("%s to %s: %+v", right, path, got)
+				}
+			}
+		}
+	}
+}
+
+// TestAPullInOnePieceMayTakeLongerThanAClientMayNotRead: mostly it takes minutes.
+func TestAPullInOnePieceMayTakeLongerThanAClientMayNotRead(t *testing.T) {
+	t.Parallel()
+	const stalled = 50 * time.Millisecond
+	one, _ := two(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-time.After(4 * stalled):
+			says(ndjson, successLine)(w, r)
+		case <-r.Context().Done():
+		}
+	})
+	r := newRig(t, one)
+	r.SetStalled(stalled)
+	r.Configure(allowing())
+	if got := r.ask("POST", "/api/pull", `{"model":"n","stream":false}`); got.status != 200 || got.err != nil {
+		t.Errorf("got %+v", got)
 	}
 }
 

@@ -8,6 +8,19 @@ func SameModel(a, b string) bool {
 	return strings.EqualFold(CanonicalModel(a), CanonicalModel(b))
 }
 
+// Registry returns the host that a model's name says to fetch it from, or "" for
+// the one where Ollama looks if it says none.
+func Registry(name string) string {
+	if _, rest, found := strings.Cut(name, "://"); found {
+		name = rest
+	}
+	host, rest, _ := strings.Cut(name, "/")
+	if host = strings.ToLower(host); !strings.Contains(rest, "/") || host == "registry.ollama.ai" {
+		return ""
+	}
+	return host
+}
+
 // CanonicalModel returns the name with its defaults made plain: the shortest
 // form with a tag.
 func CanonicalModel(name string) string {

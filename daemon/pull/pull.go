@@ -9,8 +9,10 @@ package pull
 
 import (
 	"context"
+	"fmt"
 	"iter"
 	"log/slog"
+	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -28,6 +30,9 @@ type Order struct {
 	Insecure bool
 	// Anyway is whatever the rules say.
 	Anyway bool
+	// ByClient tells that it is not the user who asks, but any program, be it by
+	// a job.
+	ByClient bool
 }
 
 // same reports whether one pull will do for both.
@@ -60,7 +65,29 @@ const (
 )
 
 // Rules say under which conditions models are fetched.
-type Rules struct{ OnBattery, OnMetered bool }
+type Rules struct {
+	OnBattery, OnMetered bool
+	// Registries are hosts that any client may have models fetched from, beside
+	// Ollama's own registry.
+	Registries []string
+}
+
+// permits returns why a client may not have that fetched, if it may not. To have a
+// server of this machine connect to any other is to reach where a page or a sandbox
+// cannot.
+func (r Rules) permits(o Order) error {
+	host := job.Registry(o.Model)
+	switch {
+	case !o.ByClient:
+	case o.Anyway:
+		return &job.Error{Code: job.Forbidden, Field: "anyway", Detail: "that is for the user to say, as by joulemux pull --anyway"}
+	case o.Insecure:
+		return &job.Error{Code: job.Forbidden, Field: "insecure", Detail: "that is for the user to say, as by joulemux pull --insecure"}
+	case host != "" && !slices.Contains(r.Registries, host):
+		return &job.Error{Code: job.Forbidden, Field: "model", Detail: fmt.Sprintf("%q is none of models.pull.registries in the configuration; the user's own \"joulemux pull\" fetches from any", host)}
+	}
+	return nil
+}
 
 // Forbids returns why nothing is fetched under some conditions, or "".
 func (r Rules) Forbids(c Conditions) string {
@@ -108,7 +135,7 @@ func New(p Parts, r Rules) *Puller {
 
 // Configure replaces the rules, for pulls under way too. Calls must not overlap.
 func (p *Puller) Configure(r Rules) {
-	if r != p.rules.Current() {
+	if !reflect.DeepEqual(r, p.rules.Current()) {
 		p.rules.Publish(r)
 	}
 }
@@ -187,7 +214,10 @@ func (p *Puller) told() {
 // pull ends. What has come is kept by the backend.
 func (p *Puller) Pull(ctx context.Context, o Order, each func(Progress) error) error {
 	var t *task
-	err := p.do(func(s *pulls) { t = s.join(o) })
+	err := p.rules.Current().permits(o)
+	if err == nil {
+		err = p.do(func(s *pulls) { t = s.join(o) })
+	}
 	if err != nil {
 		return err
 	}

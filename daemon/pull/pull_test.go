@@ -313,6 +313,47 @@ func TestNothingIsFetchedUnderConditionsThatForbidIt(t *testing.T) {
 	}
 }
 
+func TestWhatAClientMayHaveFetched(t *testing.T) {
+	t.Parallel()
+	rules := pull.Rules{Registries: []string{"hf.co", "box.lan:5000"}}
+	for name, tt := range map[string]struct {
+		order  pull.Order
+		refuse string // "" if it is fetched
+	}{
+		"a model":                            {order: pull.Order{Model: "tiny"}},
+		"somebody's":                         {order: pull.Order{Model: "somebody/tiny:1b"}},
+		"by the registry's name":             {order: pull.Order{Model: "https://registry.ollama.ai/library/tiny"}},
+		"from a registry that is named":      {order: pull.Order{Model: "HF.co/somebody/tiny:Q4"}},
+		"from a port that is":                {order: pull.Order{Model: "box.lan:5000/somebody/tiny"}},
+		"from another port":                  {order: pull.Order{Model: "box.lan:22/somebody/tiny"}, refuse: "box.lan:22"},
+		"from the router":                    {order: pull.Order{Model: "192.168.1.1/x/y"}, refuse: "192.168.1.1"},
+		"without TLS":                        {order: pull.Order{Model: "http://192.168.1.1/x/y"}, refuse: "192.168.1.1"},
+		"from this machine":                  {order: pull.Order{Model: "[::1]:8080/x/y:z"}, refuse: "[::1]:8080"},
+		"from further down":                  {order: pull.Order{Model: "evil.example/a/b/c"}, refuse: "evil.example"},
+		"insecurely":                         {order: pull.Order{Model: "tiny", Insecure: true}, refuse: "insecure"},
+		"on battery, whatever the user says": {order: pull.Order{Model: "tiny", Anyway: true}, refuse: "anyway"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := &store{size: 3}
+				b := start(t, s)
+				defer b.stop()
+				b.Configure(rules)
+				o := tt.order
+				o.ByClient = true
+				_, err := b.ask(t.Context(), o)
+				if tt.refuse == "" && err != nil || tt.refuse != "" && (!errors.Is(err, job.Forbidden) || !strings.Contains(err.Error(), tt.refuse) || s.see().attempts != 0) {
+					t.Errorf("a client gets %v after %d attempts", err, s.see().attempts)
+				}
+				if _, err := b.ask(t.Context(), tt.order); err != nil {
+					t.Errorf("the user gets %v", err)
+				}
+			})
+		})
+	}
+}
+
 func TestPullPausesWhileItMayNotGoOn(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]func(b *bench){

@@ -49,7 +49,8 @@ type Fit struct {
 }
 
 // PullOrder asks for a model to be fetched. Its events are Pulls, and an End with
-// the members model, backend and bytes.
+// the members model, backend and bytes. Who asks as any client may, because jobs
+// have models fetched, does not say anyway and insecure.
 type PullOrder struct {
 	Model string `json:"model"`
 	// Backend is an id or a device class; without it, it is where a job for the
