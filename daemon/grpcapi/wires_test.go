@@ -10,9 +10,12 @@ import (
 	"testing"
 
 	"connectrpc.com/connect"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/joulemux/joulemux/daemon/door"
 	"github.com/joulemux/joulemux/daemon/grpcapi/computev1"
+	"github.com/joulemux/joulemux/daemon/token"
 	"github.com/joulemux/joulemux/power"
 )
 
@@ -141,6 +144,36 @@ func TestForeignPagesAreRefusedInTheWordsOfTheirProtocol(t *testing.T) {
 	out, err = run(t, "curl", "-sS", "--noproxy", "*", "-H", "Host: evil.example.com", "-H", "Content-Type: application/json", "-d", "{}", "http://"+r.addr+prefix+"HealthCheck")
 	if err != nil || !strings.Contains(out, "permission_denied") {
 		t.Errorf("a name that was made to point here: %v, %s", err, out)
+	}
+}
+
+func TestATokenForSomethingElseCallsNothing(t *testing.T) {
+	server := scripted(says(last))
+	r := newRig(t, place{power.CPU, server})
+	tokens := token.Open(filepath.Join(t.TempDir(), "tokens"))
+	r.door.Configure(door.Settings{Tokens: tokens})
+	methods := computev1.File_computev1_compute_proto.Services().Get(0).Methods()
+	for _, right := range []token.Right{token.Metrics, token.Control, token.Admin} {
+		secret, err := tokens.Create(token.Token{Name: string(right), Rights: []token.Right{right}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range methods.Len() {
+			name := string(methods.Get(i).Name())
+			status, _, text := post(t, r, name, "application/json", []byte(`{}`), "Authorization: Bearer "+secret)
+			if status != http.StatusForbidden || !strings.Contains(text, "permission_denied") {
+				t.Errorf("with a token for %s, %s is answered %d %s", right, name, status, text)
+			}
+		}
+		ctx := metadata.AppendToOutgoingContext(within(t), "authorization", "Bearer "+secret)
+		_, err = r.calls.generate(ctx, ask())
+		fails(t, "Generate over gRPC", err, 7, `takes the right "generate"`)
+		if _, err := grpc_health_v1.NewHealthClient(r.conn).Check(ctx, &grpc_health_v1.HealthCheckRequest{}); err != nil {
+			t.Errorf("that it is there is told nobody: %v", err)
+		}
+	}
+	if asked := server.bodies(); len(asked) != 0 {
+		t.Errorf("the backend was asked %q", asked)
 	}
 }
 

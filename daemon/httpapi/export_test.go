@@ -1,6 +1,11 @@
 package httpapi
 
-import "time"
+import (
+	"strings"
+	"time"
+
+	"github.com/joulemux/joulemux/daemon/token"
+)
 
 // What tests see of the inside.
 var (
@@ -11,6 +16,16 @@ var (
 	MessagesJob  = messagesJob
 	ResponsesJob = responsesJob
 )
+
+// Endpoints are what is here, each with the right that it takes.
+func Endpoints() map[string]token.Right {
+	all := make(map[string]token.Right)
+	for pattern := range new(Server).endpoints() {
+		_, path, _ := strings.Cut(pattern, " ")
+		all[pattern] = rightFor(strings.TrimSuffix(path, "{$}"))
+	}
+	return all
+}
 
 // SetStalled shortens how long a client may leave its answer unread.
 func (s *Server) SetStalled(d time.Duration) { s.stalled = d }

@@ -145,7 +145,15 @@ type Server struct {
 func New(p Parts, settings Settings) *Server {
 	s := &Server{Parts: p, instance: []string{rand.Text()}, mux: http.NewServeMux(), stalled: unreadFor, slow: slowFor, arriving: bodyTimeout}
 	s.Configure(settings)
-	for pattern, handle := range map[string]http.HandlerFunc{
+	for pattern, handle := range s.endpoints() {
+		s.mux.HandleFunc(pattern, handle)
+	}
+	return s
+}
+
+// endpoints are what is here, by method and path. What each takes is rightFor's.
+func (s *Server) endpoints() map[string]http.HandlerFunc {
+	all := map[string]http.HandlerFunc{
 		"GET /{$}": s.greet,
 
 		"POST /api/generate":   s.job(job.Generate),
@@ -191,13 +199,11 @@ func New(p Parts, settings Settings) *Server {
 		"GET " + energyOf + "{id}":     s.energyOfJob,
 		"POST /joulemux/v1/pull":       s.pull,
 		"POST /api/pull":               s.ollamaPull,
-	} {
-		s.mux.HandleFunc(pattern, handle)
 	}
 	for _, pattern := range administration {
-		s.mux.HandleFunc(pattern, s.administer)
+		all[pattern] = s.administer
 	}
-	return s
+	return all
 }
 
 // Configure replaces the settings for requests to come.
