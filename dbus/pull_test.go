@@ -85,6 +85,32 @@ func TestPullReturnsWhenTheModelIsThere(t *testing.T) {
 	dbustest.Eventually(t, "no pull is left", func() bool { return len(pullsOf(t, p)) == 0 })
 }
 
+// TestWhoMayOnlyAskForAnswersPullsNothing: a sandboxed program that may talk to
+// Inference1 may talk to all that is on its connection.
+func TestWhoMayOnlyAskForAnswersPullsNothing(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	p := r.bus.Connect(t)
+	for _, path := range []godbus.ObjectPath{routerPath, inferencePath} {
+		obj := p.Object(InferenceName, path)
+		for _, call := range []*godbus.Call{
+			obj.Call(RouterName+".Pull", 0, "tiny", map[string]godbus.Variant{}),
+			obj.Call(RouterName+".CancelPull", 0, "tiny"),
+			obj.Call("org.freedesktop.DBus.Properties.Get", 0, RouterName, "Pulls"),
+			obj.Call("org.freedesktop.DBus.Properties.Set", 0, RouterName, "Policy", godbus.MakeVariant("saver")),
+		} {
+			if call.Err == nil {
+				t.Errorf("%s at %s: %v", call.Method, path, call.Body)
+			}
+		}
+	}
+	select {
+	case o := <-r.store.begun:
+		t.Errorf("%+v is fetched", o)
+	default:
+	}
+}
+
 func TestPullTellsHowItGetsOn(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, nil)
