@@ -127,12 +127,8 @@ func (a *attempts) attempt(ctx context.Context) error {
 	steps := make(chan Step)
 	ended := make(chan error, 1)
 	go func() {
-		ended <- a.Source.Pull(ctx, a.order, func(s Step) {
-			select {
-			case steps <- s:
-			case <-ctx.Done():
-			}
-		})
+		// Each step is waited for, after a cut too: the model may be there all the same.
+		ended <- a.Source.Pull(ctx, a.order, func(s Step) { steps <- s })
 	}()
 	for paused := false; ; {
 		select {
