@@ -84,6 +84,7 @@ func TestFaultsAreToldByLine(t *testing.T) {
 		{one("    next: [{when: {contains: x}}, {to: end}]"), "say where to"},
 		{one("    next: [{when: {}, to: end}, {to: end}]"), "there is nothing that has to hold"},
 		{one(`    next: [{when: {matches: "a("}, to: end}, {to: end}]`), "line 4: stages[0].next[0].when.matches: error parsing regexp: missing closing )"},
+		{"stages: [{id: a, prompt: '" + strings.Repeat(`{{if eq (lower .Input) "x"}}{{end}}`, 50) + `{{.Input}}{{.Input}}'}]`, "line 1: stages[0].prompt: there are more than 100 functions, names and values in it"},
 		{one(`    next: [{when: {matches: "(` + strings.Repeat("a", 900) + `){1000}"}, to: end}, {to: end}]`), "line 4: stages[0].next[0].when.matches: with what is repeated written out, the regular expressions up to this one take more than 20000 steps"},
 		{one("    next:\n" + strings.Repeat(`      - {when: {matches: "[a-z]{0,800}"}, to: end}`+"\n", 28) + "      - {to: end}"), "line 29: stages[0].next[24].when.matches: with what is repeated"},
 		{one(`    next: [{when: {matches: "` + strings.Repeat(`\\pL`, 300) + `"}, to: end}, {to: end}]`), "take more than 20000 steps"},

@@ -103,6 +103,13 @@ type Outcome struct {
 
 // Check says what is wrong with what is asked of a pipeline, as a *job.Error.
 func (c *Call) Check(p *Pipeline) error {
+	size := len(c.Input)
+	for _, value := range c.Vars {
+		size += len(value)
+	}
+	if size > longestText {
+		return job.Errorf(job.PromptTooLarge, "%d bytes of input, the limit is %d", size, longestText)
+	}
 	if p.NeedsInput && strings.TrimSpace(c.Input) == "" {
 		return job.InvalidField("input", "it is empty")
 	}

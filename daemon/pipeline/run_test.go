@@ -592,6 +592,9 @@ func TestTextsAreBounded(t *testing.T) {
 	if !errors.Is(err, job.PromptTooLarge) || len(s.jobs()) > 0 {
 		t.Errorf("got %v", err)
 	}
+	if _, err := run(t.Context(), parse(t, strings.Replace(one(""), "prompt: x", `prompt: "{{clip 9 .Input}}"`, 1)), call(strings.Repeat("x", 9<<20)), s); !errors.Is(err, job.PromptTooLarge) || len(s.jobs()) > 0 {
+		t.Errorf("got %v", err)
+	}
 	if _, err := run(t.Context(), parse(t, strings.Replace(one(""), "prompt: x", `prompt: "{{clip 0 .Input}}"`, 1)), call("x"), s); !errors.Is(err, job.Invalid) || !strings.Contains(err.Error(), "comes out empty") {
 		t.Errorf("got %v", err)
 	}

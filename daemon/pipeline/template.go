@@ -19,8 +19,13 @@ type text struct {
 	made  *parse.Tree
 }
 
-// longestText is how much text a template may make, in bytes.
-const longestText = 8 << 20
+const (
+	// longestText is how much text a template may make, and be about, in bytes.
+	longestText = 8 << 20
+	// mostParts is how many functions, names and values a template may have. Each
+	// may go through all of the text, some in 50 ms, and nobody can end that.
+	mostParts = 100
+)
 
 // data is what templates refer to. Every name that they may ask for is in it.
 type data struct {
@@ -153,6 +158,7 @@ type walk struct {
 	at     document.Section
 	tree   *parse.Tree
 	faults int
+	parts  int
 }
 
 // fault notes what is wrong with a part of the template.
@@ -210,6 +216,9 @@ func (w *walk) pipe(p *parse.PipeNode, root bool, sure map[string]bool, asks boo
 
 // operand checks a part of a command.
 func (w *walk) operand(n parse.Node, root bool, sure map[string]bool, asks bool) {
+	if w.parts++; w.parts == mostParts+1 {
+		w.fault(n, "there are more than %d functions, names and values in it", mostParts)
+	}
 	switch n := n.(type) {
 	case *parse.IdentifierNode:
 		if !slices.Contains(allowed, n.Ident) {
