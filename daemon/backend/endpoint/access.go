@@ -85,8 +85,8 @@ func (e *Endpoint) sendWith(t *http.Transport, req *http.Request, key string) (*
 	return t.RoundTrip(req)
 }
 
-// judge refuses what is no answer to a request, and takes the key out of what is
-// an error: servers repeat it there.
+// judge refuses what is no answer to a request, and takes the key out of what is:
+// servers repeat it in errors.
 func (e *Endpoint) judge(resp *http.Response, err error, key string) (*http.Response, error) {
 	if err != nil {
 		return nil, err
@@ -95,7 +95,12 @@ func (e *Endpoint) judge(resp *http.Response, err error, key string) (*http.Resp
 	switch status := resp.StatusCode; {
 	case status >= 300 && status < 400 && status != http.StatusNotModified:
 		why = "it sends its clients to " + elsewhere(resp) + "; configure the address where the API is"
-	case key == "" || status < http.StatusBadRequest:
+	case key == "":
+		return resp, nil
+	case status < http.StatusBadRequest && len(key) < leastSecret:
+		return resp, nil
+	case status < http.StatusBadRequest:
+		resp.Body = &masked{ReadCloser: resp.Body, key: []byte(key)}
 		return resp, nil
 	case status == http.StatusUnauthorized || status == http.StatusForbidden:
 		why = "it does not take the key in " + e.key.String()

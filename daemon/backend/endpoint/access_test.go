@@ -224,6 +224,72 @@ func TestAServerThatRepeatsTheKeyInAnErrorIsNotRepeated(t *testing.T) {
 	}
 }
 
+// TestAKeyInTheMidstOfAnAnswerIsMadeOut, in whatever pieces it comes, and holds up
+// nothing else.
+func TestAKeyInTheMidstOfAnAnswerIsMadeOut(t *testing.T) {
+	t.Parallel()
+	const long = secret + "-0815-4711"
+	said := "data: {}\n\ns sk sk- data: {\"error\":\"a bad key: " + long + long + ", sk-test-471 " + long[:5] + long + "\"}\n\nsk-test-47"
+	for _, size := range []int{1, 2, 3, 7, 11, 12, 13, 1000} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			for rest := said; rest != ""; rest = rest[min(size, len(rest)):] {
+				_, _ = io.WriteString(w, rest[:min(size, len(rest))])
+				_ = http.NewResponseController(w).Flush()
+			}
+		}))
+		t.Cleanup(server.Close)
+		e := at(t, server.URL, endpoint.Access{Key: endpoint.Key{File: keyFile(t, long, 0o600)}})
+		resp, err := e.Post(t.Context(), "/v1/chat/completions", []byte("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if want := strings.ReplaceAll(said, long, strings.Repeat("*", len(long))); err != nil || string(got) != want {
+			t.Errorf("in pieces of %d: %q, %v", size, got, err)
+		}
+	}
+}
+
+func TestAnAnswerIsHeldUpByNoKey(t *testing.T) {
+	t.Parallel()
+	const long = secret + "-0815-4711"
+	more := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "data: s\n\n")
+		_ = http.NewResponseController(w).Flush()
+		<-more
+	}))
+	t.Cleanup(server.Close)
+	e := at(t, server.URL, endpoint.Access{Key: endpoint.Key{File: keyFile(t, long, 0o600)}})
+	resp, err := e.Post(t.Context(), "/v1/chat/completions", []byte("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	line := make([]byte, len("data: s\n\n"))
+	if _, err := io.ReadFull(resp.Body, line); err != nil || string(line) != "data: s\n\n" {
+		t.Errorf("got %q, %v", line, err)
+	}
+	close(more)
+}
+
+// TestAWordIsNoSecret: servers on this machine are often given one for a key.
+func TestAWordIsNoSecret(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "none of them") }))
+	t.Cleanup(server.Close)
+	e := at(t, server.URL, endpoint.Access{Key: endpoint.Key{File: keyFile(t, "none", 0o600)}})
+	resp, err := e.Post(t.Context(), "/v1/chat/completions", []byte("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if got, err := io.ReadAll(resp.Body); err != nil || string(got) != "none of them" {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
 // TestTheKeyIsForNobodyElse: wherever a server sends its clients, nobody goes
 // there, neither with the key nor without.
 func TestTheKeyIsForNobodyElse(t *testing.T) {
