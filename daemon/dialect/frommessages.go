@@ -342,6 +342,26 @@ func (t *fromMessages) assistant(at string, blocks []contentBlock) error {
 	return nil
 }
 
+// CheckTools returns why a request of Anthropic's Messages with such tools is
+// answered by no server here. Ollama itself searches the web for a model, by way
+// of ollama.com, and what is asked would leave this machine whatever its user
+// allows. The error's code is Unsupported or Invalid.
+func CheckTools(tools json.RawMessage) error {
+	if !present(tools) {
+		return nil
+	}
+	var list []struct{ Type string }
+	if err := parse(tools, &list); err != nil {
+		return err
+	}
+	for i, tool := range list {
+		if strings.HasPrefix(tool.Type, "web_") {
+			return unsupported(fmt.Sprintf("tools[%d]", i), "nothing is looked up in the web for a model; describe a tool of your own, and run it when it is called")
+		}
+	}
+	return nil
+}
+
 // tools translates which tools there are.
 func (t *fromMessages) tools() error {
 	var list []map[string]any

@@ -119,6 +119,9 @@ func messagesJob(path string, body []byte) (j job.Job, wants report, err error) 
 	if err := decode(body, &q); err != nil {
 		return job.Job{}, nowhere, err
 	}
+	if err := dialect.CheckTools(q.Tools); err != nil {
+		return job.Job{}, nowhere, err
+	}
 	body, own, err := takeOwn(body)
 	switch {
 	case err != nil:

@@ -89,6 +89,7 @@ func TestMistakesAreToldInAnthropicsWords(t *testing.T) {
 		{"POST", "/v1/messages", `{"model":7,` + aMessage + `}`, 400, "invalid_request_error", "model"},
 		{"POST", "/v1/messages", `{"model":"m","messages":[{"role":"user","content":"hi"}]}`, 400, "invalid_request_error", "max_tokens"},
 		{"POST", "/v1/messages", `{"model":"m","max_tokens":1}`, 400, "invalid_request_error", "messages"},
+		{"POST", "/v1/messages", `{"model":"m",` + aMessage + `,"tools":[{"name":"f","input_schema":{}},{"Type":"web\u005fsearch_20250305","name":"search"}]}`, 400, "invalid_request_error", "tools[1]"},
 		{"POST", "/v1/messages", `{"model":"m",` + aMessage + `,"joulemux":{"novel":1}}`, 400, "invalid_request_error", "joulemux.novel"},
 		{"POST", "/v1/messages", `{"model":"absent",` + aMessage + `}`, 404, "not_found_error", "absent"},
 		{"POST", "/v1/messages", `{"model":"m",` + aMessage + `,"joulemux":{"target":"nowhere"}}`, 404, "not_found_error", "nowhere"},
