@@ -184,17 +184,28 @@ func (a *attempts) untilAllowed(ctx context.Context) error {
 		if a.progress.State != Paused || a.progress.Note != a.why {
 			a.show(Paused, a.why)
 		}
-		select {
-		case a.condition = <-a.conditions:
-		case a.rule = <-a.rules:
-		case <-a.urged:
-		case <-ctx.Done():
-			return context.Cause(ctx)
+		if _, err := a.hear(ctx, nil); err != nil {
+			return err
 		}
-		a.judge()
 	}
 	a.Log.LogAttrs(ctx, slog.LevelInfo, "pull goes on", a.attributes())
 	return nil
+}
+
+// hear takes in what is news about whether the pull may go on, or reports that
+// the time is over before there is any.
+func (a *attempts) hear(ctx context.Context, end <-chan time.Time) (over bool, err error) {
+	select {
+	case <-end:
+		return true, nil
+	case a.condition = <-a.conditions:
+	case a.rule = <-a.rules:
+	case <-a.urged:
+	case <-ctx.Done():
+		return false, context.Cause(ctx)
+	}
+	a.judge()
+	return false, nil
 }
 
 // worthAnother reports whether another attempt may get further. What a backend
@@ -217,16 +228,12 @@ func (a *attempts) afterCut(ctx context.Context, err error) error {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	for {
-		select {
-		case <-timer.C:
+		switch over, err := a.hear(ctx, timer.C); {
+		case err != nil:
+			return err
+		case over:
 			return a.untilAllowed(ctx)
-		case a.condition = <-a.conditions:
-		case a.rule = <-a.rules:
-		case <-a.urged:
-		case <-ctx.Done():
-			return context.Cause(ctx)
 		}
-		a.judge()
 	}
 }
 
