@@ -50,8 +50,9 @@ func newToken(t *testing.T, d *daemontest.Daemon, name string, good time.Duratio
 	return secret
 }
 
-// stranger has another user of this machine run curl. It takes root to be one.
-func stranger(t *testing.T, args ...string) (body string, status string) {
+// asStranger has another user of this machine run curl, whose output ends in the
+// answer's status. It takes root to be one.
+func asStranger(t *testing.T, args ...string) (out string, err error) {
 	t.Helper()
 	if os.Getuid() != 0 {
 		if testing.Short() {
@@ -60,12 +61,19 @@ func stranger(t *testing.T, args ...string) (body string, status string) {
 		t.Fatal("it takes root to be somebody else: run as root, or with -short")
 	}
 	args = append([]string{"--reuid", "1000", "--regid", "1000", "--clear-groups", "curl", "-sS", "--noproxy", "*", "--max-time", "20", "-w", "\n%{http_code}"}, args...)
-	out, err := exec.CommandContext(t.Context(), "setpriv", args...).CombinedOutput()
+	all, err := exec.CommandContext(t.Context(), "setpriv", args...).CombinedOutput()
+	return string(all), err
+}
+
+// stranger is asStranger where there has to be an answer.
+func stranger(t *testing.T, args ...string) (body string, status string) {
+	t.Helper()
+	out, err := asStranger(t, args...)
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	at := strings.LastIndex(string(out), "\n")
-	return string(out[:at]), string(out[at+1:])
+	at := strings.LastIndex(out, "\n")
+	return out[:at], out[at+1:]
 }
 
 func TestAnotherUserComesInWithAToken(t *testing.T) {
