@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 
@@ -30,18 +31,20 @@ func newGatherer() gatherer {
 // ServeHTTP answers a scrape, in the format that the scraper would rather have.
 func (m *Metrics) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	format := expfmt.NegotiateAccept(r.Header, expfmt.FmtOpenMetrics_1_0_0, expfmt.FmtOpenMetrics_0_0_1, expfmt.FmtText)
-	body := m.render(format)
+	page := pages.Get().(*[]byte)
+	defer pages.Put(page)
+	*page = m.render((*page)[:0], format)
 	w.Header().Set("Content-Type", string(format))
 	w.Header().Add("Vary", "Accept, Accept-Encoding")
 	if onThisMachine(r) || !takesGzip(r.Header) {
-		_, _ = w.Write(body) // a client that is gone needs no answer
+		_, _ = w.Write(*page) // a client that is gone needs no answer
 		return
 	}
 	w.Header().Set("Content-Encoding", "gzip")
 	z := zips.Get().(*gzip.Writer)
 	defer zips.Put(z)
 	z.Reset(w)
-	_, _ = z.Write(body)
+	_, _ = z.Write(*page)
 	_ = z.Close()
 }
 
@@ -59,6 +62,11 @@ var zips = sync.Pool{New: func() any {
 	return z
 }}
 
+// pages are what scrapes were answered with, to be written on again. They go once
+// nobody has scraped for a while; a new one for each scrape, of a megabyte or more,
+// would have memory collected every few of them.
+var pages = sync.Pool{New: func() any { return new([]byte) }}
+
 // takesGzip reports whether a client takes a compressed answer.
 func takesGzip(h http.Header) bool {
 	for part := range strings.SplitSeq(h.Get("Accept-Encoding"), ",") {
@@ -71,10 +79,11 @@ func takesGzip(h http.Header) bool {
 	return false
 }
 
-// render writes everything.
-func (m *Metrics) render(format expfmt.Format) []byte {
+// render appends everything to dst, and returns it.
+func (m *Metrics) render(dst []byte, format expfmt.Format) []byte {
 	openMetrics := format.FormatType() == expfmt.TypeOpenMetrics
-	dst := m.writeJobs(make([]byte, 0, m.size.Load()+m.size.Load()/8+4096), openMetrics)
+	size := int(m.size.Load())
+	dst = m.writeJobs(slices.Grow(dst, size+size/8+4096), openMetrics)
 	for i := range m.figures {
 		dst = m.figures[i].write(dst, openMetrics)
 	}
