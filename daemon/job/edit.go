@@ -38,6 +38,7 @@ func members(object []byte) (list []member, open int, err error) {
 	if open > len(object) || object[open-1] != '{' {
 		return nil, 0, errors.New("not a JSON object")
 	}
+	list = make([]member, 0, 8)
 	for at := open; ; {
 		if at = space(object, at); at < len(object) && object[at] == ',' {
 			at = space(object, at+1)
@@ -47,7 +48,7 @@ func members(object []byte) (list []member, open int, err error) {
 		}
 		m := member{start: at}
 		at = ofString(object, at)
-		if err := json.Unmarshal(object[m.start:at], &m.key); err != nil {
+		if m.key, err = unquote(object[m.start:at]); err != nil {
 			return nil, 0, err
 		}
 		value := space(object, space(object, at)+1) // behind the colon
@@ -56,6 +57,16 @@ func members(object []byte) (list []member, open int, err error) {
 		at = m.end
 		list = append(list, m)
 	}
+}
+
+// unquote returns what a JSON string says, which rarely takes a decoder: only where
+// there is an escape in it.
+func unquote(text []byte) (s string, err error) {
+	if last := len(text) - 1; last > 0 && text[last] == '"' && bytes.IndexByte(text, '\\') < 0 {
+		return string(text[1:last]), nil
+	}
+	err = json.Unmarshal(text, &s)
+	return s, err
 }
 
 // space returns where at or after a place in JSON there is something else.

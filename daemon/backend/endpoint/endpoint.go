@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -33,6 +34,20 @@ const (
 	MaxError = 64 << 10
 	MaxBody  = 64 << 20
 )
+
+// Buffer is what an answer is read into: room for many lines of a few hundred
+// bytes each.
+type Buffer [16 << 10]byte
+
+// buffers are those that nobody has borrowed. New ones would be a third of all that
+// is allocated for a job.
+var buffers = sync.Pool{New: func() any { return new(Buffer) }}
+
+// Borrow returns a buffer with anything in it. Return it.
+func Borrow() *Buffer { return buffers.Get().(*Buffer) }
+
+// Return lets others have the buffer.
+func (b *Buffer) Return() { buffers.Put(b) }
 
 // Endpoint is where a server is.
 type Endpoint struct {

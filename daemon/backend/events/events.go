@@ -72,9 +72,10 @@ func (p *Passing) Answer(resp *http.Response, stream bool) error {
 // whole passes on an undivided answer.
 func (p *Passing) whole(body io.Reader) error {
 	var kept []byte
-	buf := make([]byte, bufferSize)
+	buf := endpoint.Borrow()
+	defer buf.Return()
 	for {
-		n, err := body.Read(buf)
+		n, err := body.Read(buf[:])
 		if len(kept)+n <= maxCounted {
 			kept = append(kept, buf[:n]...)
 		}

@@ -125,7 +125,7 @@ func TestAStreamPassesWithItsEndAlone(t *testing.T) {
 }
 
 func TestAnUndividedAnswerPassesEveryByte(t *testing.T) {
-	body := []string{`{"choices": [{"message":{"content":"`, strings.Repeat("x", 3*bufferSize), `"}}],"usage":{"completion_tokens":3}}` + "\n"}
+	body := []string{`{"choices": [{"message":{"content":"`, strings.Repeat("x", 3*len(endpoint.Buffer{})), `"}}],"usage":{"completion_tokens":3}}` + "\n"}
 	p, o := passing(true)
 	if err := answer(p, false, 200, "application/json", body...); err != nil || o.raw() != strings.Join(body, "") || o.last().Usage.Tokens != 3 {
 		t.Errorf("%v: %d bytes, %+v", err, len(o.raw()), o.last().Usage)
@@ -205,7 +205,7 @@ func FuzzStream(f *testing.F) {
 	f.Add([]byte(hel+"data: {\"error\":\"boom\"}\n\n"), false)
 	f.Add([]byte("data: [DONE]"), false)
 	f.Add([]byte(counted+nothing+stop), true)
-	f.Add(bytes.Repeat([]byte("x"), 3*bufferSize), false)
+	f.Add(bytes.Repeat([]byte("x"), 3*len(endpoint.Buffer{})), false)
 	f.Fuzz(func(t *testing.T, body []byte, slow bool) {
 		for _, hide := range []bool{false, true} {
 			var r io.Reader = bytes.NewReader(body)

@@ -4,19 +4,19 @@ import (
 	"bytes"
 	"io"
 
+	"github.com/joulemux/joulemux/daemon/backend/endpoint"
 	"github.com/joulemux/joulemux/daemon/job"
 )
 
 // maxLine is the longest line of a stream.
 const maxLine = 16 << 20
 
-// bufferSize fits many events of a few hundred bytes each.
-const bufferSize = 16 << 10
-
 // Lines calls line for each line of a stream, and pause when nothing more has
 // arrived. It returns what they do, or the error that ends the stream.
 func Lines(body io.Reader, line func([]byte) error, pause func() error) error {
-	buf := make([]byte, 0, bufferSize)
+	first := endpoint.Borrow()
+	defer first.Return()
+	buf := first[:0]
 	for {
 		n, err := body.Read(buf[len(buf):cap(buf)])
 		at, seen := 0, len(buf)

@@ -11,6 +11,7 @@ import (
 	"testing/iotest"
 	"time"
 
+	"github.com/joulemux/joulemux/daemon/backend/endpoint"
 	"github.com/joulemux/joulemux/daemon/dialect"
 	"github.com/joulemux/joulemux/daemon/job"
 )
@@ -156,7 +157,7 @@ func FuzzTranslating(f *testing.F) {
 	f.Add([]byte(lo + "data: {\"error\":\"boom\"}\n\n"))
 	f.Add([]byte("data: [DONE]"))
 	f.Add([]byte(`data: {"choices":[{"delta":{"content":"a","tool_calls":[{"index":0,"id":"x","function":{"name":"f","arguments":"{"}}]}}]}` + "\n\n" + `data: {"choices":[{"delta":{"tool_calls":[{"index":0,"function":{"arguments":"}"}}]}}]}` + "\n\n" + stop))
-	f.Add(bytes.Repeat([]byte("x"), 3*bufferSize))
+	f.Add(bytes.Repeat([]byte("x"), 3*len(endpoint.Buffer{})))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		for _, form := range forms {
 			var said []string

@@ -19,9 +19,6 @@ const maxLine = 64 << 20
 // maxCounted is the largest undivided answer that is searched for counts.
 const maxCounted = 1 << 20
 
-// bufferSize fits many lines of a few hundred bytes each.
-const bufferSize = 16 << 10
-
 // answer hands a response on, and watches what passes.
 type answer struct {
 	endpoint.Handing
@@ -36,7 +33,9 @@ func (a *answer) inLines() bool {
 // readLines passes a stream on as lines become complete: all that have arrived
 // together, in one piece.
 func (a *answer) readLines(body io.Reader) error {
-	buf := make([]byte, 0, bufferSize)
+	first := endpoint.Borrow()
+	defer first.Return()
+	buf := first[:0]
 	for {
 		n, err := body.Read(buf[len(buf):cap(buf)])
 		start := len(buf)
@@ -128,10 +127,11 @@ func (a *answer) ended(rest []byte) error {
 // readBody passes on an undivided answer.
 func (a *answer) readBody(body io.Reader) error {
 	var kept []byte
-	buf := make([]byte, bufferSize)
+	buf := endpoint.Borrow()
+	defer buf.Return()
 	native := a.job.Original == nil
 	for {
-		n, err := body.Read(buf)
+		n, err := body.Read(buf[:])
 		if native || len(kept)+n <= maxCounted {
 			kept = append(kept, buf[:n]...)
 		}

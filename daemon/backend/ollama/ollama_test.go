@@ -208,7 +208,7 @@ func TestEmbeddings(t *testing.T) {
 }
 
 func TestUndividedAnswerPassesEveryByte(t *testing.T) {
-	answer := `{"response":"` + strings.Repeat("x", 3*bufferSize) + `","done":true,"eval_count":8}`
+	answer := `{"response":"` + strings.Repeat("x", 3*len(endpoint.Buffer{})) + `","done":true,"eval_count":8}`
 	s := serve(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, answer) })
 	j := passed("/api/generate", `{"model":"m","stream":false}`)
 	j.Stream = false
@@ -545,7 +545,7 @@ func FuzzLines(f *testing.F) {
 	f.Add([]byte(first+next+last), true)
 	f.Add([]byte(first+`{"error":"boom"}`), false)
 	f.Add([]byte("\n\n{\"done\" : true}"), true)
-	f.Add(bytes.Repeat([]byte("x"), 3*bufferSize), false)
+	f.Add(bytes.Repeat([]byte("x"), 3*len(endpoint.Buffer{})), false)
 	f.Fuzz(func(t *testing.T, body []byte, slow bool) {
 		var got []byte
 		ended := false
