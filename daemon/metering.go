@@ -186,9 +186,12 @@ func (c *cpu) Used(id string) (time.Duration, error) {
 
 // group returns what is known, and has what is not found out.
 func (c *cpu) group(id string) string {
-	b, ok := c.backends.Current().Find(id)
+	b := c.backends.Current().Find(id)
+	if b == nil || !local(b.Endpoint) {
+		return ""
+	}
 	port, err := strconv.ParseUint(b.Endpoint.Port(), 10, 16)
-	if !ok || err != nil || !local(b.Endpoint) {
+	if err != nil {
 		return ""
 	}
 	c.mu.Lock()

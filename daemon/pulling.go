@@ -31,8 +31,8 @@ type source struct{ backends *backend.Set }
 
 // Pull has a backend fetch a model.
 func (s source) Pull(ctx context.Context, o pull.Order, each func(pull.Step)) error {
-	b, found := s.backends.Current().Find(o.Backend)
-	if !found {
+	b := s.backends.Current().Find(o.Backend)
+	if b == nil {
 		return &job.Error{Code: job.BackendNotFound, Detail: o.Backend}
 	}
 	err := ollama.Pull(ctx, b.Server().Do, o.Model, o.Insecure, func(s ollama.Step) { each(pull.Step(s)) })

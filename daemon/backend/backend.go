@@ -109,11 +109,11 @@ type Backend struct {
 }
 
 // Server returns how to talk to the backend.
-func (b Backend) Server() Server { return b.server }
+func (b *Backend) Server() Server { return b.server }
 
 // Program names the program that the server is: as it was found out, or else as
 // it is configured.
-func (b Backend) Program() string {
+func (b *Backend) Program() string {
 	if name, _, _ := strings.Cut(b.Facts.Server, " "); name != "" {
 		return name
 	}
@@ -121,7 +121,7 @@ func (b Backend) Program() string {
 }
 
 // Model returns the model of that name, in any spelling, or nil.
-func (b Backend) Model(name string) *job.Model {
+func (b *Backend) Model(name string) *job.Model {
 	for i := range b.Facts.Models {
 		if job.SameModel(b.Facts.Models[i].Name, name) {
 			return &b.Facts.Models[i]
@@ -132,7 +132,7 @@ func (b Backend) Model(name string) *job.Model {
 
 // MaxContext returns how many tokens of context the loaded model has that has the
 // most; zero is not known.
-func (b Backend) MaxContext() (most int) {
+func (b *Backend) MaxContext() (most int) {
 	for _, m := range b.Facts.Models {
 		most = max(most, m.ContextLength)
 	}
@@ -140,7 +140,7 @@ func (b Backend) MaxContext() (most int) {
 }
 
 // Candidate returns the backend as it looks to a job for that model.
-func (b Backend) Candidate(model string) job.Candidate {
+func (b *Backend) Candidate(model string) job.Candidate {
 	c := job.Candidate{
 		ID: b.ID, Class: b.Class, Aliases: b.aliases(),
 		Healthy: b.Healthy, Problem: b.Problem, Suspect: b.Suspect, Vetoed: b.Vetoed,
@@ -158,7 +158,7 @@ func (b Backend) Candidate(model string) job.Candidate {
 
 // slots returns on how many jobs the backend works at once: as configured, as it
 // says, or one, which is what Ollama does by default and does not tell.
-func (b Backend) slots() int {
+func (b *Backend) slots() int {
 	if b.Class == power.Cloud {
 		return cmp.Or(b.Spec.Slots, remoteSlots)
 	}
@@ -167,7 +167,7 @@ func (b Backend) slots() int {
 
 // aliases returns the other names of a backend whose id may change when its
 // class is found out.
-func (b Backend) aliases() []string {
+func (b *Backend) aliases() []string {
 	if b.Spec.ID != "" {
 		return nil
 	}
@@ -186,25 +186,27 @@ func portID(s Spec) string {
 type Snapshot []Backend
 
 // Find returns the backend with that id or alias, or else the one that had it
-// when somebody decided on it.
-func (s Snapshot) Find(id string) (Backend, bool) {
-	for _, is := range []func(Backend) bool{
-		func(b Backend) bool { return b.ID == id },
-		func(b Backend) bool { return slices.Contains(b.aliases(), id) },
-		func(b Backend) bool { return slices.Contains(b.former, id) },
+// when somebody decided on it; or nil.
+func (s Snapshot) Find(id string) *Backend {
+	for _, is := range []func(*Backend) bool{
+		func(b *Backend) bool { return b.ID == id },
+		func(b *Backend) bool { return slices.Contains(b.aliases(), id) },
+		func(b *Backend) bool { return slices.Contains(b.former, id) },
 	} {
-		if i := slices.IndexFunc(s, is); i >= 0 {
-			return s[i], true
+		for i := range s {
+			if is(&s[i]) {
+				return &s[i]
+			}
 		}
 	}
-	return Backend{}, false
+	return nil
 }
 
 // Candidates returns every backend as it looks to a job for that model.
 func (s Snapshot) Candidates(model string) []job.Candidate {
 	list := make([]job.Candidate, len(s))
-	for i, b := range s {
-		list[i] = b.Candidate(model)
+	for i := range s {
+		list[i] = s[i].Candidate(model)
 	}
 	return list
 }

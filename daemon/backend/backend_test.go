@@ -137,8 +137,8 @@ func TestFoundServersAreNamedAfterTheirClass(t *testing.T) {
 		time.Sleep(time.Minute)
 		now := r.Look(t.Context())
 		expect(t, now, "+ollama-cpu-1", "+ollama-cpu")
-		if b, ok := now.Find("ollama-1"); !ok || b.ID != "ollama-cpu-1" {
-			t.Errorf("the old id finds %v", b.ID)
+		if b := now.Find("ollama-1"); b == nil || b.ID != "ollama-cpu-1" {
+			t.Errorf("the old id finds %+v", b)
 		}
 
 		r.classes["1"] = power.Unclassified // nothing resident tells any more
@@ -149,8 +149,8 @@ func TestFoundServersAreNamedAfterTheirClass(t *testing.T) {
 		time.Sleep(time.Minute)
 		now = r.Look(t.Context())
 		expect(t, now, "+ollama-igpu", "+ollama-cpu")
-		if b, ok := now.Find("ollama-cpu-1"); !ok || b.ID != "ollama-igpu" {
-			t.Errorf("who waits for it by the id before finds %q", b.ID)
+		if b := now.Find("ollama-cpu-1"); b == nil || b.ID != "ollama-igpu" {
+			t.Errorf("who waits for it by the id before finds %+v", b)
 		}
 	})
 }

@@ -11,7 +11,7 @@ const (
 )
 
 // State tells in a word whether the backend answers.
-func (b Backend) State() string {
+func (b *Backend) State() string {
 	if b.Healthy {
 		return Healthy
 	}
@@ -19,7 +19,7 @@ func (b Backend) State() string {
 }
 
 // Trouble says why the backend is given no jobs, or why those of late failed, or "".
-func (b Backend) Trouble() string { return cmp.Or(b.Problem, b.Suspect, b.Vetoed) }
+func (b *Backend) Trouble() string { return cmp.Or(b.Problem, b.Suspect, b.Vetoed) }
 
 // Health sums up: all backends are healthy, or some, or none, which it is too
 // where there is none. Of each it tells, by id, the state, and of one that will

@@ -14,7 +14,7 @@ import (
 )
 
 // attempt runs the job on one backend.
-func (r *run) attempt(ctx context.Context, b backend.Backend, d route.Decision) error {
+func (r *run) attempt(ctx context.Context, b *backend.Backend, d route.Decision) error {
 	m := b.Model(r.job.Model)
 	if r.job.Kind == job.Embed && r.digest == "" && m != nil {
 		r.digest = m.Digest
@@ -71,7 +71,7 @@ func (r *run) attempt(ctx context.Context, b backend.Backend, d route.Decision) 
 }
 
 // blame tells of a failure that is the backend's.
-func (r *run) blame(ctx context.Context, b backend.Backend, err error) {
+func (r *run) blame(ctx context.Context, b *backend.Backend, err error) {
 	if !worthAnother(err) || errors.Is(err, job.Unsupported) {
 		return
 	}
@@ -88,8 +88,9 @@ const leastLimit = 10 * time.Second
 
 // limits returns how long the backend may be silent: three times as long as it
 // is predicted to be, and before that as long as a load may take.
-func (r *run) limits(b backend.Backend) limits {
-	c := r.Dispatcher.candidates(r.settings, backend.Snapshot{b}, r.job.Model, r.now.Supply.Discharging)[0]
+func (r *run) limits(b *backend.Backend) limits {
+	c := b.Candidate(r.job.Model)
+	r.learn(r.settings, &c, job.CanonicalModel(r.job.Model), r.now.Supply.Discharging)
 	e := c.Estimate(&r.job, float64(r.job.MostTokens()))
 	first, whole := e.FirstToken-e.Load, e.Total-e.Load
 	if !r.job.Stream || r.job.Tools {

@@ -305,8 +305,8 @@ const unloadPatience = 10 * time.Second
 
 // unload has a backend let go of a model, if it can.
 func (d *Dispatcher) unload(ctx context.Context, id, model string) {
-	b, found := d.Backends.Current().Find(id)
-	if !found {
+	b := d.Backends.Current().Find(id)
+	if b == nil {
 		return
 	}
 	unloader, able := b.Server().(backend.Unloader)

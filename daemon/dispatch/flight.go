@@ -191,8 +191,8 @@ func (f *flight) keep(r *run) {
 		fit = fit && len(f.vectors) == len(r.job.Content.Input)
 	}
 	f.home.mu.Unlock()
-	b, found := r.Backends.Current().Find(r.decision.Backend)
-	if !fit || !found || placeOf(b, r.source.Model, b.Model(r.source.Model)) != r.source {
+	b := r.Backends.Current().Find(r.decision.Backend)
+	if !fit || b == nil || placeOf(b, r.source.Model, b.Model(r.source.Model)) != r.source {
 		return
 	}
 	// Nothing is added any more. What is kept has no room to grow.

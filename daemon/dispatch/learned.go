@@ -13,21 +13,26 @@ import (
 // is assumed of the device.
 func (d *Dispatcher) candidates(s *Settings, backends backend.Snapshot, model string, onBattery bool) []job.Candidate {
 	list := backends.Candidates(model)
-	if !s.Learn {
-		return list
-	}
 	name := job.CanonicalModel(model)
 	for i := range list {
-		c := &list[i]
-		c.Profile = plan.Known(c.Profile, onBattery, func(onBattery bool) (ledger.Learned, bool) {
-			return d.Ledger.Learned(c.ID, name, onBattery)
-		})
-		if c.Class == power.Cloud { // the joules were those of a backend that had its id
-			p := &c.Profile
-			p.TokenEnergy, p.PromptEnergy, p.LoadEnergy, p.Quality = 0, 0, 0, power.Estimated
-		}
+		d.learn(s, &list[i], name, onBattery)
 	}
 	return list
+}
+
+// learn puts what was learned of a candidate, with the model of that canonical name,
+// in the place of what is assumed.
+func (d *Dispatcher) learn(s *Settings, c *job.Candidate, name string, onBattery bool) {
+	if !s.Learn {
+		return
+	}
+	c.Profile = plan.Known(c.Profile, onBattery, func(onBattery bool) (ledger.Learned, bool) {
+		return d.Ledger.Learned(c.ID, name, onBattery)
+	})
+	if c.Class == power.Cloud { // the joules were those of a backend that had its id
+		p := &c.Profile
+		p.TokenEnergy, p.PromptEnergy, p.LoadEnergy, p.Quality = 0, 0, 0, power.Estimated
+	}
 }
 
 // learnedDraw returns what a backend took while it wrote, or zero if that was

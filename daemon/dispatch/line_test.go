@@ -110,7 +110,7 @@ func TestAGPUIsLetGoOnBattery(t *testing.T) {
 		if keep := r.nvidia.jobs[0].KeepAlive; keep == nil || *keep > time.Minute {
 			t.Errorf("it was told to keep the model for %v", keep)
 		}
-		if b, _ := r.backends.Current().Find("ollama-nvidia"); b.Model("m").Resident {
+		if b := r.backends.Current().Find("ollama-nvidia"); b.Model("m").Resident {
 			t.Error("the model is said to be resident")
 		}
 		expect(t, r, on("igpu"), "ollama-igpu")

@@ -46,7 +46,8 @@ func (r *run) places(ctx context.Context) (places []cache.Place) {
 	if len(names) == 0 {
 		return nil
 	}
-	for _, b := range backends {
+	for i := range backends {
+		b := &backends[i]
 		c := b.Candidate(names[0])
 		if !r.job.AnyTarget() && !c.Named(r.job.Target) {
 			continue
@@ -60,7 +61,7 @@ func (r *run) places(ctx context.Context) (places []cache.Place) {
 
 // placeOf returns where an answer of that backend is from. Its digest is "" if
 // nobody would know when the weights change.
-func placeOf(b backend.Backend, name string, m *job.Model) cache.Place {
+func placeOf(b *backend.Backend, name string, m *job.Model) cache.Place {
 	p := cache.Place{Model: name, Class: b.Class}
 	if m != nil && !m.Assumed {
 		p.Digest = m.Digest

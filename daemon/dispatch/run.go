@@ -87,7 +87,7 @@ func (r *run) run(ctx context.Context) error {
 
 // slot returns the backend that the job may begin on now, which may take until
 // its turn comes, or the tier lets it run.
-func (r *run) slot(ctx context.Context) (backend.Backend, error) {
+func (r *run) slot(ctx context.Context) (*backend.Backend, error) {
 	for searched, told := false, plan.Reconsider; ; {
 		r.now = r.Tiers.Look(ctx)
 		var backends backend.Snapshot
@@ -103,38 +103,39 @@ func (r *run) slot(ctx context.Context) (backend.Backend, error) {
 		p, err := r.decide(ctx, backends)
 		switch {
 		case err == nil && p.Started:
-			if b, found := r.begin(backends, p); found {
+			if b := r.begin(backends, p); b != nil {
 				return b, nil
 			}
 		case err == nil:
 			if told, err = r.wait(ctx, p); err != nil {
-				return backend.Backend{}, err
+				return nil, err
 			}
 		case ctx.Err() != nil:
-			return backend.Backend{}, context.Cause(ctx)
+			return nil, context.Cause(ctx)
 		case !searched && !errors.Is(err, job.Busy):
 			searched = true
 		case r.mayFetch(err):
 			if err := r.fetch(ctx, backends); err != nil {
-				return backend.Backend{}, err
+				return nil, err
 			}
 		case len(r.failures) > 0:
-			return backend.Backend{}, r.failed(err)
+			return nil, r.failed(err)
 		default:
-			return backend.Backend{}, err
+			return nil, err
 		}
 	}
 }
 
 // begin takes the slot that the plan gave, unless its backend went while the job
 // stood in the line.
-func (r *run) begin(backends backend.Snapshot, p plan.Placement) (b backend.Backend, found bool) {
-	if b, found = backends.Find(p.Decision.Backend); !found {
+func (r *run) begin(backends backend.Snapshot, p plan.Placement) *backend.Backend {
+	b := backends.Find(p.Decision.Backend)
+	if b == nil {
 		r.ended(plan.Outcome{Failed: true})
-		return b, false
+		return nil
 	}
 	r.decision, r.job.KeepAlive = p.Decision, p.KeepAlive
-	return b, true
+	return b
 }
 
 // wait returns when the job is to be placed again, and why.
@@ -274,9 +275,11 @@ func (r *run) finish(ctx context.Context, err error) error {
 		if r.refused {
 			r.code = job.Invalid
 		}
-		r.Log.LogAttrs(ctx, slog.LevelDebug, "job done",
-			slog.String("job", r.job.ID), slog.String("backend", r.decision.Backend), slog.String("model", r.job.Model),
-			slog.String("reason", r.decision.Reason()), slog.Duration("after", time.Since(r.job.Arrived)))
+		if r.Log.Enabled(ctx, slog.LevelDebug) { // the reason takes a while to put into words
+			r.Log.LogAttrs(ctx, slog.LevelDebug, "job done",
+				slog.String("job", r.job.ID), slog.String("backend", r.decision.Backend), slog.String("model", r.job.Model),
+				slog.String("reason", r.decision.Reason()), slog.Duration("after", time.Since(r.job.Arrived)))
+		}
 		return nil
 	case errors.As(err, &e), errors.As(context.Cause(ctx), &e):
 	case errors.Is(err, context.Canceled), ctx.Err() != nil:

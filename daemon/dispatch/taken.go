@@ -16,7 +16,7 @@ import (
 // taken is what an attempt takes.
 type taken struct {
 	id      string
-	backend backend.Backend
+	backend *backend.Backend
 	span    *meter.Span
 	start   time.Time
 	// resident tells that the model was in memory before, as far as is known.
@@ -33,7 +33,7 @@ type taken struct {
 
 // take begins to meter an attempt. The first has the job's id, and those after
 // it a number behind it.
-func (r *run) take(ctx context.Context, b backend.Backend) *taken {
+func (r *run) take(ctx context.Context, b *backend.Backend) *taken {
 	id := r.job.ID
 	if n := len(r.failures); n > 0 {
 		id += "." + strconv.Itoa(n+1)

@@ -168,14 +168,14 @@ func (s *Server) administered(r *http.Request) (serverOf, error) {
 			id = d.Backend
 		}
 	}
-	if b, ok := backends.Find(id); ok {
+	if b := backends.Find(id); b != nil {
 		if b.Remote() {
 			return serverOf{}, job.Errorf(job.Forbidden, "which models %s has is not this machine's affair", b.ID)
 		}
 		return serverOf{b.ID, b.Server()}, nil
 	}
 	here := slices.DeleteFunc(slices.Clone(backends), func(b backend.Backend) bool { return b.Remote() })
-	if b, ok := firstHealthy(here); ok && id == "" {
+	if b := firstHealthy(here); b != nil && id == "" {
 		return serverOf{b.ID, b.Server()}, nil
 	}
 	if id == "" {
@@ -184,11 +184,11 @@ func (s *Server) administered(r *http.Request) (serverOf, error) {
 	return serverOf{}, &job.Error{Code: job.BackendNotFound, Field: "X-Target-Backend", Detail: id}
 }
 
-func firstHealthy(backends backend.Snapshot) (backend.Backend, bool) {
-	for _, b := range backends {
-		if b.Healthy {
-			return b, true
+func firstHealthy(backends backend.Snapshot) *backend.Backend {
+	for i := range backends {
+		if backends[i].Healthy {
+			return &backends[i]
 		}
 	}
-	return backend.Backend{}, false
+	return nil
 }

@@ -202,7 +202,7 @@ func newRig(t testing.TB, servers ...http.Handler) *rig {
 type source struct{ backends *backend.Set }
 
 func (s source) Pull(ctx context.Context, o pull.Order, each func(pull.Step)) error {
-	b, _ := s.backends.Current().Find(o.Backend)
+	b := s.backends.Current().Find(o.Backend)
 	return ollama.Pull(ctx, b.Server().Do, o.Model, o.Insecure, func(s ollama.Step) { each(pull.Step(s)) })
 }
 

@@ -25,7 +25,7 @@ func (s *Server) alive(w http.ResponseWriter, _ *http.Request) { plain(w, http.S
 
 // ready answers one that asks whether a job could run.
 func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
-	if _, ok := firstHealthy(s.Backends.LookHere(r.Context())); !ok {
+	if firstHealthy(s.Backends.LookHere(r.Context())) == nil {
 		plain(w, http.StatusServiceUnavailable, "no backend is healthy\n")
 		return
 	}
