@@ -90,11 +90,9 @@ func (d *Door) meet(ctx context.Context, conn net.Conn) context.Context {
 	c := &caller{who: func() (int, int, bool) { return 0, 0, false }, program: func() string { return "" }}
 	switch conn := conn.(type) {
 	case *net.UnixConn:
-		c.who = func() (int, int, bool) { return credentials(conn) }
-		c.program = sync.OnceValue(func() string {
-			_, pid, _ := credentials(conn)
-			return d.program(pid)
-		})
+		who := sync.OnceValue(func() peer { return credentials(conn) }) // it stays the same
+		c.who = func() (int, int, bool) { return who().uid, who().pid, who().known }
+		c.program = sync.OnceValue(func() string { return d.program(who().pid) })
 	case *net.TCPConn:
 		c.tcp = true
 		local, remote := addrPort(conn.LocalAddr()), addrPort(conn.RemoteAddr())
@@ -116,18 +114,24 @@ func addrPort(a net.Addr) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
+// peer is a process, and its user, unless the kernel does not tell.
+type peer struct {
+	uid, pid int
+	known    bool
+}
+
 // credentials asks the kernel who connected (SO_PEERCRED, unix(7)).
-func credentials(conn *net.UnixConn) (uid, pid int, known bool) {
+func credentials(conn *net.UnixConn) (p peer) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
-		return 0, 0, false
+		return peer{}
 	}
 	_ = raw.Control(func(fd uintptr) {
 		if c, err := syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED); err == nil {
-			uid, pid, known = int(c.Uid), int(c.Pid), true
+			p = peer{int(c.Uid), int(c.Pid), true}
 		}
 	})
-	return uid, pid, known
+	return p
 }
 
 // Admit lets in a request for what takes a right, or says why not. It returns
