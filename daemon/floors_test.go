@@ -80,7 +80,7 @@ var rooms = map[string][]string{
 	"github.com/spf13/cobra":                 {"cmd/..."},
 	"connectrpc.com":                         {"daemon/grpcapi/...", "packaging/..."},
 	"google.golang.org/protobuf":             {"daemon/grpcapi/computev1"},
-	"google.golang.org/grpc":                 {}, // in tests, and whoever else calls us
+	"google.golang.org/grpc":                 {"packaging/..."}, // beside tests: as others call us
 	"golang.org/x/sync":                      {"daemon", "packaging/..."},
 	"golang.org/x/sys":                       {"cmd/joulemux", "daemon", "power/helper"},
 

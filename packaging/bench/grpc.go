@@ -4,16 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"strings"
 	"time"
 
-	"connectrpc.com/connect"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/joulemux/joulemux/daemon/grpcapi/computev1"
 )
 
 // measureGRPC compares calls of the service with what joulemuxd asks the backend
-// for them, asked directly.
+// for them, asked directly. So does it with those of a bare service, which shows how
+// much of that gRPC takes by itself.
 func measureGRPC(ctx context.Context, p plan) (rows []row, err error) {
 	w, err := newWorld(ctx, 1, 0)
 	if err != nil {
@@ -23,11 +27,25 @@ func measureGRPC(ctx context.Context, p plan) (rows []row, err error) {
 	client := &http.Client{Transport: &http.Transport{DisableCompression: true}}
 	defer client.CloseIdleConnections()
 	direct := proxy{nil, w.backends[0], client}
-	service := newService(w.joulemuxd.grpc)
+	service, err := newService(w.joulemuxd.grpc)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, service.Close()) }()
+	_, url, err := w.role(bareService, w.backends[0])
+	if err != nil {
+		return nil, err
+	}
+	bare, err := newService(strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, bare.Close()) }()
 	for _, one := range []pair{
-		{"gRPC: a call of one piece, median", called(service, 1), generated(model, 1).timed(direct), p.requests, 250, 1},
-		{"gRPC: each piece of a stream, together", streamed(service, model), generated(model, pieces).timed(direct), p.streams, 10, pieces},
-		{"gRPC: each piece of a stream, apart", streamed(service, slowModel), generated(slowModel, pieces).timed(direct), p.streams, 10, pieces},
+		{"gRPC: a call of a bare service, median", bare.called(1), generated(model, 1).timed(direct), p.requests, 0, 1},
+		{"gRPC: a call of one piece, median", service.called(1), generated(model, 1).timed(direct), p.requests, 250, 1},
+		{"gRPC: each piece of a stream, together", service.streamed(model), generated(model, pieces).timed(direct), p.streams, 10, pieces},
+		{"gRPC: each piece of a stream, apart", service.streamed(slowModel), generated(slowModel, pieces).timed(direct), p.streams, 10, pieces},
 	} {
 		r, err := one.compare(ctx, p.rounds)
 		if err != nil {
@@ -38,11 +56,12 @@ func measureGRPC(ctx context.Context, p plan) (rows []row, err error) {
 	return rows, nil
 }
 
-// newService returns a client of the service. gRPC takes HTTP/2, here without TLS.
-func newService(url string) computev1.ComputeServiceClient {
-	plain := new(http.Protocols)
-	plain.SetUnencryptedHTTP2(true)
-	return computev1.NewComputeServiceClient(&http.Client{Transport: &http.Transport{Protocols: plain}}, url, connect.WithGRPC())
+// service is a connection of gRPC's own client, which programs in Go have.
+type service struct{ *grpc.ClientConn }
+
+func newService(target string) (service, error) {
+	conn, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	return service{conn}, err
 }
 
 // generated is a stream of a text of so many pieces, as joulemuxd asks for it.
@@ -61,11 +80,12 @@ func asked(model string, pieces int) *computev1.GenerateRequest {
 }
 
 // called calls for the same in one piece.
-func called(service computev1.ComputeServiceClient, pieces int) func(context.Context) (time.Duration, error) {
+func (s service) called(pieces int) func(context.Context) (time.Duration, error) {
 	q := asked(model, pieces)
 	return func(ctx context.Context) (time.Duration, error) {
 		start := time.Now()
-		a, err := service.Generate(ctx, q)
+		a := new(computev1.GenerateResponse)
+		err := s.Invoke(ctx, computev1.ComputeServiceGenerateProcedure, q, a)
 		if err == nil && a.GetResponse() == "" {
 			err = errors.New("gRPC: the answer is empty")
 		}
@@ -74,20 +94,27 @@ func called(service computev1.ComputeServiceClient, pieces int) func(context.Con
 }
 
 // streamed calls for it in pieces. Those that arrive together may be one.
-func streamed(service computev1.ComputeServiceClient, model string) func(context.Context) (time.Duration, error) {
+func (s service) streamed(model string) func(context.Context) (time.Duration, error) {
 	q := asked(model, pieces)
 	return func(ctx context.Context) (time.Duration, error) {
 		start := time.Now()
-		s, err := service.GenerateStream(ctx, q)
+		from, err := s.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, computev1.ComputeServiceGenerateStreamProcedure)
 		if err != nil {
 			return 0, err
 		}
-		length, done := 0, false
-		for s.Receive() {
-			length += len(s.Msg().GetToken())
-			done = s.Msg().GetDone()
+		if err := errors.Join(from.SendMsg(q), from.CloseSend()); err != nil {
+			return 0, err
 		}
-		if err := errors.Join(s.Err(), s.Close()); err != nil {
+		length, done := 0, false
+		for {
+			m := new(computev1.GenerateStreamResponse)
+			if err = from.RecvMsg(m); err != nil {
+				break
+			}
+			length += len(m.GetToken())
+			done = m.GetDone()
+		}
+		if !errors.Is(err, io.EOF) {
 			return 0, err
 		}
 		if want := pieces * len(" light"); !done || length != want {

@@ -23,6 +23,7 @@ const (
 	fakeBackend = rolePrefix + "fake-backend"
 	fakeOpenAI  = rolePrefix + "fake-openai"
 	bareProxy   = rolePrefix + "bare-proxy"
+	bareService = rolePrefix + "bare-service"
 )
 
 // firstSocket is the descriptor after standard error (exec.Cmd.ExtraFiles).
@@ -44,6 +45,8 @@ func play(role string, args []string) error {
 		return http.Serve(l, newFakeOpenAI())
 	case role == bareProxy && len(args) == 1:
 		return serveProxy(l, args[0])
+	case role == bareService && len(args) == 1:
+		return serveService(l, args[0])
 	default:
 		return fmt.Errorf("no such role: %s %v", role, args)
 	}

@@ -36,7 +36,7 @@ type world struct {
 type daemon struct {
 	process *rig.Process
 	url     string // of the HTTP port
-	grpc    string // likewise
+	grpc    string // the address of gRPC's port
 	socket  string
 }
 
@@ -135,7 +135,7 @@ func (w *world) another(ctx context.Context, program, name, sys string, session 
 		return d, err
 	}
 	w.later(d.process.Close)
-	d.url, d.grpc, d.socket = "http://"+ports[0], "http://"+ports[1], filepath.Join(folder, "joulemux", "api.sock")
+	d.url, d.grpc, d.socket = "http://"+ports[0], ports[1], filepath.Join(folder, "joulemux", "api.sock")
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	return d, d.process.Await(ctx, func(ctx context.Context) error { return ready(ctx, d.url) })
