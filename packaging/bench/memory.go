@@ -100,11 +100,11 @@ const jobs = 500
 func (d daemon) work(ctx context.Context, session *rig.Bus, isNew bool) error {
 	client := &http.Client{Transport: new(http.Transport)}
 	defer client.CloseIdleConnections()
-	service, err := newService(d.grpc)
+	grpc, err := newCaller(d.grpc)
 	if err != nil {
 		return err
 	}
-	defer service.Close()
+	defer grpc.Close()
 	bus, err := godbus.Connect(session.Address())
 	if err != nil {
 		return err
@@ -119,9 +119,9 @@ func (d daemon) work(ctx context.Context, session *rig.Bus, isNew bool) error {
 		case kind < len(chats):
 			err = chats[kind].ask(ctx, client, d.url)
 		case kind == len(chats):
-			_, err = service.called(pieces)(ctx)
+			_, err = grpc.called(pieces)(ctx)
 		case kind == len(chats)+1:
-			_, err = service.streamed(model)(ctx)
+			_, err = grpc.streamed(model)(ctx)
 		case kind == len(chats)+2:
 			options := map[string]godbus.Variant{"model": godbus.MakeVariant(model), "max_tokens": godbus.MakeVariant(int32(pieces))}
 			err = bus.Object("io.github.joulemux.Inference1", "/io/github/joulemux/Inference1").

@@ -150,7 +150,7 @@ func (f *fake) chat(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
-	stream(w, pieces, string(f.piece), string(f.last), time.Duration(q.Options.Pause)*time.Microsecond)
+	stream(w, pieces, string(f.piece), string(f.last), resting(time.Duration(q.Options.Pause)*time.Microsecond))
 }
 
 // generate answers in a stream. A request without a prompt only says for how long
@@ -170,23 +170,39 @@ func (f *fake) generate(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, `{"model":"`+model+`","response":"","done":true,"done_reason":"load"}`)
 		return
 	}
-	apart := time.Duration(0)
+	wait := func() {}
 	if q.Model == slowModel {
-		apart = pause * time.Microsecond
+		wait = paced(pace)
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
-	stream(w, q.Options.Pieces, string(f.generated), string(f.done), apart)
+	stream(w, q.Options.Pieces, string(f.generated), string(f.done), wait)
 }
 
-// stream writes pieces one at a time, and the end.
-func stream(w http.ResponseWriter, count int, piece, end string, apart time.Duration) {
+// pace is the time between the pieces of slowModel's streams: five hundred a second.
+const pace = 2 * time.Millisecond
+
+// resting waits that long between pieces.
+func resting(d time.Duration) func() { return func() { time.Sleep(d) } }
+
+// paced waits until the next piece is due, as a model does that works on something
+// else than the processor: when it has been held up, it does not rest as long.
+func paced(every time.Duration) func() {
+	due := time.Now()
+	return func() {
+		due = due.Add(every)
+		time.Sleep(time.Until(due))
+	}
+}
+
+// stream writes pieces one at a time, waiting after each, and the end.
+func stream(w http.ResponseWriter, count int, piece, end string, wait func()) {
 	control := http.NewResponseController(w)
 	for range count {
 		_, err := io.WriteString(w, piece)
 		if err != nil || control.Flush() != nil {
 			return // the client is gone
 		}
-		time.Sleep(apart)
+		wait()
 	}
 	_, _ = io.WriteString(w, end)
 }
@@ -227,7 +243,7 @@ func complete(w http.ResponseWriter, r *http.Request) {
 	if q.Options.Usage {
 		end += usageEvent
 	}
-	stream(w, pieces, pieceEvent, end+doneEvent, pause*time.Microsecond)
+	stream(w, pieces, pieceEvent, end+doneEvent, resting(pause*time.Microsecond))
 }
 
 // The events of a message, as Ollama writes them.
@@ -244,5 +260,5 @@ func answerMessage(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(io.Discard, r.Body)
 	w.Header().Set("Content-Type", "text/event-stream")
 	_, _ = io.WriteString(w, messageStart)
-	stream(w, pieces, messagePiece, messageEnd, pause*time.Microsecond)
+	stream(w, pieces, messagePiece, messageEnd, resting(pause*time.Microsecond))
 }

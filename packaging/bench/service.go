@@ -12,8 +12,8 @@ import (
 	"github.com/joulemux/joulemux/daemon/grpcapi/computev1"
 )
 
-// forwarder is the least that could answer calls: it asks one backend for what
-// joulemuxd would, and knows nothing else.
+// forwarder is the least that could answer calls: it asks one backend for the same as
+// joulemuxd does, and knows nothing else.
 type forwarder struct {
 	computev1.UnimplementedComputeServiceHandler
 	backend string
@@ -36,7 +36,8 @@ func serveService(l net.Listener, backend string) error {
 func (f forwarder) Generate(ctx context.Context, q *computev1.GenerateRequest) (*computev1.GenerateResponse, error) {
 	body, err := json.Marshal(map[string]any{
 		"model": q.GetModel(), "prompt": q.GetPrompt(), "system": q.GetSystem(), "stream": true,
-		"options": map[string]any{"temperature": q.GetOptions().GetTemperature(), "num_predict": q.GetOptions().GetMaxTokens()},
+		"options":    map[string]any{"temperature": q.GetOptions().GetTemperature(), "num_predict": q.GetOptions().GetMaxTokens()},
+		"keep_alive": 60,
 	})
 	if err != nil {
 		return nil, err
@@ -50,6 +51,9 @@ func (f forwarder) Generate(ctx context.Context, q *computev1.GenerateRequest) (
 		return nil, err
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, errors.New(resp.Status)
+	}
 	a := new(computev1.GenerateResponse)
 	for lines := json.NewDecoder(resp.Body); ; {
 		var line struct{ Response string }
