@@ -147,12 +147,18 @@ func (s *Server) administer(w http.ResponseWriter, r *http.Request) {
 		fail(w, err)
 		return
 	}
-	// A model that is uploaded may take as long as its backend lets it.
-	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+	// A model that is uploaded may take as long as its backend lets it, which may
+	// also answer before it has all of it.
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Time{})
+	_ = control.EnableFullDuplex() // HTTP/2 has it anyway
 	resp, err := b.server.Do(r)
 	if err != nil {
 		fail(w, &job.Error{Code: job.BackendFailed, Detail: b.id, Err: err})
 		return
+	}
+	if resp.StatusCode >= http.StatusBadRequest && r.ProtoMajor == 1 {
+		w.Header().Set("Connection", "close") // for the rest of the request may be on its way
 	}
 	defer s.Cache.Clear() // what was answered may be of a model that is another now
 	s.pass(w, r, b.id, resp)

@@ -1,8 +1,10 @@
 package httpapi_test
 
 import (
+	"bufio"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -184,6 +186,39 @@ func TestModelsAreChangedOnlyIfThatIsAllowed(t *testing.T) {
 	}
 	if got := newRig(t, frozen()).ask("POST", "/api/push", `{}`); got.status != 403 {
 		t.Errorf("without a backend: got %+v", got)
+	}
+}
+
+func TestAnUploadThatIsRefusedOnTheWayIsToldSo(t *testing.T) {
+	others := with(nil)
+	r := newRig(t, http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		if !strings.HasPrefix(q.URL.Path, "/api/blobs/") {
+			others.ServeHTTP(w, q)
+			return
+		}
+		_ = http.NewResponseController(w).EnableFullDuplex()
+		w.Header().Set("Connection", "close")
+		w.WriteHeader(http.StatusInsufficientStorage)
+		_, _ = io.WriteString(w, `{"error":"no room"}`)
+	}))
+	r.Configure(httpapi.Settings{AllowAdmin: true})
+	conn, err := net.Dial("unix", r.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	// The rest of it would be on its way yet.
+	if _, err := fmt.Fprintf(conn, "POST /api/blobs/sha256:00 HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n%s", strings.Repeat("x", 9000)); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if body, err := io.ReadAll(resp.Body); resp.StatusCode != http.StatusInsufficientStorage || string(body) != `{"error":"no room"}` || err != nil {
+		t.Errorf("%d %s %v", resp.StatusCode, body, err)
 	}
 }
 
