@@ -1,6 +1,7 @@
 package daemon_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -33,14 +34,7 @@ func openAIOf(t *testing.T, server string) (addr string) {
 // showing is a server of which only what is below some paths is to be seen.
 func showing(t *testing.T, server string, paths ...string) (addr string) {
 	t.Helper()
-	there, err := url.Parse(server)
-	if err != nil {
-		t.Fatal(err)
-	}
-	transport := &http.Transport{DisableKeepAlives: true} // which the daemon is not to be blamed for
-	proxy := &httputil.ReverseProxy{
-		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(there) }, FlushInterval: -1, Transport: transport,
-	}
+	proxy := proxyOf(t, server)
 	return daemontest.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !slices.ContainsFunc(paths, func(path string) bool { return strings.HasPrefix(r.URL.Path, path) }) {
 			http.NotFound(w, r)
@@ -48,6 +42,26 @@ func showing(t *testing.T, server string, paths ...string) (addr string) {
 		}
 		proxy.ServeHTTP(w, r)
 	}))
+}
+
+// proxyOf stands before a server, and lets everything through.
+func proxyOf(t *testing.T, server string) http.Handler {
+	t.Helper()
+	there, err := url.Parse(server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(there) }, FlushInterval: -1,
+		Transport: &http.Transport{DisableKeepAlives: true}, // connections that the daemon is not to be blamed for
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// A request is closed when its answer begins, and the server's connection with
+		// it if the transport has yet to see that the request is over.
+		body, _ := io.ReadAll(r.Body)
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		proxy.ServeHTTP(w, r)
+	})
 }
 
 func TestOllamasClientBeforeAServerOfOpenAIsAPI(t *testing.T) {

@@ -8,8 +8,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -414,13 +412,7 @@ func TestWhoMayLeaveIsReadAgain(t *testing.T) {
 // proxy that wants a key, as people put before it; nothing is known of it but that.
 func TestARealOllamaAtHome(t *testing.T) {
 	home := startVendor(t)
-	there, err := url.Parse(realOllama(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	home.next = &httputil.ReverseProxy{
-		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(there) }, FlushInterval: -1, Transport: &http.Transport{DisableKeepAlives: true},
-	}
+	home.next = proxyOf(t, realOllama(t))
 	ca := file(t, "ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: home.Certificate().Raw})), 0o600)
 	d := daemontest.Start(t, daemontest.Options{State: t.TempDir(), Config: fmt.Sprintf(
 		"backends:\n  - {id: home, hardware: cloud, endpoint: %q, ca: %s, key_file: %s, models: {mine: \"tiny:latest\"}, allow: {clients: [\"*\"], classes: [interactive]}, when: needed}\n",

@@ -1,6 +1,7 @@
 package httpapi_test
 
 import (
+	"bufio"
 	"io"
 	"net/http"
 	"path/filepath"
@@ -90,19 +91,32 @@ func TestPullThatFailsOnTheWayEndsInAnError(t *testing.T) {
 
 func TestPullInOurOwnDialect(t *testing.T) {
 	t.Parallel()
-	one, _ := two(says(ndjson, manifestLine, layerLine, successLine))
+	told := make(chan struct{}) // that it is on its way: who is slower would only hear of the end
+	one, _ := two(func(w http.ResponseWriter, r *http.Request) {
+		says(ndjson, manifestLine, layerLine)(w, r)
+		select {
+		case <-told:
+			_, _ = io.WriteString(w, successLine)
+		case <-r.Context().Done():
+		}
+	})
 	r := newRig(t, one)
-	got := r.ask("POST", "/joulemux/v1/pull", `{"model":"n"}`) // by the socket, the user may
-	lines := strings.Split(strings.TrimSpace(got.body), "\n")
-	var last wire.Event
-	for _, line := range lines {
-		last = read[wire.Event](t, line)
+	resp := r.open(t.Context(), r.overUnix, "POST", "/joulemux/v1/pull", `{"model":"n"}`) // by the socket, the user may
+	defer resp.Body.Close()
+	lines := bufio.NewScanner(resp.Body)
+	var pulling, last wire.Event
+	for lines.Scan() {
+		last = read[wire.Event](t, lines.Text())
+		if p := last.Pull; p != nil && p.TotalBytes == 100 && pulling.Pull == nil {
+			pulling = last
+			close(told)
+		}
 	}
-	if got.status != 200 || len(lines) < 2 || last.End["backend"] != "one" || last.End["bytes"] != 90.0 {
-		t.Errorf("got %+v", got)
+	if resp.StatusCode != 200 || lines.Err() != nil || last.End["backend"] != "one" || last.End["bytes"] != 90.0 {
+		t.Errorf("got %d, at last %+v, %v", resp.StatusCode, last, lines.Err())
 	}
-	if p := read[wire.Event](t, lines[len(lines)-2]).Pull; p == nil || p.Model != "n" || p.State != "pulling" || p.TotalBytes != 100 {
-		t.Errorf("before that: %s", lines[len(lines)-2])
+	if p := pulling.Pull; p == nil || p.Model != "n" || p.State != "pulling" {
+		t.Errorf("on its way: %+v", p)
 	}
 }
 
