@@ -65,7 +65,7 @@ func (d *Door) Configure(s Settings) { d.settings.Store(&s) }
 type caller struct {
 	// tcp connections can come from a browser, and so from any web page.
 	tcp bool
-	who func() (uid, pid int, known bool)
+	who func() peer
 	// here is the address of this machine that was called, and from where.
 	here netip.Addr
 	from netip.AddrPort
@@ -79,30 +79,28 @@ func (c *caller) ours() bool {
 	if c.tcp && !c.from.Addr().IsLoopback() {
 		return false
 	}
-	uid, _, known := c.who()
-	return known && (uid == os.Getuid() || uid == 0)
+	p := c.who()
+	return p.known && (p.uid == os.Getuid() || p.uid == 0)
 }
 
 type callerKey struct{}
 
 // meet attaches the caller to the context of a connection.
 func (d *Door) meet(ctx context.Context, conn net.Conn) context.Context {
-	c := &caller{who: func() (int, int, bool) { return 0, 0, false }, program: func() string { return "" }}
+	c := &caller{who: func() peer { return peer{} }, program: func() string { return "" }}
 	switch conn := conn.(type) {
 	case *net.UnixConn:
-		who := sync.OnceValue(func() peer { return credentials(conn) }) // it stays the same
-		c.who = func() (int, int, bool) { return who().uid, who().pid, who().known }
-		c.program = sync.OnceValue(func() string { return d.program(who().pid) })
+		c.who = sync.OnceValue(func() peer { return credentials(conn) }) // it stays the same
+		c.program = sync.OnceValue(func() string { return d.program(c.who().pid) })
 	case *net.TCPConn:
 		c.tcp = true
 		local, remote := addrPort(conn.LocalAddr()), addrPort(conn.RemoteAddr())
 		c.here, c.from = local.Addr().Unmap().WithZone(""), netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port())
 		// As seen from the other end, its own address is the local one.
-		uid := sync.OnceValues(func() (int, bool) { return d.uid(remote, local) })
-		c.who = func() (int, int, bool) {
-			id, known := uid()
-			return id, 0, known
-		}
+		c.who = sync.OnceValue(func() peer {
+			uid, known := d.uid(remote, local)
+			return peer{uid: uid, known: known}
+		})
 	}
 	return context.WithValue(ctx, callerKey{}, c)
 }
@@ -114,7 +112,8 @@ func addrPort(a net.Addr) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// peer is a process, and its user, unless the kernel does not tell.
+// peer is a user's process, unless the kernel does not tell. Of connections over TCP
+// it tells the user alone, and pid is zero.
 type peer struct {
 	uid, pid int
 	known    bool
@@ -263,8 +262,8 @@ func Holder(ctx context.Context) string {
 		return "the token " + t.Name
 	}
 	if c, ok := ctx.Value(callerKey{}).(*caller); ok {
-		if _, pid, known := c.who(); known && pid != 0 {
-			return fmt.Sprintf("pid %d", pid)
+		if p := c.who(); p.known && p.pid != 0 {
+			return fmt.Sprintf("pid %d", p.pid)
 		}
 	}
 	return "a client of the HTTP port"
