@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -202,16 +201,9 @@ func TestAnUploadThatIsRefusedOnTheWayIsToldSo(t *testing.T) {
 		_, _ = io.WriteString(w, `{"error":"no room"}`)
 	}))
 	r.Configure(httpapi.Settings{AllowAdmin: true})
-	conn, err := net.Dial("unix", r.socket)
-	if err != nil {
-		t.Fatal(err)
-	}
+	conn := r.dialFor("/api/blobs/sha256:00", 100_000, strings.Repeat("x", 9_000)) // the rest would be on its way yet
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(patience))
-	// The rest of it would be on its way yet.
-	if _, err := fmt.Fprintf(conn, "POST /api/blobs/sha256:00 HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n%s", strings.Repeat("x", 9000)); err != nil {
-		t.Fatal(err)
-	}
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
 		t.Fatal(err)

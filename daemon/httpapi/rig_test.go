@@ -297,11 +297,17 @@ func (r *rig) open(ctx context.Context, c *http.Client, method, path, body strin
 // dial posts a body over the Unix socket, and leaves the answer unread.
 func (r *rig) dial(path, body string) net.Conn {
 	r.t.Helper()
+	return r.dialFor(path, len(body), body)
+}
+
+// dialFor posts the beginning of a body of that length, likewise.
+func (r *rig) dialFor(path string, length int, begin string) net.Conn {
+	r.t.Helper()
 	conn, err := net.Dial("unix", r.socket)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	if _, err := fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", path, len(body), body); err != nil {
+	if _, err := fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", path, length, begin); err != nil {
 		r.t.Fatal(err)
 	}
 	return conn
