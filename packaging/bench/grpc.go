@@ -65,10 +65,14 @@ func newCaller(target string) (caller, error) {
 }
 
 // generated is a stream of a text of so many pieces, as joulemuxd asks for it.
-func generated(model string, pieces int) question {
+func generated(model string, pieces int) question { return forBackend(asked(model, pieces)) }
+
+// forBackend is what joulemuxd asks the backend for a call.
+func forBackend(q *computev1.GenerateRequest) question {
+	pieces := int(q.GetOptions().GetMaxTokens())
 	return question{path: "/api/generate", lines: pieces + 1, body: encode(map[string]any{
-		"model": model, "prompt": why, "system": brief, "stream": true,
-		"options": map[string]any{"temperature": 0.2, "num_predict": pieces}, "keep_alive": 60,
+		"model": q.GetModel(), "prompt": q.GetPrompt(), "system": q.GetSystem(), "stream": true,
+		"options": map[string]any{"temperature": q.GetOptions().GetTemperature(), "num_predict": pieces}, "keep_alive": 60,
 	})}
 }
 

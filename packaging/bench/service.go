@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -34,19 +33,7 @@ func serveService(l net.Listener, backend string) error {
 
 // Generate answers a prompt in one piece.
 func (f forwarder) Generate(ctx context.Context, q *computev1.GenerateRequest) (*computev1.GenerateResponse, error) {
-	body, err := json.Marshal(map[string]any{
-		"model": q.GetModel(), "prompt": q.GetPrompt(), "system": q.GetSystem(), "stream": true,
-		"options":    map[string]any{"temperature": q.GetOptions().GetTemperature(), "num_predict": q.GetOptions().GetMaxTokens()},
-		"keep_alive": 60,
-	})
-	if err != nil {
-		return nil, err
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, f.backend+"/api/generate", bytes.NewReader(body))
-	if err != nil {
-		return nil, err
-	}
-	resp, err := f.client.Do(req)
+	resp, err := forBackend(q).send(ctx, f.client, f.backend)
 	if err != nil {
 		return nil, err
 	}
