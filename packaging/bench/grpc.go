@@ -16,8 +16,8 @@ import (
 )
 
 // measureGRPC compares calls of the service with what joulemuxd asks the backend
-// for them, asked directly, and with those of a bare service: what is more than that
-// is not gRPC's.
+// for them, asked directly, and with those of bare services: what is more than that
+// is not gRPC's. That of a service that asks nobody is the least that a call adds.
 func measureGRPC(ctx context.Context, p plan) (rows []row, err error) {
 	w, err := newWorld(ctx, 1, 0)
 	if err != nil {
@@ -32,18 +32,22 @@ func measureGRPC(ctx context.Context, p plan) (rows []row, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, ours.Close()) }()
-	_, url, err := w.role(bareService, w.backends[0])
-	if err != nil {
-		return nil, err
+	var bare [3]caller
+	for i, role := range [][]string{{bareService, w.backends[0]}, {grpcService, w.backends[0]}, {grpcService, ""}} {
+		_, url, err := w.role(role...)
+		if err != nil {
+			return nil, err
+		}
+		if bare[i], err = newCaller(strings.TrimPrefix(url, "http://")); err != nil {
+			return nil, err
+		}
+		w.later(bare[i].Close)
 	}
-	bare, err := newCaller(strings.TrimPrefix(url, "http://"))
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, bare.Close()) }()
 	for _, one := range []pair{
 		{"gRPC: a call of one piece, median", ours.called(1), generated(model, 1).timed(direct), p.requests, 250, 1},
-		{"gRPC: the same beside a bare service", ours.called(1), bare.called(1), p.requests, 0, 1},
+		{"gRPC: the same beside a bare service", ours.called(1), bare[0].called(1), p.requests, 0, 1},
+		{"gRPC: beside one of gRPC's own library", ours.called(1), bare[1].called(1), p.requests, 0, 1},
+		{"gRPC: beside one that asks nobody", ours.called(1), bare[2].called(1), p.requests, 0, 1},
 		{"gRPC: each piece of a stream, together", ours.streamed(model), generated(model, pieces).timed(direct), p.streams, 10, pieces},
 		{fmt.Sprintf("gRPC: a stream of %d pieces, apart", pieces), ours.streamed(slowModel), generated(slowModel, pieces).timed(direct), max(1, p.streams/6), 10 * pieces, 1},
 	} {

@@ -23,7 +23,8 @@ const (
 	fakeBackend = rolePrefix + "fake-backend"
 	fakeOpenAI  = rolePrefix + "fake-openai"
 	bareProxy   = rolePrefix + "bare-proxy"
-	bareService = rolePrefix + "bare-service"
+	bareService = rolePrefix + "bare-service" // of the library that joulemuxd has for gRPC
+	grpcService = rolePrefix + "grpc-service" // the same of gRPC's own
 )
 
 // firstSocket is the descriptor after standard error (exec.Cmd.ExtraFiles).
@@ -46,7 +47,9 @@ func play(role string, args []string) error {
 	case role == bareProxy && len(args) == 1:
 		return serveProxy(l, args[0])
 	case role == bareService && len(args) == 1:
-		return serveService(l, args[0])
+		return serveService(l, newForwarder(args[0]))
+	case role == grpcService && len(args) == 1:
+		return serveGRPC(l, newForwarder(args[0]))
 	default:
 		return fmt.Errorf("no such role: %s %v", role, args)
 	}
