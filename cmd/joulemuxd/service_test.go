@@ -89,8 +89,9 @@ func TestServiceOfAUser(t *testing.T) {
 	})
 }
 
+// oneBackend leaves gRPC's port to a joulemux that whoever runs the tests may have.
 func oneBackend(id, backend string) string {
-	return fmt.Sprintf("backends:\n  - {id: %s, type: ollama, hardware: cpu, slots: 64, endpoint: 'http://%s'}", id, backend)
+	return fmt.Sprintf("server: {grpc_port: 0}\nbackends:\n  - {id: %s, type: ollama, hardware: cpu, slots: 64, endpoint: 'http://%s'}", id, backend)
 }
 
 // endlessOllama is a canned Ollama that does not come to an end if it is asked
@@ -201,6 +202,7 @@ func expectMendable(t *testing.T, l *login, backend, overTCP string) {
 	if !strings.Contains(said, "config.yaml: line 2: server.http_prt: no such key") {
 		t.Errorf("over D-Bus it says %s", said)
 	}
+	l.expectState(t, "active") // which answers may come before
 	t.Log(l.run(t, "systemctl --user --no-pager --lines=3 status joulemuxd.service",
 		"Active: active (running)", `Status: "configuration has faults, jobs are refused: `))
 	l.configure(t, oneBackend("canned", backend))
