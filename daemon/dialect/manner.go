@@ -20,23 +20,47 @@ type Manner struct {
 	Error   func(status int, message string) []byte
 	// AskUsage says that what a stream takes is told only to who asks for it.
 	AskUsage bool
+	// Answers tells how many answers the request asks for, each of which has its end
+	// in a stream.
+	Answers func() int
 }
 
 // MannerOf returns how a request is answered. One that came in no dialect is in
 // Ollama's, of which nothing is told but the errors.
 func MannerOf(o *job.Original) Manner {
+	one := func() int { return 1 }
 	openAI := func(status int, message string) []byte { return OpenAIError(status, message, "") }
 	switch {
 	case o == nil || o.Dialect == job.Ollama:
 		none := func([]byte) bool { return false }
 		return Manner{Dialect: job.Ollama, IsError: none, Error: func(_ int, message string) []byte { return OllamaError(message) }}
 	case o.Dialect == job.Anthropic:
-		return Manner{Dialect: job.Anthropic, Look: lookMessage, IsError: isAnthropicError, Error: AnthropicError}
+		return Manner{Dialect: job.Anthropic, Look: lookMessage, IsError: isAnthropicError, Error: AnthropicError, Answers: one}
 	case IsResponses(o):
-		return Manner{Dialect: job.OpenAI, Look: lookResponse, IsError: IsOpenAIError, Error: openAI}
+		return Manner{Dialect: job.OpenAI, Look: lookResponse, IsError: IsOpenAIError, Error: openAI, Answers: one}
 	default:
-		return Manner{Dialect: job.OpenAI, Look: Look, IsError: IsOpenAIError, Error: openAI, AskUsage: true}
+		return Manner{Dialect: job.OpenAI, Look: Look, IsError: IsOpenAIError, Error: openAI, AskUsage: true, Answers: func() int { return answers(o.Body) }}
 	}
+}
+
+// answers returns how many answers a chat or a completion asks for: so many for each
+// prompt. A list of numbers is one prompt, in tokens.
+func answers(body []byte) int {
+	var q struct {
+		N      *float64
+		Prompt json.RawMessage
+	}
+	_ = json.Unmarshal(body, &q) // as it was before
+	n := 1
+	if q.N != nil {
+		n = max(1, int(min(*q.N, 1<<20)))
+	}
+	var prompts []json.RawMessage
+	var tokens []float64
+	if json.Unmarshal(q.Prompt, &prompts) == nil && json.Unmarshal(q.Prompt, &tokens) != nil {
+		n *= len(prompts)
+	}
+	return n
 }
 
 // ToChat translates a request of Anthropic's Messages or of OpenAI's Responses into
@@ -72,6 +96,9 @@ func lookMessage(data []byte) (s Sign) {
 	}
 	var e struct {
 		Type  string
+		Delta struct {
+			Reason string `json:"stop_reason"`
+		}
 		Usage struct {
 			Input   int `json:"input_tokens"`
 			Read    int `json:"cache_read_input_tokens"`
@@ -89,7 +116,10 @@ func lookMessage(data []byte) (s Sign) {
 	case "error":
 		s.Error = orUnsaid(e.Error.Message)
 	case "message_delta", "message":
-		s.Finish, s.Told = true, true
+		if e.Delta.Reason != "" {
+			s.Finished = []int{0}
+		}
+		s.Told = true
 		s.Usage = job.Usage{PromptTokens: max(0, e.Usage.Input+e.Usage.Read+e.Usage.Created), Tokens: max(0, e.Usage.Output)}
 	}
 	return s

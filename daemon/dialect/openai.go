@@ -124,9 +124,11 @@ func (a *openAIAnswer) usage() *job.Usage {
 // Sign is what an event says of the stream that it is in, beside what it says in
 // it.
 type Sign struct {
-	// End ends the stream. After Finish nothing is missing of the answer, if there
+	// End ends the stream.
+	End bool
+	// Finished are the answers, by their index, of which nothing is missing if there
 	// comes nothing more.
-	End, Finish bool
+	Finished []int
 	// Error is why the server gives up; "" if it does not.
 	Error string
 	// Told says that there is something of what the answer took, and Alone that
@@ -141,7 +143,9 @@ func Look(data []byte) (s Sign) {
 	if string(data) == Done {
 		return Sign{End: true}
 	}
-	s.Finish = has(data, `"finish_reason"`, '"')
+	if has(data, `"finish_reason"`, '"') {
+		s.Finished = finishedIn(data)
+	}
 	s.Told = bytes.Contains(data, []byte(`"usage"`))
 	if !has(data, `"usage"`, '{') && !has(data, `"timings"`, '{') && !bytes.Contains(data, []byte(`"error"`)) {
 		return s
@@ -158,6 +162,25 @@ func Look(data []byte) (s Sign) {
 	}
 	s.Alone = a.Usage != nil && len(a.Choices) == 0
 	return s
+}
+
+// finishedIn returns the answers for whose end an event has the reason.
+func finishedIn(data []byte) (list []int) {
+	var a struct {
+		Choices []struct {
+			Index  int
+			Reason string `json:"finish_reason"`
+		}
+	}
+	if json.Unmarshal(data, &a) != nil {
+		return nil
+	}
+	for _, c := range a.Choices {
+		if c.Reason != "" {
+			list = append(list, c.Index)
+		}
+	}
+	return list
 }
 
 // has reports whether there is a member of that name, quotes and all, whose value

@@ -245,10 +245,18 @@ func TestAStreamOfOpenAIsThatBreaksEndsInAnErrorOfItsOwn(t *testing.T) {
 		"the backend dies":                      {dies(helEvent), "server_error"},
 		"the backend dies in an event":          {dies(`data: {"choi`), "server_error"},
 		"a stream ends without a last event":    {says(inEvents, helEvent), "server_error"},
+		"one of two answers has no end":         {says(inEvents, helEvent, stopEvent), "server_error"},
 		"the backend tells of its error itself": {says(inEvents, helEvent, `data: {"error":{"message":"out of memory","type":"theirs"}}`+"\n\n"), "theirs"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := newRig(t, with(c.script)).ask("POST", "/v1/chat/completions", `{"model":"m","stream":true,"joulemux":{}}`)
+			r := newRig(t, remembered(c.script))
+			got := r.ask("POST", "/v1/chat/completions", `{"model":"m","messages":[{"role":"user","content":"hi"}],"n":2,"stream":true,"joulemux":{"cache_enabled":true}}`)
+			if kept := r.cache.Stats().Entries; kept != 0 {
+				t.Errorf("%d answers are kept", kept)
+			}
+			if b := r.backends.Current().Find("one"); b.Healthy && b.Suspect == "" {
+				t.Error("the backend is not told to have failed")
+			}
 			if got.status != 200 || !errors.Is(got.err, io.ErrUnexpectedEOF) || strings.Contains(got.body, "[DONE]") {
 				t.Errorf("got %+v", got)
 			}

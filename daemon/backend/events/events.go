@@ -6,7 +6,6 @@
 package events
 
 import (
-	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -44,7 +43,7 @@ type Passing struct {
 	pieces   int    // how many that is
 	first    time.Time
 	usage    job.Usage
-	complete bool
+	finished map[int]bool // the answers that are complete
 }
 
 // Answer hands on a response, in pieces if a stream was asked for.
@@ -141,7 +140,12 @@ func (p *Passing) take(line []byte) error {
 func (p *Passing) whatIs(data []byte) error {
 	sign := p.Look(data)
 	p.usage = sign.Usage.Over(p.usage)
-	p.complete = p.complete || sign.Finish
+	for _, answer := range sign.Finished {
+		if p.finished == nil {
+			p.finished = make(map[int]bool)
+		}
+		p.finished[answer] = true
+	}
 	switch {
 	case sign.End:
 		return errDone
@@ -157,7 +161,7 @@ func (p *Passing) whatIs(data []byte) error {
 		p.first = time.Now()
 	}
 	p.release()
-	if sign.Finish || sign.Alone {
+	if len(sign.Finished) > 0 || sign.Alone {
 		p.held = append(p.held, p.event...)
 	} else {
 		p.out = append(p.out, p.event...)
@@ -206,11 +210,11 @@ func (p *Passing) ended() error {
 		return errDone
 	case left && sign.Error != "":
 		return job.Errorf(job.BackendFailed, "%s", sign.Error)
-	case left && sign.Finish && json.Valid(data):
+	case left && len(sign.Finished) > 0:
 		_ = p.whatIs(data) // which is no error, and not the end
 	}
 	p.event = p.event[:0]
-	if !p.complete {
+	if len(p.finished) < p.Answers() {
 		return job.Errorf(job.BackendFailed, "its stream ended before its last event")
 	}
 	return errDone

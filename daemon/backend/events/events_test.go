@@ -165,6 +165,40 @@ func TestAStreamThatBreaksEndsWhereItDid(t *testing.T) {
 	}
 }
 
+func TestAStreamWithoutALastEventIsWholeOnceEveryAnswerIs(t *testing.T) {
+	const twice = `data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}],"usage":null}` + "\n\n"
+	for _, c := range []struct {
+		name, body string
+		sent       string
+		whole      bool
+	}{
+		{"one was asked for", `{"messages":[]}`, hel + stop, true},
+		{"one, in so many words", `{"n":1}`, hel + stop, true},
+		{"one of two has ended", `{"n":2}`, hel + stop, false},
+		{"the same one, twice", `{"n":2}`, hel + stop + twice, false},
+		{"both have", `{"n":2}`, hel + stop + other, true},
+		{"both, in one event", `{"n":2}`, hel + `data: {"choices":[{"index":0,"finish_reason":"stop"},{"index":1,"finish_reason":"stop"}]}` + "\n\n", true},
+		{"the other without a blank line behind it", `{"n":2}`, hel + stop + strings.TrimSpace(other), true},
+		{"the other with half of its event", `{"n":2}`, hel + stop + other[:len(other)-5], false},
+		{"the server says that this is all", `{"n":2}`, hel + stop + done, true},
+		{"one of two prompts", `{"prompt":["a","b"]}`, hel + stop, false},
+		{"one of two for one of two", `{"prompt":["a","b"],"n":2}`, hel + stop + other, false},
+		{"prompts in tokens", `{"prompt":[[1,2],[3]]}`, hel + stop, false},
+		{"one prompt in tokens", `{"prompt":[1,2,3]}`, hel + stop, true},
+		{"a number that is none", `{"n":null}`, hel + stop, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p, o := passing(false)
+			p.Manner = dialect.MannerOf(&job.Original{Dialect: job.OpenAI, Path: "/v1/completions", Body: []byte(c.body)})
+			err := answer(p, true, 200, "text/event-stream", c.sent)
+			var e *job.Error
+			if errors.As(err, &e) == c.whole || o.last().Last != c.whole || e != nil && (e.Code != job.BackendFailed || e.Told) {
+				t.Errorf("%v after %q", err, o.raw())
+			}
+		})
+	}
+}
+
 func TestErrorsAreInTheWordsOfTheDialect(t *testing.T) {
 	const own = `{"error": {"message":"so it is","type":"x"}}`
 	for _, c := range []struct {

@@ -96,6 +96,7 @@ const (
 	messageBegins  = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":99}}}\n\n"
 	messageSays    = "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"\\\"message_stop\\\"\"}}\n\n"
 	messageDelta   = "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"input_tokens\":5,\"cache_read_input_tokens\":2,\"output_tokens\":3}}\n\n"
+	messageCounts  = "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":null},\"usage\":{\"input_tokens\":5,\"cache_read_input_tokens\":2,\"output_tokens\":1}}\n\n"
 	messageStops   = "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"
 	messageFails   = "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"boom\"}}\n\n"
 	responseBegins = "event: response.created\ndata: {\"type\":\"response.created\",\"response\":{\"object\":\"response\",\"error\":null,\"usage\":null}}\n\n"
@@ -117,6 +118,8 @@ func TestOtherFormsPass(t *testing.T) {
 		{"a message", messages, []string{messageBegins, messageSays, messageDelta, messageStops}, messageDelta + messageStops, false},
 		{"a message that fails", messages, []string{messageBegins, messageSays, messageFails}, "", true},
 		{"a message without an end", messages, []string{messageBegins, messageSays}, "", true},
+		{"a message whose reason is its end", messages, []string{messageBegins, messageSays, messageCounts, messageDelta}, messageDelta, false},
+		{"a message that only counts", messages, []string{messageBegins, messageSays, messageCounts}, "", true},
 		{"a response", responses, []string{responseBegins, responseSays, responseStops}, responseStops, false},
 		{"a response that fails", responses, []string{responseBegins, responseSays, responseFails}, "", true},
 		{"a response without an end", responses, []string{responseBegins, responseSays}, "", true},

@@ -128,7 +128,7 @@ func TestFastFlowLMIsAskedForMessagesAsChats(t *testing.T) {
 func TestMessagesAndResponsesPassEveryByte(t *testing.T) {
 	const (
 		says  = "event: content_block_delta\ndata: {\"type\":\"content_block_delta\"}\n\n"
-		delta = "event: message_delta\ndata: {\"type\":\"message_delta\",\"usage\":{\"input_tokens\":5,\"output_tokens\":3}}\n\n"
+		delta = "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"input_tokens\":5,\"output_tokens\":3}}\n\n"
 		stops = "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"
 		part  = "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\"}\n\n"
 		ends  = "event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"usage\":{\"input_tokens\":5,\"output_tokens\":3}}}\n\n"
