@@ -30,6 +30,8 @@ type Server struct {
 	prefix  string // as configured; "" has it found out
 	// known is what the last probe found out; nil before the first.
 	known atomic.Pointer[findings]
+	// oneLimit tells that it refuses a limit of tokens by two names.
+	oneLimit atomic.Bool
 }
 
 // New returns the server at a URL, which has a path if the API is elsewhere than

@@ -371,6 +371,70 @@ func TestStreamOfItsOwnDialectPassesEveryByte(t *testing.T) {
 	}
 }
 
+func TestALimitIsToldByTheNameThatTheServerKnows(t *testing.T) {
+	const newer, older = `{"model":"m", "max_completion_tokens": 5 }`, `{"model":"m", "max_tokens":5}`
+	const both = `{"max_tokens":5,"model":"m", "max_completion_tokens": 5 }`
+	for _, c := range []struct {
+		kind       Kind
+		body, sent string
+	}{
+		{LlamaServer, newer, both},
+		{Lemonade, newer, both},
+		{Plain, newer, both},
+		{VLLM, newer, newer},
+		{OVMS, newer, newer},
+		{LlamaServer, older, older},
+		{VLLM, older, older},
+		{Plain, `{"model":"m","x":1.0}`, `{"model":"m","x":1.0}`},
+	} {
+		server := &canned{answers: map[string]string{"/v1/models": `{"data":[{"id":"m"}]}`}, job: answers(200, `{"choices":[]}`)}
+		j := openAI(c.body)
+		j.Model = "m"
+		if o := stream(t, serve(t, c.kind, server), j); o.err != nil || string(server.body) != c.sent {
+			t.Errorf("%s got %s for %s, want %s: %v", c.kind, server.body, c.body, c.sent, o.err)
+		}
+	}
+}
+
+func TestWhoRefusesALimitByBothNamesIsToldItAsItCame(t *testing.T) {
+	const newer = `{"model":"m","max_completion_tokens":5}`
+	refusing := true // whatever is asked by the newer name, too
+	var asked []string
+	server := &canned{answers: map[string]string{"/v1/models": `{"data":[{"id":"m"}]}`}}
+	server.job = func(w http.ResponseWriter, r *http.Request) {
+		asked = append(asked, string(server.body))
+		switch {
+		case strings.Contains(string(server.body), `"max_tokens"`):
+			answers(400, `{"error":{"message":"not both","param":"max_tokens"}}`)(w, r)
+		case refusing:
+			answers(400, `{"error":{"message":"no such thing","param":"messages"}}`)(w, r)
+		default:
+			answers(200, `{"choices":[]}`)(w, r)
+		}
+	}
+	s := serve(t, "", server)
+	j := openAI(newer)
+	j.Model = "m"
+	if o := stream(t, s, j); o.err != nil || o.head.Status != 400 || !strings.Contains(o.raw, "no such thing") {
+		t.Errorf("the client is told %+v", o)
+	}
+	refusing = false
+	for range 2 {
+		if o := stream(t, s, j); o.err != nil || o.head.Status != 200 {
+			t.Errorf("got %+v", o)
+		}
+	}
+	server.answers = llamaCpp(nil).answers // comes in its place
+	if _, err := s.Probe(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	_ = stream(t, s, j)
+	both := `{"max_tokens":5,"model":"m","max_completion_tokens":5}`
+	if want := []string{both, newer, both, newer, newer, both}; len(asked) < len(want) || !slices.Equal(asked[:len(want)], want) {
+		t.Errorf("the server got %q", asked)
+	}
+}
+
 func TestUndividedAnswerOfItsOwnDialectPassesEveryByte(t *testing.T) {
 	body := `{"choices": [{"message":{"content":"` + strings.Repeat("x", 3*16<<10) + `"}}],"usage":{"completion_tokens":3}}`
 	o := stream(t, serve(t, "", llamaCpp(answers(200, body))), openAI(`{"model":"qwen3"}`))

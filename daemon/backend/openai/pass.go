@@ -1,7 +1,9 @@
 package openai
 
 import (
+	"bytes"
 	"context"
+	"net/http"
 	"strings"
 	"time"
 
@@ -26,10 +28,33 @@ func (s *Server) pass(ctx context.Context, f *findings, j job.Job, to *endpoint.
 			return err
 		}
 	}
-	resp, err := s.Post(ctx, f.prefix+strings.TrimPrefix(j.Original.Path, "/v1"), body)
+	resp, err := s.limited(ctx, f, f.prefix+strings.TrimPrefix(j.Original.Path, "/v1"), body)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
 	return p.Answer(resp, j.Stream)
+}
+
+// limited asks for a job with its limit of tokens by both names: a server that does
+// not know the newer one writes on. One that refuses both, as OpenAI's own does, is
+// asked again as the client asked, and from then on at once if that was all.
+func (s *Server) limited(ctx context.Context, f *findings, path string, body []byte) (*http.Response, error) {
+	named := body
+	if !f.kind.knowsLimit() && !s.oneLimit.Load() {
+		var err error
+		if named, err = job.NameLimit(body); err != nil {
+			return nil, err
+		}
+	}
+	resp, err := s.Post(ctx, path, named)
+	if err != nil || bytes.Equal(named, body) || endpoint.CodeOf(resp.StatusCode) != job.Invalid {
+		return resp, err
+	}
+	_ = resp.Body.Close()
+	resp, err = s.Post(ctx, path, body)
+	if err == nil && resp.StatusCode < http.StatusBadRequest {
+		s.oneLimit.Store(true)
+	}
+	return resp, err
 }

@@ -53,6 +53,12 @@ func (k Kind) beyond() dialect.Server {
 	return dialect.Server{Infill: true, Bounded: true}
 }
 
+// knowsLimit reports whether all servers of a kind take max_completion_tokens.
+// vLLM does since vllm-project/vllm#9837 of 2024, and refused it before. But a
+// llama-server from before ggml-org/llama.cpp#19831, of February 2026, leaves it
+// out, as does one that a Lemonade from before lemonade-sdk/lemonade#1044 asks.
+func (k Kind) knowsLimit() bool { return k == VLLM || k == OVMS }
+
 // findings are what is known of a server. They are not changed once made.
 type findings struct {
 	kind   Kind
@@ -147,7 +153,9 @@ func (s *Server) Probe(ctx context.Context) (job.Facts, error) {
 	if err := s.ask(ctx, f); err != nil {
 		return job.Facts{}, err
 	}
-	s.known.Store(f)
+	if before := s.known.Swap(f); before != nil && before.kind != f.kind {
+		s.oneLimit.Store(false) // another server has come in its place
+	}
 	return f.facts, nil
 }
 
