@@ -27,8 +27,12 @@ type account struct {
 	// slept is how long the machine had slept, at least, by the last reading.
 	slept time.Duration
 
-	// dozes says that the device has been seen asleep.
-	dozes bool
+	// dozes says that the device has been seen asleep, and foundAsleep that it was
+	// when it was last looked at. SleptBefore says that the model that it may hold
+	// now has come to a device that was asleep.
+	dozes, foundAsleep, sleptBefore bool
+	// worked is when the last job there ended.
+	worked time.Time
 
 	// What was counted in the phase that is on, and over how much of it.
 	counted []interval
@@ -82,7 +86,8 @@ func (a *account) trails(p *phase) bool {
 }
 
 // sleeps reports whether the device has to be left alone unless a job runs on
-// it: a look at its sensor wakes it up, or keeps it from falling asleep.
+// it, or a model keeps it awake: a look at its sensor wakes it up, or keeps it from
+// falling asleep.
 func sleeps(d power.Domain) bool { return d.Scope == power.ScopeDiscreteGPU }
 
 // look is what reading a sensor gave.
@@ -102,8 +107,9 @@ func (a *account) read(ctx context.Context) look {
 // there was a suspend in between is told by how long the machine had slept by
 // then, at least, and has by now.
 func (a *account) take(l look, by slept, now time.Duration, p *phase) {
+	a.foundAsleep = errors.Is(l.err, power.ErrAsleep)
 	if l.err != nil {
-		a.dozes = a.dozes || errors.Is(l.err, power.ErrAsleep)
+		a.dozes = a.dozes || a.foundAsleep
 		a.miss(p)
 		return
 	}

@@ -84,7 +84,8 @@ func (a *account) follows(b *account) bool {
 // inherit goes on with another account, and from its last reading if that counts
 // in the same way, as it does if the next one is late.
 func (a *account) inherit(from *account) {
-	a.idle, a.balance, a.dozes = from.idle, from.balance, from.dozes
+	a.idle, a.balance, a.worked = from.idle, from.balance, from.worked
+	a.dozes, a.foundAsleep, a.sleptBefore = from.dozes, from.foundAsleep, from.sleptBefore
 	a.tails, a.untold, a.untoldFor = from.tails, from.untold, from.untoldFor
 	domain := from.domain
 	if domain.Within = a.domain.Within; domain == a.domain && from.known {

@@ -157,12 +157,12 @@ func (g glance) lacks(before glance) (most time.Duration) {
 func (m *Meter) atWork(d power.Domain) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, s := range m.jobs {
-		if d.Holds(s.work.Class) {
-			return true
-		}
-	}
-	return false
+	return m.runs(d)
+}
+
+// runs is atWork for whoever has the meter locked.
+func (m *Meter) runs(d power.Domain) bool {
+	return slices.ContainsFunc(m.jobs, func(s *Span) bool { return d.Holds(s.work.Class) })
 }
 
 // drawOf returns what two looks tell of a sensor, if that is anything. Of a

@@ -14,8 +14,8 @@ const (
 	// off, and a pause of a second is not all wake-up.
 	leastPause = time.Second
 	// leastUnread is that for a device that is not read during the pause: until
-	// it has calmed down is a part of it. A GPU takes seconds to lower its clocks.
-	leastUnread = 10 * time.Second
+	// it has calmed down is a part of it.
+	leastUnread = Calm
 )
 
 // idle is what a domain draws without jobs, learned from the pauses between

@@ -73,6 +73,13 @@ func (r *rail) at(now time.Time) float64 {
 	return r.energy + float64(r.draw)*now.Sub(r.since).Seconds()
 }
 
+// sleeps has the device fall asleep, or wakes it up.
+func (r *rail) sleeps(now bool) {
+	r.Lock()
+	defer r.Unlock()
+	r.asleep = now
+}
+
 // total is the true energy since the beginning.
 func (r *rail) total() power.Energy {
 	r.Lock()

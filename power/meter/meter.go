@@ -99,6 +99,7 @@ type Meter struct {
 	sum     power.Energy
 	gaps    int
 	jobs    []*Span // under way
+	begun   int     // how many ever were
 	now     *phase
 	cpuNow  processors
 	slept   slept
@@ -178,7 +179,9 @@ func (m *Meter) Begin(ctx context.Context, w Work) *Span {
 	m.update(ctx, m.dueFor(w.Class), func(now time.Time) {
 		s.begun = now
 		s.open(m.accounts)
+		m.found(w)
 		m.jobs, m.watching = append(m.jobs, s), false
+		m.begun++
 		m.turn(now)
 		m.schedule()
 	})
@@ -206,6 +209,11 @@ func (m *Meter) end(ctx context.Context, s *Span, worked time.Duration) {
 	answered := ctx.Err() == nil
 	m.update(context.WithoutCancel(ctx), m.dueFor(s.work.Class), func(now time.Time) {
 		s.ended = now
+		for _, p := range s.parts {
+			if p.domain.Holds(s.work.Class) {
+				p.account.worked = now
+			}
+		}
 		m.jobs = slices.DeleteFunc(m.jobs, func(j *Span) bool { return j == s })
 		m.turn(now)
 		m.conclude(s, answered, worked)

@@ -522,11 +522,7 @@ func TestADiscreteGPUThatNeverSleepsHasAnIdleDraw(t *testing.T) {
 			m := newMachine(dgpu)
 			meter := New(m.options())
 			defer meter.Close()
-			asleep := func(now bool) {
-				m.Lock()
-				defer m.Unlock()
-				m.rails["gpu"].asleep = now && c.sleeps
-			}
+			asleep := func(now bool) { m.rails["gpu"].sleeps(now && c.sleeps) }
 			m.draws("gpu", 15*power.Watt)
 			asleep(true)
 			gpuJob := func() power.Cost {

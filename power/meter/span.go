@@ -23,6 +23,8 @@ type Work struct {
 	// sees a job, it stands for Draw; what sensors see is not divided by it, or
 	// an error in it would teach itself.
 	Learned power.Power
+	// Held tells that a model, be it another, was in the device's memory before.
+	Held bool
 }
 
 // Span is the time in which a job runs on a backend.
