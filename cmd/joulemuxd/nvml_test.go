@@ -54,8 +54,8 @@ func expectNVIDIA(t *testing.T, l *login, folder string) {
 }
 
 // expectMeasured has a job of three seconds wake up a GPU, which then draws 30 W.
-// Opening its library takes a tenth of that time.
-func expectMeasured(t *testing.T, l *login, folder string) {
+// Opening its library takes a tenth of that time. It returns how often that was done.
+func expectMeasured(t *testing.T, l *login, folder string) (opened string) {
 	t.Helper()
 	setStatus(t, folder, "suspended")
 	answer := unhurried(daemontest.CannedOllama())
@@ -65,13 +65,14 @@ func expectMeasured(t *testing.T, l *login, folder string) {
 		}
 		answer.ServeHTTP(w, r)
 	}))
-	l.configure(t, "backends:\n  - {id: ollama-nvidia, hardware: nvidia, endpoint: 'http://"+server+"'}")
+	l.configure(t, "backends:\n  - {id: ollama-nvidia, hardware: nvidia, characteristics: {power_watts: 80}, endpoint: 'http://"+server+"'}")
 	l.run(t, fmt.Sprintf(`mkdir -p ~/.config/systemd/user/joulemuxd.service.d
 		printf '[Service]\nExecStart=\nExecStart=/usr/bin/joulemuxd --sysfs %s\n' >~/.config/systemd/user/joulemuxd.service.d/laptop.conf
 		systemctl --user daemon-reload
 		systemctl --user restart joulemuxd.service`, folder))
 	said := l.run(t, "joulemux generate --json --model llama3.2:1b --max-tokens 30 'Why is the sky blue?'")
 	ended := time.Now()
+	opened = l.run(t, nvmlOpened)
 	// Whatever has the library or the device open: all processes here are the user's.
 	const holders = `grep -ls libnvidia-ml /proc/[0-9]*/maps; find /proc/[0-9]*/fd -lname '*/nvidiactl' 2>/dev/null
 		systemctl --user show --value -p ActiveState joulemux-nvml.service`
@@ -100,6 +101,31 @@ func expectMeasured(t *testing.T, l *login, folder string) {
 	if least, most := 30*coverage*3-6, 30*took/1000+3; joules < least || joules > most {
 		t.Errorf("%v J, want %.1f to %.1f", joules, least, most)
 	}
+	return opened
+}
+
+// readHeld prints what the ledger has of backends that held models, in tens of watts:
+// the counter is renewed every 100 ms, which is 5 % of what is measured.
+const readHeld = `python3 -c '
+import os, sqlite3
+ledger = sqlite3.connect(os.path.expanduser("~/.local/state/joulemux/ledger.db"))
+for row in ledger.execute("SELECT backend, round(value / 1e7), count FROM learned WHERE figure = ?", ["hold_draw"]):
+	print(*row)
+'`
+
+// nvmlOpened prints how often the library was opened.
+const nvmlOpened = "grep -c nvmlInit ~/calls"
+
+// expectHeld has measured what the GPU draws while it holds the model of the last
+// job, after which the library had been opened so often. Nobody asks for anything.
+func expectHeld(t *testing.T, l *login, before string) {
+	t.Helper()
+	daemontest.Eventually(t, "another look at the GPU", func() bool { return l.run(t, nvmlOpened) != before })
+	daemontest.Eventually(t, "the end of the reader", func() bool {
+		return l.run(t, "systemctl --user show --value -p ActiveState joulemux-nvml.service") == "inactive"
+	})
+	l.stop(t) // the ledger is its own until then
+	t.Log(l.run(t, readHeld, "ollama-nvidia 3.0 1"))
 }
 
 // nvidiaLaptop makes a folder that anybody can read, with the tree of a machine

@@ -130,6 +130,11 @@ func (b *Backend) Model(name string) *job.Model {
 	return nil
 }
 
+// Holds reports whether the server says that it holds a model.
+func (b *Backend) Holds() bool {
+	return slices.ContainsFunc(b.Facts.Models, func(m job.Model) bool { return m.Resident })
+}
+
 // MaxContext returns how many tokens of context the loaded model has that has the
 // most; zero is not known.
 func (b *Backend) MaxContext() (most int) {

@@ -67,6 +67,9 @@ func (r *run) attempt(ctx context.Context, b *backend.Backend, d route.Decision)
 		r.Backends.Served(b.ID, r.job.Model, took.first.Sub(took.start), cmp.Or(r.job.KeepAlive, r.job.KeepAsked))
 	}
 	r.ended(plan.Outcome{Usage: took.usage, Failed: err != nil || took.refused})
+	if err == nil && !took.refused {
+		r.watchHeld(b)
+	}
 	return err
 }
 

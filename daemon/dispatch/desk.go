@@ -29,7 +29,10 @@ type desk struct {
 	plan  *plan.Plan
 	turns map[string]*run // by seat
 	letGo []plan.Effect
-	asked time.Time // when somebody first did, until Drive knows
+	held  *holder   // to be measured, until Drive knows
+	asked time.Time // when somebody first did, likewise
+	// spoil ends the measurement that is under way, if one is.
+	spoil context.CancelFunc
 	// again are the jobs to be placed again, in their order: the first has been
 	// told, and the next is when that is done. So those who came first have the
 	// first choice.
@@ -70,10 +73,11 @@ func (d *Dispatcher) Drive(ctx context.Context) error {
 		case <-changed:
 			_ = k.do(func(time.Time) { k.look(ctx, d.Tiers) })
 		case <-k.errand:
-			letGo, asked := k.errands()
+			letGo, held, asked := k.errands()
 			for _, e := range letGo {
 				d.unload(ctx, e.Backend, e.Model)
 			}
+			d.measureHeld(ctx, held)
 			d.recall(ctx, asked)
 		}
 	}
@@ -88,14 +92,14 @@ func (k *desk) close() {
 	close(k.closed)
 }
 
-// errands returns what is to be let go of, and when somebody first asked if
-// that is news.
-func (k *desk) errands() (letGo []plan.Effect, asked time.Time) {
+// errands returns what is to be let go of, what is to be measured, and when
+// somebody first asked if that is news.
+func (k *desk) errands() (letGo []plan.Effect, held *holder, asked time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	letGo, asked = k.letGo, k.asked
-	k.letGo, k.asked = nil, time.Time{}
-	return letGo, asked
+	letGo, held, asked = k.letGo, k.held, k.asked
+	k.letGo, k.held, k.asked = nil, nil, time.Time{}
+	return letGo, held, asked
 }
 
 // mostRecalled is how many answers of earlier days the plan learns from: enough
@@ -185,6 +189,9 @@ func (k *desk) carryOut(effects []plan.Effect) {
 		case plan.Unload:
 			k.letGo = append(k.letGo, e)
 			k.call()
+			if k.spoil != nil { // whatever it is of
+				k.spoil()
+			}
 		case plan.Start:
 			k.placed(e.ID)
 			k.tell(e)

@@ -56,12 +56,15 @@ type Backends interface {
 // Meter tells what jobs take. *meter.Meter does.
 type Meter interface {
 	Begin(ctx context.Context, w meter.Work) *meter.Span
+	SeesHeld(c power.DeviceClass) bool
+	HeldDraw(ctx context.Context, c power.DeviceClass) (power.Power, bool)
 }
 
 // Ledger keeps what attempts took, and tells what that teaches. *ledger.Ledger
 // does.
 type Ledger interface {
 	Record(ledger.Entry)
+	Held(backend string, onBattery bool, draw power.Power)
 	Learned(backend, model string, onBattery bool) (ledger.Learned, bool)
 	Answers(ctx context.Context, n int) ([]ledger.Entry, error)
 	Totals(ctx context.Context, from, to time.Time, by ledger.Grouping) ([]ledger.Total, error)
@@ -141,7 +144,7 @@ type Dispatcher struct {
 	lines    *lines
 	desk     *desk
 	flights  *flights
-	errands  sync.WaitGroup // of the desk: watching the tier, and what is asked of servers beside jobs
+	errands  sync.WaitGroup // of the desk: watching the tier, and what is asked of servers and sensors beside jobs
 
 	mu      sync.Mutex // guards the following
 	running map[*run]context.CancelCauseFunc

@@ -187,6 +187,7 @@ type rig struct {
 
 	mu      sync.Mutex
 	entries []ledger.Entry
+	held    []string
 	learned map[string]ledger.Learned // by backend, on battery
 	onLine  map[string]ledger.Learned // and on line power
 	earlier []ledger.Entry            // of other days, the latest first
@@ -197,14 +198,14 @@ type rig struct {
 	lookedUp int // how often somebody asked for sums
 }
 
-// Learned implements dispatch.Ledger, for the model m.
+// Learned implements dispatch.Ledger, for the model m and any.
 func (r *rig) Learned(backend, model string, onBattery bool) (ledger.Learned, bool) {
 	all := r.onLine
 	if onBattery {
 		all = r.learned
 	}
 	l, known := all[backend]
-	return l, known && model == "m:latest"
+	return l, known && (model == "m:latest" || model == ledger.AnyModel)
 }
 
 // Answers implements dispatch.Ledger.

@@ -41,6 +41,7 @@ func (r *run) take(ctx context.Context, b *backend.Backend) *taken {
 	work := meter.Work{
 		ID: id, Backend: b.ID, Class: b.Class, Draw: b.Profile.Draw,
 		Learned: r.learnedDraw(b.ID, r.job.Model, r.settings, r.now.Supply.Discharging),
+		Held:    b.Holds(),
 	}
 	m := b.Model(r.job.Model)
 	return &taken{

@@ -60,6 +60,7 @@ const (
 	// maxEnergy is 10 MJ, a day at 115 W: a million such jobs still have a sum.
 	maxEnergy   = 10_000_000 * power.Joule
 	maxDuration = 30 * 24 * time.Hour
+	maxDraw     = 10_000 * power.Watt
 	maxTokens   = 1 << 31
 	// maxMoney is 1000 units of a currency for one job, and a million such jobs
 	// still have a sum. Of a currency's name are kept so many bytes.

@@ -8,7 +8,7 @@ import (
 
 // Average is a mean in which the past fades. The first samples count alike,
 // so that two are not ruled by the second.
-type Average[T power.Energy | time.Duration] struct{ mean mean }
+type Average[T power.Energy | power.Power | time.Duration] struct{ mean mean }
 
 // Value is the average, or zero without a sample.
 func (a Average[T]) Value() T { return T(a.mean.value) }
@@ -65,6 +65,10 @@ type Learned struct {
 	// LoadEnergy and LoadTime are of making the model resident.
 	LoadEnergy Average[power.Energy]
 	LoadTime   Average[time.Duration]
+	// HoldDraw is what the device draws for as long as a model is resident and
+	// nothing is asked of it, rather the least that was seen than the mean. It is
+	// learned of AnyModel.
+	HoldDraw Average[power.Power]
 	// Overhead is the time to the first token that neither loading nor
 	// reading explains.
 	Overhead Average[time.Duration]
@@ -152,6 +156,29 @@ func (l Learned) withEnergy(e Entry) Learned {
 	return l
 }
 
+// HeldBelieved is for how long a hold draw is gone by that is not seen again. One
+// that is too large lets models go before it could be.
+const HeldBelieved = 30 * aDay
+
+// withHeld returns what is learned when the device was seen to draw that while it
+// only held the model. Whatever else goes on there adds to it: so less is believed
+// at once, and more if it is seen time and again.
+func (l Learned) withHeld(draw power.Power, at time.Time) Learned {
+	if draw <= 0 {
+		return l
+	}
+	if at.Sub(l.HoldDraw.Seen()) > HeldBelieved {
+		l.HoldDraw = Average[power.Power]{}
+	}
+	m, sample := l.HoldDraw.mean, float64(clamp(draw, maxDraw))
+	if m.count > 0 && sample > m.value {
+		sample = m.value + (sample-m.value)/memory
+	}
+	m.count, m.value, m.seen = m.count+1, sample, at
+	l.HoldDraw.mean = m
+	return l
+}
+
 // shares returns how much of e's work was reading and how much writing. Where
 // it cannot be told it is neither, unless only one of them was done.
 func shares(e Entry) (reading, writing float64) {
@@ -177,6 +204,7 @@ func (l *Learned) figures() map[string]*mean {
 		"prompt_time":   &l.PromptTime.mean,
 		"load_energy":   &l.LoadEnergy.mean,
 		"load_time":     &l.LoadTime.mean,
+		"hold_draw":     &l.HoldDraw.mean,
 		"overhead":      &l.Overhead.mean,
 	}
 }

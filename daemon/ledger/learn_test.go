@@ -219,6 +219,16 @@ func TestBetterKeepsWhatIsBasedOnMore(t *testing.T) {
 	}
 }
 
+func TestWhatHoldingTookLongAgoIsForgotten(t *testing.T) {
+	l := Learned{}.withHeld(8*power.Watt, noon).withHeld(8*power.Watt, noon.Add(HeldBelieved))
+	if l.HoldDraw.Count() != 2 {
+		t.Errorf("in time it was %+v", l.HoldDraw)
+	}
+	if l = l.withHeld(20*power.Watt, noon.Add(2*HeldBelieved+1)); l.HoldDraw.Count() != 1 || l.HoldDraw.Value() != 20*power.Watt {
+		t.Errorf("got %+v", l.HoldDraw)
+	}
+}
+
 func averageOfTimes(all ...time.Duration) (a Average[time.Duration]) {
 	for _, d := range all {
 		a = a.With(d, noon)

@@ -55,12 +55,25 @@ type Ledger struct {
 	owned    *state // by Run alone
 }
 
-// note is an entry, or else the tail of one.
+// note is an entry, or else what holding a model takes, or else the tail of an
+// entry.
 type note struct {
 	entry *Entry
+	held  *held
 	id    string
 	tail  power.Energy
 }
+
+// held is what a device draws that only holds a model.
+type held struct {
+	of   subject
+	draw power.Power
+	at   time.Time
+}
+
+// AnyModel is in the place of the model where something is learned of a backend
+// whatever the model. None has that name.
+const AnyModel = ""
 
 // maxNotes is how many notes wait for the owner, who takes them at once unless
 // the disk holds it up: room for a hundred jobs per second and a disk that
@@ -116,6 +129,13 @@ func (l *Ledger) Record(e Entry) { l.put(note{entry: &e}) }
 // Tail adds what a recorded job's device took on its account after the last
 // token. It replaces a tail that was told before, and never waits.
 func (l *Ledger) Tail(id string, tail power.Energy) { l.put(note{id: id, tail: tail}) }
+
+// Held adds what a backend's device was seen to draw while it held a model and
+// worked on nothing, on battery or on line power: that is learned of AnyModel. It
+// never waits.
+func (l *Ledger) Held(backend string, onBattery bool, draw power.Power) {
+	l.put(note{held: &held{subject{backend, AnyModel, onBattery}, draw, time.Now()}})
+}
 
 // put queues a note, in the place of the oldest if need be.
 func (l *Ledger) put(n note) {

@@ -355,6 +355,37 @@ func TestWhatWasLearnedIsKnownAgain(t *testing.T) {
 	}
 }
 
+func TestWhatHoldingTakesIsKeptWithoutAJob(t *testing.T) {
+	folder := t.TempDir()
+	l := run(t, folder, forever())
+	long := strings.Repeat("b", 2*maxWord)
+	for _, watts := range []power.Power{30, 8, 24} { // less is believed at once, and more by a sixteenth
+		l.Held(long, false, watts*power.Watt)
+	}
+	l.Held(long, false, 0)           // nothing is no draw
+	l.Held(long, true, 1<<62)        // nor is that one
+	l.Held("another", false, -1<<62) // or that
+	l.flush(t)
+	l.stop()
+
+	again := run(t, folder, forever())
+	if err := again.Open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := again.Learned(long[:maxWord], AnyModel, false); got.HoldDraw.Value() != 9*power.Watt || got.HoldDraw.Count() != 3 {
+		t.Errorf("on line power it is %+v", got.HoldDraw)
+	}
+	if got, _ := again.Learned(long[:maxWord], AnyModel, true); got.HoldDraw.Value() != maxDraw {
+		t.Errorf("on battery it is %+v", got.HoldDraw)
+	}
+	if got, ok := again.Learned("another", AnyModel, false); ok {
+		t.Errorf("of another backend it is %+v", got)
+	}
+	if jobs, err := again.Recent(t.Context(), 10); err != nil || len(jobs) != 0 {
+		t.Errorf("there are jobs: %v, %v", jobs, err)
+	}
+}
+
 func TestAskingWhatWasLearnedOpensTheFile(t *testing.T) {
 	folder := t.TempDir()
 	l := run(t, folder, forever())

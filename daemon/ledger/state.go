@@ -35,6 +35,12 @@ type subject struct {
 // subjectOf returns what e teaches about.
 func subjectOf(e Entry) subject { return subject{e.Backend, e.Model, e.OnBattery} }
 
+// normal returns the subject within the bounds that an entry has.
+func (s subject) normal() subject {
+	s.backend, s.model = clip(s.backend, maxWord), clip(s.model, maxWord)
+	return s
+}
+
 // state is what the owner of the ledger knows.
 type state struct {
 	ledger *Ledger
@@ -68,11 +74,14 @@ func (s *state) take(n note) {
 	if !s.opened {
 		s.open()
 	}
-	if n.entry != nil {
+	switch {
+	case n.entry != nil:
 		e := n.entry.normal(time.Now())
 		s.pending.record(e)
-		s.learn(e)
-	} else {
+		s.learn(subjectOf(e), func(l Learned) Learned { return l.With(e) })
+	case n.held != nil:
+		s.learn(n.held.of.normal(), func(l Learned) Learned { return l.withHeld(n.held.draw, n.held.at) })
+	default:
 		s.pending.tail(clip(n.id, maxWord), n.tail)
 	}
 	s.fresh++
@@ -96,12 +105,11 @@ func (s *state) takeAll() {
 	}
 }
 
-// learn learns from an entry. Readers keep the map that they have, so a new
+// learn learns more of a subject. Readers keep the map that they have, so a new
 // one takes its place.
-func (s *state) learn(e Entry) {
-	of := subjectOf(e)
+func (s *state) learn(of subject, more func(Learned) Learned) {
 	before, known := s.learned[of]
-	after := before.With(e)
+	after := more(before)
 	if after == before || !known && len(s.learned) >= maxSubjects {
 		return
 	}
@@ -227,6 +235,9 @@ func (s *state) recovered() {
 	s.ledger.trouble.Store(nil)
 }
 
+// written reports whether the file holds all there is, if it can be used.
+func (s *state) written() bool { return s.pending.empty() && len(s.changed) == 0 }
+
 // flush writes what is pending. It is tried again with the next note, or when
 // somebody asks.
 func (s *state) flush() {
@@ -235,7 +246,7 @@ func (s *state) flush() {
 	if lost := s.ledger.lost.Swap(0); lost > 0 {
 		s.log.Warn("the ledger lost what came while the disk was slow", slog.Int64("notes", lost))
 	}
-	if s.pending.empty() {
+	if s.written() {
 		return
 	}
 	write := func(f *file) error { return f.write(s.pending, s.changed, s.keep) }
@@ -265,7 +276,7 @@ func (s *state) closeFile() {
 func (s *state) read(f func(*file) error) bool {
 	s.flush()
 	ok := s.try(f)
-	if ok && s.pending.empty() {
+	if ok && s.written() {
 		s.recovered()
 	}
 	return ok

@@ -67,6 +67,9 @@ func TestAFullDiskIsSurvivedInMemory(t *testing.T) {
 	l.record(10)
 	l.flush(t)
 	filler := fill(t, folder)
+	l.Held("ollama-nvidia", false, 8*power.Watt)
+	l.mustFail(t, syscall.ENOSPC)
+	l.mustHold(t, 10) // to read is no recovery
 	for range 5 {
 		l.record(100)
 		l.mustFail(t, syscall.ENOSPC)

@@ -73,6 +73,13 @@ func earliest(a, b time.Time) time.Time {
 	return a
 }
 
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
 // Watching reports whether anything here depends on the tier changing: a job
 // that waits for a better one, or a model that is held.
 func (p *Plan) Watching() bool { return len(p.queue.Parked()) > 0 || p.holding() }

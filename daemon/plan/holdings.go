@@ -146,6 +146,25 @@ func (p *Plan) nextLetGo() (next time.Time) {
 	return next
 }
 
+// Held returns since when a backend has been without work, and until when models
+// that cost to keep stay there if nobody comes. It is false of one that works, or
+// keeps none.
+func (p *Plan) Held(now time.Time, backend string) (since, until time.Time, ok bool) {
+	for at, h := range p.holdings {
+		switch {
+		case at.backend != backend:
+		case h.running > 0:
+			return since, until, false
+		default:
+			since = later(since, h.ended)
+			if h.costly() {
+				until = later(until, earliest(h.ended.Add(h.kept), h.letGo))
+			}
+		}
+	}
+	return since, until, until.After(now)
+}
+
 // costly reports whether a model is kept that a worse tier would have go.
 func (h *holding) costly() bool { return h.draw > 0 && h.kept > 0 }
 

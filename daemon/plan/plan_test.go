@@ -2,6 +2,7 @@ package plan_test
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -293,6 +294,42 @@ func TestAGPUIsHeldOnMainsUntilTheBreakEven(t *testing.T) {
 	}
 	if !r.Next().IsZero() || r.Watching() {
 		t.Error("and then there is nothing left to do")
+	}
+}
+
+func TestForHowLongABackendHoldsSomethingUnused(t *testing.T) {
+	r := newRig(t, power.Mains)
+	held := func(seconds float64, want string) {
+		t.Helper()
+		since, until, ok := r.Held(at(seconds), "nvidia")
+		got := "nothing"
+		if ok {
+			got = fmt.Sprintf("from %v to %v", since.Sub(at(0)), until.Sub(at(0)))
+		}
+		if got != want {
+			t.Errorf("after %v s it holds %s, want %s", seconds, got, want)
+		}
+	}
+	another := func(j *job.Job) { j.Target, j.Model = "nvidia", "n" }
+	held(0, "nothing")
+	r.place(0, "1", on("nvidia"))
+	held(1, "nothing") // without work, that is
+	r.Ended(at(2), "1", plan.Outcome{})
+	held(2, "from 2s to 14.5s") // 100 J at 8 W
+	r.place(10, "2", another)
+	held(11, "nothing")
+	r.Ended(at(12), "2", plan.Outcome{})
+	held(12, "from 12s to 24.5s") // both, and then the one
+	held(25, "nothing")
+	r.place(30, "3", on("nvidia"))
+	r.Ended(at(31), "3", plan.Outcome{})
+	held(31, "from 31s to 43.5s")
+	r.Tier(at(32), power.Battery, true)
+	held(32, "nothing") // it goes at once
+	r.place(40, "4", on("igpu"))
+	r.Ended(at(41), "4", plan.Outcome{})
+	if _, _, ok := r.Held(at(41), "igpu"); ok {
+		t.Error("what costs nothing is held")
 	}
 }
 

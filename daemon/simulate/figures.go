@@ -63,7 +63,7 @@ func (f *figures) profile(d *Device, onBattery bool) job.Profile {
 			return l, known
 		})
 		if f.used[d.ID] {
-			p.HoldDraw = d.Hold // the meter has seen it in the job's tail
+			p.HoldDraw = d.Hold // as if it were measured with the first model that is held
 		}
 	}
 	if f.options.Watts {

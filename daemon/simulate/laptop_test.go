@@ -100,6 +100,9 @@ func (l *laptop) Learned(device, model string, onBattery bool) (ledger.Learned, 
 	return known, ok && l.learns
 }
 
+// Held implements dispatch.Ledger: nothing here is measured.
+func (l *laptop) Held(string, bool, power.Power) {}
+
 // Answers implements dispatch.Ledger: there were none before.
 func (l *laptop) Answers(context.Context, int) ([]ledger.Entry, error) { return nil, nil }
 
