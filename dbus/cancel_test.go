@@ -3,6 +3,7 @@ package dbus
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"syscall"
@@ -10,11 +11,14 @@ import (
 	"time"
 
 	godbus "github.com/godbus/dbus/v5"
+	"github.com/godbus/dbus/v5/introspect"
 
 	"github.com/joulemux/joulemux/daemon/dispatch"
 	"github.com/joulemux/joulemux/daemon/job"
+	"github.com/joulemux/joulemux/daemon/route"
 	"github.com/joulemux/joulemux/dbus/bus"
 	"github.com/joulemux/joulemux/dbus/dbustest"
+	"github.com/joulemux/joulemux/power"
 )
 
 // soon is how long a job may outlive its reader: 100 ms, and what a loaded
@@ -251,5 +255,139 @@ func TestSlowReaderGetsEverything(t *testing.T) {
 		if got.String() != strings.Join(tokens, "")+"\x04" {
 			t.Errorf("%s: got %d bytes", kind, got.Len())
 		}
+	}
+}
+
+// waits is a script whose job gets no place before it may go on.
+func waits(goOn <-chan struct{}, then script) script {
+	return func(ctx context.Context, j job.Job, sink dispatch.Sink) error {
+		select {
+		case <-goOn:
+			return then(ctx, j, sink)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// tokenPath is where a caller expects a job of his to be.
+func tokenPath(p *dbustest.Peer, token string) godbus.ObjectPath {
+	sender := strings.ReplaceAll(strings.TrimPrefix(p.Names()[0], ":"), ".", "_")
+	return requestsPath + godbus.ObjectPath("/"+sender+"/"+token)
+}
+
+func TestJobsThatWaitAreCancelled(t *testing.T) {
+	for _, c := range []struct {
+		rule string
+		how  func(p *dbustest.Peer, e ends) error
+		says string // to the caller, who may be gone
+	}{
+		{"by Cancel", func(p *dbustest.Peer, _ ends) error {
+			return p.Object(InferenceName, tokenPath(p, "stop_1")).Call("io.github.joulemux.Request1.Cancel", 0).Err
+		}, "by its caller"},
+		{"by a reader who closes his end", func(_ *dbustest.Peer, e ends) error { return e.near.Close() }, "the reader has closed its end"},
+		{"by who leaves the bus", func(p *dbustest.Peer, _ ends) error { return p.Close() }, ""},
+	} {
+		t.Run(c.rule, func(t *testing.T) {
+			r := newRig(t, nil)
+			ended := make(chan error, 1)
+			wait := waits(nil, nil)
+			r.runner.set(func(ctx context.Context, j job.Job, sink dispatch.Sink) error {
+				err := wait(ctx, j, sink)
+				ended <- err
+				return err
+			})
+			peer, e := r.bus.Connect(t), newSink(t, "pipe")
+			call := inferenceOf(peer).Go(InferenceName+".GenerateTo", 0, nil, e.far, []options{message("user", "Why?")}, options{"handle_token": option("stop_1")})
+			dbustest.Eventually(t, "the job waits", func() bool { return r.runner.count() == 1 })
+			_ = syscall.Close(int(e.far))
+			if err := c.how(peer, e); err != nil {
+				t.Fatal(err)
+			}
+			if err := receive(t, ended); !errors.Is(err, job.Cancelled) {
+				t.Errorf("ended with %v", err)
+			}
+			if err := receive(t, call.Done).Err; c.says != "" {
+				expectError(t, "the caller", err, "io.github.joulemux.Error.Cancelled", c.says)
+			}
+		})
+	}
+}
+
+func TestCallersAreToldBeforeTheyGiveUp(t *testing.T) {
+	r := newRig(t, func(r *rig) { r.limits.reply, r.Explainer = 10*time.Millisecond, foretold{} })
+	peer := r.bus.Connect(t)
+	for _, c := range []struct {
+		rule string
+		then script
+		want string
+	}{
+		{"of a job that waits", answers("Hello"), "Hello\x04"},
+		{"of one that fails at last", fails(job.Errorf(job.Busy, "no luck")), "\x18busy: no luck"},
+	} {
+		goOn := make(chan struct{})
+		r.runner.set(waits(goOn, c.then))
+		e := newSink(t, "pipe")
+		path, route, err := generateTo(peer, e, options{"handle_token": option("a")})
+		if err != nil || path != tokenPath(peer, "a") || route["waits"].Value() != true || route["backend_used"].Value() != "ollama-npu" {
+			t.Errorf("%s: %s, %v, %v", c.rule, path, route, err)
+		}
+		close(goOn)
+		if got := readAll(t, e); got != c.want {
+			t.Errorf("%s: on the sink is %q", c.rule, got)
+		}
+	}
+}
+
+// foretold explains every job alike.
+type foretold struct{}
+
+// Explain tells where the scripts' jobs go.
+func (foretold) Explain(context.Context, job.Job, *power.Tier) (route.Decision, error) {
+	return decision, nil
+}
+
+func TestFailureIsToldOnceWheneverItComes(t *testing.T) {
+	r := newRig(t, func(r *rig) { r.limits.reply, r.Explainer = time.Millisecond, foretold{} })
+	peer := r.bus.Connect(t)
+	r.runner.set(func(ctx context.Context, _ job.Job, _ dispatch.Sink) error {
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Millisecond):
+		}
+		return job.Errorf(job.Busy, "no luck")
+	})
+	for range 200 {
+		e := newSink(t, "pipe")
+		_, _, err := generateTo(peer, e, options{})
+		if got := readAll(t, e); (err != nil) == (got != "") {
+			t.Fatalf("the call says %v, and the sink %q", err, got)
+		}
+		_ = e.near.Close()
+	}
+}
+
+func TestTokens(t *testing.T) {
+	r := newRig(t, nil)
+	r.runner.set(hangs("", make(chan error, 9)))
+	peer := r.bus.Connect(t)
+	path, _, err := generateTo(peer, newSink(t, "pipe"), options{"handle_token": option("a_1")})
+	if err != nil || path != tokenPath(peer, "a_1") {
+		t.Errorf("the job is at %s, %v", path, err)
+	}
+	for at := requestsPath; at != path; {
+		node, err := introspect.Call(peer.Object(InferenceName, at))
+		if err != nil || len(node.Children) != 1 {
+			t.Fatalf("at %s there is %+v, %v", at, node, err)
+		}
+		at += godbus.ObjectPath("/" + node.Children[0].Name)
+	}
+	for _, token := range []any{"a_1", "", "a/b", "a-b", "ü", strings.Repeat("a", 256), 7} {
+		_, _, err := generateTo(peer, newSink(t, "pipe"), options{"handle_token": option(token)})
+		expectError(t, fmt.Sprintf("the token %.10v", token), err, bus.InvalidArgs, "handle_token: ")
+	}
+	other := r.bus.Connect(t)
+	if path, _, err := generateTo(other, newSink(t, "pipe"), options{"handle_token": option("a_1")}); err != nil || path != tokenPath(other, "a_1") {
+		t.Errorf("the same of another caller is at %s, %v", path, err)
 	}
 }

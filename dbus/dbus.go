@@ -107,6 +107,7 @@ type FrontEnd struct {
 // limits bound what one caller can take from the others.
 type limits struct {
 	jobs     int           // of one caller at a time
+	reply    time.Duration // for which a call may wait to be told where its job goes
 	stall    time.Duration // for which a reader may take nothing
 	slow     time.Duration // for which a reader may hold up one answer, all in all
 	farewell time.Duration // for which one may take none of the last words
@@ -118,7 +119,7 @@ type limits struct {
 func New(p Parts) *FrontEnd {
 	p.LogTarget = cmp.Or(p.LogTarget, "console")
 	return &FrontEnd{Parts: p, limits: limits{
-		jobs: 4, stall: 30 * time.Second, slow: 2 * time.Minute, farewell: 500 * time.Millisecond, text: 16 << 20,
+		jobs: 4, reply: patientFor, stall: 30 * time.Second, slow: 2 * time.Minute, farewell: 500 * time.Millisecond, text: 16 << 20,
 		vectors: 1 << 26, // The longest array that the specification allows.
 	}}
 }

@@ -42,20 +42,14 @@ func (i *inference) explain(ctx context.Context, c bus.Call, prompt string, opti
 // supposed returns the tier that options suppose, if they do, and the options
 // that are the job's.
 func supposed(options map[string]godbus.Variant) (tier *power.Tier, rest map[string]godbus.Variant, err error) {
-	asked, ok := options["tier"]
-	if !ok {
-		return nil, options, nil
+	name, rest, err := without(options, "tier")
+	if err != nil || name == nil {
+		return nil, rest, err
 	}
-	name, ok := plain(asked).(string)
-	if !ok {
-		return nil, nil, job.InvalidField("tier", "want a string (s), got %s", asked.Signature())
-	}
-	t, err := power.ParseTier(name)
+	t, err := power.ParseTier(*name)
 	if err != nil {
 		return nil, nil, job.InvalidField("tier", "%v", err)
 	}
-	rest = maps.Clone(options)
-	delete(rest, "tier")
 	return &t, rest, nil
 }
 

@@ -22,22 +22,17 @@ type format interface {
 // chooseFormat returns the format that options ask for, and the options that
 // are the job's.
 func chooseFormat(options map[string]godbus.Variant) (newFormat func(job.Job) format, rest map[string]godbus.Variant, err error) {
-	newFormat, rest = newText, make(map[string]godbus.Variant)
-	for key, v := range options {
-		if key != "format" {
-			rest[key] = v
-			continue
-		}
-		switch plain(v) {
-		case "text":
-			newFormat = newText
-		case "ndjson":
-			newFormat = newLines
-		default:
-			return nil, nil, job.InvalidField("format", "want text or ndjson, got %v", v)
-		}
+	name, rest, err := without(options, "format")
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case name == nil, *name == "text":
+		return newText, rest, nil
+	case *name == "ndjson":
+		return newLines, rest, nil
+	default:
+		return nil, nil, job.InvalidField("format", "want text or ndjson, got %q", *name)
 	}
-	return newFormat, rest, nil
 }
 
 // The bytes that end an answer in plain text: end of transmission, and cancel.

@@ -11,8 +11,9 @@ import (
 	"github.com/joulemux/joulemux/dbus/bus"
 )
 
-// patientFor is for how long a job in one piece may run unless its caller says
-// otherwise: callers stop waiting after 25 seconds, and do not tell us.
+// patientFor is for how long a call may go without an answer, and so a job in one
+// piece may run unless its caller says otherwise: callers stop waiting after 25
+// seconds, and do not tell us.
 const patientFor = 24 * time.Second
 
 // inference is what is served on the connection for applications.
@@ -97,7 +98,7 @@ func (i *inference) whole(ctx context.Context, c bus.Call, j job.Job) (*answer, 
 	if j.Deadline == 0 {
 		j.Deadline = patientFor
 	}
-	ctx, r, err := i.requests.begin(ctx, c)
+	ctx, r, err := i.requests.begin(ctx, c, "")
 	if err != nil {
 		return nil, err
 	}

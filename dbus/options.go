@@ -29,6 +29,22 @@ func (f *FrontEnd) newJob(ctx context.Context, c bus.Call, kind job.Kind, conten
 	return j, nil
 }
 
+// without returns the options without one that is not the job's, and what that one
+// says, or nil if it is not there.
+func without(options map[string]godbus.Variant, key string) (word *string, rest map[string]godbus.Variant, err error) {
+	v, ok := options[key]
+	if !ok {
+		return nil, options, nil
+	}
+	s, ok := plain(v).(string)
+	if !ok {
+		return nil, nil, job.InvalidField(key, "want a string (s), got %s", v.Signature())
+	}
+	rest = maps.Clone(options)
+	delete(rest, key)
+	return &s, rest, nil
+}
+
 // plain returns a value of the bus without the variants around and in it.
 func plain(v any) any {
 	switch v := v.(type) {

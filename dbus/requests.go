@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 
+	godbus "github.com/godbus/dbus/v5"
+
 	"github.com/joulemux/joulemux/daemon/job"
 	"github.com/joulemux/joulemux/dbus/bus"
 )
@@ -25,7 +27,7 @@ type requests struct {
 
 // request is one of them.
 type request struct {
-	name   string // the last element of its path
+	name   string // what its path ends in
 	sender string
 	cancel context.CancelCauseFunc
 	end    func()
@@ -35,11 +37,27 @@ func newRequests(callers *bus.Callers, most int) *requests {
 	return &requests{callers: callers, most: most, running: make(map[string]*request)}
 }
 
+// chooseName returns the name that options ask for, or "", and the options that are
+// the job's. It is made of what the caller knows, as that of a portal's request is, so
+// that he can cancel the job while he waits to be told of it.
+func chooseName(sender string, options map[string]godbus.Variant) (name string, rest map[string]godbus.Variant, err error) {
+	token, rest, err := without(options, "handle_token")
+	if err != nil || token == nil {
+		return "", rest, err
+	}
+	element := *token != "" && len(*token) <= 255 && !strings.Contains(*token, "/") && godbus.ObjectPath("/"+*token).IsValid()
+	if !element {
+		return "", nil, job.InvalidField("handle_token", "want up to 255 letters, digits and underscores, got %q", *token)
+	}
+	return strings.NewReplacer(":", "", ".", "_").Replace(sender) + "/" + *token, rest, nil
+}
+
 // begin admits a job, and returns the context in which it is to run: it ends
-// when the caller leaves the bus. The request has to be ended.
-func (all *requests) begin(ctx context.Context, c bus.Call) (context.Context, *request, error) {
+// when the caller leaves the bus. The request has to be ended. Its name is made up
+// if it is "".
+func (all *requests) begin(ctx context.Context, c bus.Call, name string) (context.Context, *request, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	r := &request{sender: c.Sender, cancel: cancel}
+	r := &request{name: name, sender: c.Sender, cancel: cancel}
 	if err := all.enter(r); err != nil {
 		cancel(nil)
 		return nil, nil, err
@@ -71,8 +89,13 @@ func (all *requests) enter(r *request) error {
 	if same >= all.most {
 		return bus.Errorf(bus.LimitsExceeded, "you have %d jobs under way already", same)
 	}
-	all.last++
-	r.name = strconv.FormatUint(all.last, 10)
+	if all.running[r.name] != nil {
+		return job.InvalidField("handle_token", "is that of a job of yours which is under way")
+	}
+	if r.name == "" {
+		all.last++
+		r.name = strconv.FormatUint(all.last, 10)
+	}
 	all.running[r.name] = r
 	all.jobs.Add(2) // It, and the call that asks for it.
 	return nil
@@ -99,7 +122,7 @@ func (all *requests) names() []string {
 // cancel is Request1.Cancel.
 func (all *requests) cancel(_ context.Context, c bus.Call) error {
 	all.mu.Lock()
-	r, ok := all.running[string(c.Path[strings.LastIndexByte(string(c.Path), '/')+1:])]
+	r, ok := all.running[strings.TrimPrefix(string(c.Path), string(requestsPath)+"/")]
 	all.mu.Unlock()
 	switch {
 	case !ok:

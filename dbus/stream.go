@@ -2,9 +2,12 @@ package dbus
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"sync/atomic"
+	"time"
 
 	godbus "github.com/godbus/dbus/v5"
 
@@ -24,11 +27,16 @@ func (i *inference) generateTo(ctx context.Context, c bus.Call, sink godbus.Unix
 	if err != nil {
 		return "", nil, err
 	}
+	name, options, err := chooseName(c.Sender, options)
+	if err != nil {
+		return "", nil, err
+	}
 	j, err := i.newJob(ctx, c, job.Chat, job.Content{Messages: conversation}, options)
 	if err != nil {
 		return "", nil, err
 	}
-	ctx, r, err := i.requests.begin(ctx, c)
+	j.ID = rand.Text() // by which it is told from others when it stands in line
+	ctx, r, err := i.requests.begin(ctx, c, name)
 	if err != nil {
 		return "", nil, err
 	}
@@ -39,27 +47,47 @@ func (i *inference) generateTo(ctx context.Context, c bus.Call, sink godbus.Unix
 	}
 	s := &stream{format: newFormat(j), write: out.write, fate: make(chan fate, 1)}
 	go func() {
-		err := i.stream(ctx, j, s, out)
+		err := reason(ctx, i.run(ctx, j, s))
+		early := s.settles() // Then an error is for the caller; later, it is told on the sink.
+		if err != nil && !early {
+			i.fail(ctx, s, err)
+		}
 		// Who has come to the end of the answer may ask for the next one.
 		r.end()
 		out.close()
-		s.settle(fate{err: err})
+		if early {
+			s.fate <- fate{err: err}
+		}
 	}()
-	f := <-s.fate
-	return requestsPath + "/" + godbus.ObjectPath(r.name), variants(f.route.Fields()), f.err
+	f := i.await(ctx, j, s)
+	return requestsPath + "/" + godbus.ObjectPath(r.name), variants(f.fields), f.err
 }
 
-// stream runs a job. Once it is routed, an error is told on the sink; before,
-// it is for the caller.
-func (i *inference) stream(ctx context.Context, j job.Job, s *stream, out *outlet) error {
-	err := reason(ctx, i.run(ctx, j, s))
-	if err == nil || !s.settled {
-		return err
+// await returns where a job goes or, once callers have been kept waiting for long
+// enough, where it would go now.
+func (i *inference) await(ctx context.Context, j job.Job, s *stream) fate {
+	select {
+	case f := <-s.fate:
+		return f
+	case <-time.After(i.limits.reply):
 	}
+	d, err := i.Explainer.Explain(ctx, j, nil)
+	fields := d.Fields()
+	if err != nil { // and none would do
+		fields["tier"] = i.Tiers.Current().Tier.String()
+	}
+	fields["waits"] = true
+	if !s.settles() {
+		return <-s.fate
+	}
+	return fate{fields: fields}
+}
+
+// fail tells on the sink why there is no more of an answer.
+func (i *inference) fail(ctx context.Context, s *stream, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), i.limits.farewell)
 	defer cancel()
-	_ = out.write(ctx, s.format.failure(err)) // Who does not read it sees that the stream broke.
-	return err
+	_ = s.write(ctx, s.format.failure(err)) // Who does not read it sees that the stream broke.
 }
 
 // run runs a job outside of a call, where a panic would end us all.
@@ -77,26 +105,26 @@ func (i *inference) run(ctx context.Context, j job.Job, s dispatch.Sink) (err er
 type stream struct {
 	format  format
 	write   func(context.Context, []byte) error
-	settled bool
+	settled atomic.Bool
 	fate    chan fate // holds one: the answer to the call
 }
 
 // fate is where a job goes, or why it does not.
 type fate struct {
-	route route.Decision
-	err   error
+	fields map[string]any
+	err    error
 }
 
-// settle answers the call, if it has no answer yet.
-func (s *stream) settle(f fate) {
-	if !s.settled {
-		s.settled = true
-		s.fate <- f
+// settles reports whether the call has no answer yet. Who is told so answers it.
+func (s *stream) settles() bool { return s.settled.CompareAndSwap(false, true) }
+
+// Routed answers the call, if it has no answer yet. Of a fallback the end of the
+// stream tells.
+func (s *stream) Routed(d route.Decision) {
+	if s.settles() {
+		s.fate <- fate{fields: d.Fields()}
 	}
 }
-
-// Routed answers the call. Of a fallback the end of the stream tells.
-func (s *stream) Routed(d route.Decision) { s.settle(fate{route: d}) }
 
 // Begin has nothing to do.
 func (*stream) Begin(job.Head) error { return nil }

@@ -27,8 +27,8 @@ type Branch struct {
 	Path godbus.ObjectPath
 	// Interfaces are those that each of its objects has.
 	Interfaces []*Interface
-	// Names lists the last elements of the paths of the objects there are. It
-	// is called by many goroutines.
+	// Names lists what follows Path in the paths of the objects there are: one
+	// element or several. It is called by many goroutines.
 	Names func() []string
 }
 
@@ -81,9 +81,8 @@ func (t *Tree) own(path godbus.ObjectPath) ([]*Interface, bool) {
 	if own, ok := t.objects[path]; ok {
 		return own, true
 	}
-	cut := strings.LastIndexByte(string(path), '/')
 	for _, b := range t.branches {
-		if b.Path == path[:cut] && slices.Contains(b.Names(), string(path[cut+1:])) {
+		if name, below := strings.CutPrefix(string(path), string(b.Path)+"/"); below && slices.Contains(b.Names(), name) {
 			return b.Interfaces, true
 		}
 	}
@@ -108,8 +107,8 @@ func (t *Tree) children(path godbus.ObjectPath) []string {
 	}
 	for _, b := range t.branches {
 		add(b.Path)
-		if b.Path == path {
-			names = append(names, b.Names()...)
+		for _, name := range b.Names() {
+			add(b.Object(name))
 		}
 	}
 	slices.Sort(names)

@@ -50,10 +50,10 @@ async function ask(prompt, options, write) {
     const handle = descriptors.append(theirs.get_socket().get_fd());
     let reply;
     try {
-        // It returns when the job has its place, which may take its time.
+        // It returns when the job has its place or, if that takes long, with where it would go.
         [reply] = await bus.call_with_unix_fd_list(NAME, PATH, NAME, 'GenerateTo',
             new GLib.Variant('(haa{sv}a{sv})', [handle, [message], options]),
-            new GLib.VariantType('(oa{sv})'), Gio.DBusCallFlags.NONE, GLib.MAXINT32, descriptors, null);
+            new GLib.VariantType('(oa{sv})'), Gio.DBusCallFlags.NONE, -1, descriptors, null);
     } finally {
         theirs.close(null); // or the end would never come
     }

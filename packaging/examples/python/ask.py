@@ -40,8 +40,8 @@ def ask(prompt, options, write):
     try:
         messages = dbus.Array([{"role": "user", "content": prompt}], signature="a{sv}")
         options = dbus.Dictionary(options, signature="sv")
-        # The call returns when the job has its place, which may take its time.
-        _, route = inference.GenerateTo(dbus.types.UnixFd(sink), messages, options, timeout=3600)
+        # Returns when the job has its place or, if that takes long, with where it would go.
+        _, route = inference.GenerateTo(dbus.types.UnixFd(sink), messages, options)
     finally:
         os.close(sink)  # or the end would never come
 
