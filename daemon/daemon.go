@@ -82,6 +82,7 @@ type daemon struct {
 	tiers      *tiers
 	supplies   *upower.Watcher
 	backends   *backend.Set
+	cooled     cooled // those, for whoever chooses among them
 	meter      metering
 	ledger     *ledger.Ledger
 	peers      peer.Table
@@ -155,7 +156,7 @@ func assemble(ctx context.Context, o Options) (*daemon, error) {
 	d.profiles = profiles.New(func(ctx context.Context, p power.Profile) { _ = d.tiers.Profile(ctx, p) })
 	d.backends = backend.New(connect, classifier{o.Sys, table}.classify, o.Log)
 	d.heat = &heat{sys: o.Sys}
-	backends := cooled{d.backends, d.heat.verdict, o.Sys}
+	d.cooled = cooled{d.backends, d.heat.verdict, o.Sys}
 	d.npu, _ = sysfs.NPUOccupancy(o.Sys)
 	d.ledger = ledger.New(o.State, ledger.DefaultKeep(), o.Log)
 	d.metrics = metrics.New(d.figures()...)
@@ -167,18 +168,18 @@ func assemble(ctx context.Context, o Options) (*daemon, error) {
 	d.cache = cache.New(cache.Settings(c.Cache))
 	d.puller, d.models = d.newPuller(c), d.newRegistry()
 	d.dispatcher = dispatch.New(dispatch.Parts{
-		Tiers: d.tiers, Backends: backends, Meter: d.meter, Ledger: d.ledger, Cache: d.cache, Observer: d.metrics, Fetcher: d.puller, Log: o.Log,
+		Tiers: d.tiers, Backends: d.cooled, Meter: d.meter, Ledger: d.ledger, Cache: d.cache, Observer: d.metrics, Fetcher: d.puller, Log: o.Log,
 	}, d.dispatchSettings(c))
 	d.door = door.New(table.UID, table.Program, o.Log)
 	engine := &pipeline.Engine{Runner: d.dispatcher, Tier: func(ctx context.Context) power.Tier { return d.tiers.Look(ctx).Tier }}
 	shelf := pipeline.Shelf(o.Pipelines)
 	d.http = httpapi.New(httpapi.Parts{
-		Runner: d.dispatcher, Explainer: d.dispatcher, Tiers: d.tiers, Backends: backends, Ledger: d.ledger, Cache: d.cache,
+		Runner: d.dispatcher, Explainer: d.dispatcher, Tiers: d.tiers, Backends: d.cooled, Ledger: d.ledger, Cache: d.cache,
 		Shelf: shelf, Engine: engine, Puller: d.puller, Models: d.models, Door: d.door, Metrics: d.metrics, Machine: d.machine, Version: o.Version, Log: o.Log,
 		FullCharge: func() (power.Energy, bool) { return sysfs.FullCharge(o.Sys) },
 	}, d.httpSettings(c))
 	d.grpc = grpcapi.New(grpcapi.Parts{
-		Runner: d.dispatcher, Backends: backends, Shelf: shelf, Engine: engine, Heat: d.heat.verdict,
+		Runner: d.dispatcher, Backends: d.cooled, Shelf: shelf, Engine: engine, Heat: d.heat.verdict,
 		Door: d.door, Version: o.Version, Log: o.Log,
 	}, c.Limits.Body)
 	d.door.Configure(d.doorSettings(c))
@@ -259,6 +260,7 @@ func (d *daemon) serve(ctx context.Context, entrances []entrance) error {
 	g.Go(func() error { d.serveBus(front, sync.OnceFunc(func() { close(ready) })); return nil })
 	g.Go(func() error { d.followTiers(front); return nil })
 	g.Go(func() error { d.followBackends(front); return nil })
+	g.Go(func() error { d.cooled.follow(front); return nil })
 	// Reading what backends there are is for people who look at the status.
 	g.Go(func() error { d.backends.LookHere(front); return nil })
 	g.Go(func() error {
@@ -299,7 +301,7 @@ func (d *daemon) serveBus(ctx context.Context, ready func()) {
 		return
 	}
 	front := dbus.New(dbus.Parts{
-		Tiers: d.tiers, Runner: d.dispatcher, Explainer: d.dispatcher, Puller: d.puller, Models: d.models, Backends: d.backends, Draw: d.supplies.Draw,
+		Tiers: d.tiers, Runner: d.dispatcher, Explainer: d.dispatcher, Puller: d.puller, Models: d.models, Backends: d.cooled, Draw: d.supplies.Draw,
 		Program: d.peers.Program, Level: d.Level, LogTarget: d.LogTarget, Version: d.Version, Log: d.Log,
 	})
 	if err := front.Run(ctx, address, ready); err != nil && ctx.Err() == nil {

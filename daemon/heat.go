@@ -28,7 +28,7 @@ type heat struct {
 const heatFresh = time.Second
 
 // verdict looks at the processor, unless somebody has just done so. Nobody looks
-// while nothing is asked.
+// while nothing is asked, and the machine is powered as it was.
 func (h *heat) verdict() power.Heat {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -38,8 +38,9 @@ func (h *heat) verdict() power.Heat {
 	return h.last
 }
 
-// cooled is the backends as jobs see them: on a processor that is too hot, with
-// that said of them. Whoever looks also sees whose device sleeps.
+// cooled is the backends as jobs see them: whoever wants to know which there are has
+// the set know first whether the processor is too hot, and with it all who are told
+// of changes. Whoever looks also sees whose device sleeps.
 type cooled struct {
 	*backend.Set
 	verdict func() power.Heat
@@ -65,19 +66,27 @@ func (c cooled) LookHere(ctx context.Context) backend.Snapshot {
 // veto returns the backends with those on the processor's package vetoed while
 // it is too hot. Where none is on it, nobody looks at it.
 func (c cooled) veto(all backend.Snapshot) backend.Snapshot {
-	onPackage := func(b backend.Backend) bool { return b.Class.OnPackage() }
-	if !slices.ContainsFunc(all, onPackage) {
+	if !slices.ContainsFunc(all, func(b backend.Backend) bool { return b.Class.OnPackage() }) {
 		return all
 	}
-	heat := c.verdict()
-	if !heat.Vetoed {
-		return all
-	}
-	all = slices.Clone(all) // others see the same snapshot
-	for i := range all {
-		if onPackage(all[i]) {
-			all[i].Vetoed = heat.Veto()
+	c.Set.Veto(c.verdict().Veto())
+	return c.Set.Current()
+}
+
+// follow looks again at a processor that was found too hot, until it is not: else
+// those who are only told of changes would take it for too hot until the next job. At
+// rest, and while it is cool, nothing runs here. Looks that tell of a processor being
+// slowed down are no further apart than Quiet.
+func (c cooled) follow(ctx context.Context) {
+	vetoed := func(b backend.Backend) bool { return b.Vetoed != "" }
+	for all := range c.Watch(ctx) {
+		for slices.ContainsFunc(all, vetoed) {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(power.DefaultHeatPolicy().Quiet / 2):
+			}
+			all = c.Current()
 		}
 	}
-	return all
 }

@@ -1,11 +1,13 @@
 package daemon
 
 import (
+	"context"
 	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"testing/synctest"
@@ -69,7 +71,7 @@ func (silent) Close() {}
 func (silent) Do(*http.Request) (*http.Response, error) { return nil, nil }
 
 func TestHeatVetoesWhatIsOnTheProcessorsPackage(t *testing.T) {
-	hot := power.Heat{Vetoed: true, Reason: power.ReasonHot, Last: power.Thermal{Temperature: 97}}
+	hot := power.Heat{Vetoed: true, Reason: power.ReasonHot, Since: 97}
 	set := backend.New(func(backend.Spec) backend.Server { return silent{} },
 		func(backend.Spec, job.Facts) power.DeviceClass { return power.Unclassified }, slog.New(slog.DiscardHandler))
 	t.Cleanup(set.Close)
@@ -100,14 +102,53 @@ func TestHeatVetoesWhatIsOnTheProcessorsPackage(t *testing.T) {
 		}
 	}
 	for _, b := range set.Current() {
-		if b.Vetoed != "" {
-			t.Errorf("for everybody %s is vetoed", b.ID)
+		if want := b.Class != power.NVIDIA; (b.Vetoed != "") != want {
+			t.Errorf("who is told of changes has of %s that it is vetoed: %q", b.ID, b.Vetoed)
 		}
 	}
-	hot.Vetoed = false
+	hot = power.Heat{}
 	for _, b := range backends.Current() {
 		if b.Vetoed != "" {
 			t.Errorf("%s is vetoed though it is cool", b.ID)
 		}
 	}
+}
+
+func TestAProcessorThatIsTooHotIsLookedAtUntilItIsNot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		set := backend.New(func(backend.Spec) backend.Server { return silent{} },
+			func(backend.Spec, job.Facts) power.DeviceClass { return power.Unclassified }, slog.New(slog.DiscardHandler))
+		defer set.Close()
+		set.Configure([]backend.Spec{{ID: "cpu", Class: power.CPU}})
+		var hot atomic.Bool
+		var looks atomic.Int32
+		backends := cooled{set, func() (h power.Heat) {
+			looks.Add(1)
+			if hot.Load() {
+				h = power.Heat{Vetoed: true, Reason: power.ReasonHot}
+			}
+			return h
+		}, fstest.MapFS{}}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go backends.follow(ctx)
+
+		after := func(d time.Duration) (int32, string) {
+			time.Sleep(d)
+			synctest.Wait()
+			return looks.Load(), set.Current()[0].Vetoed
+		}
+		if n, _ := after(time.Hour); n != 0 {
+			t.Errorf("at rest somebody looked %d times", n)
+		}
+		hot.Store(true)
+		backends.Current() // a job
+		if n, veto := after(time.Minute); n != 13 || veto != "too hot" {
+			t.Errorf("after a minute it was looked at %d times, and is vetoed: %q", n, veto)
+		}
+		hot.Store(false)
+		if n, veto := after(time.Hour); n != 14 || veto != "" {
+			t.Errorf("once cool it was looked at %d times, and is vetoed: %q", n, veto)
+		}
+	})
 }

@@ -2,13 +2,18 @@ package daemon_test
 
 import (
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	godbus "github.com/godbus/dbus/v5"
 
 	"github.com/joulemux/joulemux/daemon/daemontest"
 	"github.com/joulemux/joulemux/daemon/httpapi/wire"
+	"github.com/joulemux/joulemux/dbus"
 	"github.com/joulemux/joulemux/power/powertest"
 )
 
@@ -80,4 +85,52 @@ func TestAProcessorThatIsTooHotIsGivenNoWork(t *testing.T) {
 	if a := ask(t, d, "POST", "/api/generate", hot); a.status != 429 || !strings.Contains(a.body, wire.CodeBusy) {
 		t.Errorf("a job for the processor alone is answered %d, %s", a.status, a.body)
 	}
+}
+
+func TestWhereJobsGoIsToldAsJobsFindIt(t *testing.T) {
+	machine := optimus(t)
+	ollama := daemontest.Serve(t, daemontest.CannedOllama())
+	d := daemontest.Start(t, daemontest.Options{
+		Config: backends(map[string]string{"igpu": ollama, "cpu": ollama}), Sys: os.DirFS(machine.folder),
+	})
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "notify"), Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer manager.Close()
+	t.Setenv("NOTIFY_SOCKET", manager.LocalAddr().String())
+	peer := d.Bus.Connect(t)
+	if err := peer.AddMatchSignal(godbus.WithMatchSender(dbus.RouterName), godbus.WithMatchMember("PropertiesChanged")); err != nil {
+		t.Fatal(err)
+	}
+	signals := make(chan *godbus.Signal, 100)
+	peer.Signal(signals)
+	expect := func(active godbus.ObjectPath, line string) {
+		t.Helper()
+		_ = manager.SetReadDeadline(time.Now().Add(daemontest.Patience))
+		for told, buf := "", make([]byte, 1000); !strings.Contains(told, line); {
+			n, err := manager.Read(buf)
+			if err != nil {
+				t.Fatalf("last the service manager was told %q, %v", told, err)
+			}
+			told = string(buf[:n])
+		}
+		timeout := time.After(daemontest.Patience)
+		for {
+			select {
+			case s := <-signals:
+				if changed, ok := s.Body[1].(map[string]godbus.Variant); ok && changed["ActiveBackend"].Value() == active {
+					return
+				}
+			case <-timeout:
+				t.Fatalf("no signal has the active backend %s", active)
+			}
+		}
+	}
+	machine.heat("97000")
+	daemontest.Eventually(t, "a job is refused", func() bool { return ask(t, d, "POST", "/api/generate", generate).status == 429 })
+	expect("/", ", no backend")
+	machine.heat("60000")
+	daemontest.Eventually(t, "a job is answered", func() bool { return ask(t, d, "POST", "/api/generate", generate).status == 200 })
+	expect("/io/github/joulemux/Router1/backend/ollama_2digpu", ", jobs go to ollama-igpu")
 }

@@ -56,7 +56,7 @@ func (d *daemon) followBackends(ctx context.Context) {
 func (d *daemon) showStatus() {
 	now := d.tiers.Current()
 	line := now.Tier.String() + " (" + string(now.Reason) + ")"
-	if where, err := d.dispatcher.Prospect(now.Tier, d.backends.Current()); err == nil {
+	if where, err := d.dispatcher.Prospect(now.Tier, d.cooled.Current()); err == nil {
 		line += ", jobs go to " + where.Backend
 	} else {
 		line += ", no backend"

@@ -48,6 +48,8 @@ const (
 type Heat struct {
 	Vetoed bool
 	Reason Reason
+	// Since is the temperature when that became the reason.
+	Since Celsius
 	// Last is the look behind the verdict, and Throttled when a look found that
 	// the processor had been slowed down since the one before.
 	Last      Thermal
@@ -55,12 +57,12 @@ type Heat struct {
 }
 
 // Veto says why a processor is given no more work, as in "too hot: 97 °C", or ""
-// if it is.
+// if it is. As long as the reason stays, so do the words.
 func (h Heat) Veto() string {
-	if !h.Vetoed || h.Last.Temperature == 0 {
+	if !h.Vetoed || h.Since == 0 {
 		return string(h.Reason)
 	}
-	return fmt.Sprintf("%s: %v", h.Reason, h.Last.Temperature)
+	return fmt.Sprintf("%s: %v", h.Reason, h.Since)
 }
 
 // Next returns the verdict on what a new look shows, given the last one.
@@ -79,6 +81,12 @@ func (p HeatPolicy) Next(last Heat, now Thermal) Heat {
 		next.Vetoed, next.Reason = true, ReasonHot
 	case last.Vetoed && now.Temperature > p.Cool:
 		next.Vetoed, next.Reason = true, ReasonCooling
+	}
+	switch {
+	case next.Reason == last.Reason:
+		next.Since = last.Since
+	case next.Vetoed:
+		next.Since = now.Temperature
 	}
 	return next
 }

@@ -59,11 +59,21 @@ func TestHeatSaysWhy(t *testing.T) {
 		want string
 	}{
 		{power.Heat{Last: look(0, 60, 0)}, ""},
-		{power.Heat{Vetoed: true, Reason: power.ReasonHot, Last: look(0, 97.2, 0)}, "too hot: 97 °C"},
+		{power.Heat{Vetoed: true, Reason: power.ReasonHot, Since: 97.2, Last: look(0, 99, 0)}, "too hot: 97 °C"},
 		{power.Heat{Vetoed: true, Reason: power.ReasonThrottled, Last: look(0, 0, 4)}, "slowed down by heat"},
 	} {
 		if got := c.heat.Veto(); got != c.want {
 			t.Errorf("%+v: %q, want %q", c.heat, got, c.want)
+		}
+	}
+	var heat power.Heat
+	for i, c := range []struct {
+		temperature power.Celsius
+		want        string
+	}{{60, ""}, {97, "too hot: 97 °C"}, {99, "too hot: 97 °C"}, {91, "cooling down: 91 °C"}, {88, "cooling down: 91 °C"}, {80, ""}, {95, "too hot: 95 °C"}} {
+		heat = power.DefaultHeatPolicy().Next(heat, look(time.Duration(i)*time.Second, c.temperature, 0))
+		if got := heat.Veto(); got != c.want {
+			t.Errorf("at %v it says %q, want %q", c.temperature, got, c.want)
 		}
 	}
 }

@@ -92,10 +92,10 @@ type Backend struct {
 	// RetryAt is when a job may be taken again that is refused now, although
 	// the server answers; zero if none is.
 	RetryAt time.Time
-	// Vetoed says why the device may be given no work now, if it may not. What
-	// is known here says nothing of that; who knows marks a copy.
+	// Vetoed says why the device may be given no work now, if it may not.
 	Vetoed string
-	// Asleep tells that the device sleeps until a job needs it, marked likewise.
+	// Asleep tells that the device sleeps until a job needs it. What is known here
+	// says nothing of that; who knows marks a copy.
 	Asleep bool
 	// Checked is when the server was last asked.
 	Checked time.Time

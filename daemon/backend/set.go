@@ -37,6 +37,7 @@ type Set struct {
 
 	mu      sync.Mutex // guards the following, and publishing
 	entries []*entry
+	veto    string // why what is on the processor's package may be given no work
 	closed  bool
 	probes  sync.WaitGroup
 
@@ -129,6 +130,10 @@ func (s *Set) publishLocked() {
 		due = min(due, e.dueAt().Sub(s.made))
 		if !e.hidden() {
 			e.Profile = profile(e.Spec.Profile, e.Class)
+			e.Vetoed = ""
+			if e.Class.OnPackage() {
+				e.Vetoed = s.veto
+			}
 			e.tell(s.log)
 			snapshot = append(snapshot, e.Backend)
 		}
@@ -197,6 +202,17 @@ func (s *Set) Stale() {
 		e.Checked = time.Time{}
 	}
 	s.publishLocked()
+}
+
+// Veto records why the devices on the processor's package may be given no work now,
+// or with "" that they may.
+func (s *Set) Veto(why string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.veto != why {
+		s.veto = why
+		s.publishLocked()
+	}
 }
 
 // Failed records that a job failed on a backend. A server that could not be
