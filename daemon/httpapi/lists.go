@@ -3,10 +3,13 @@ package httpapi
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
+	"io"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/joulemux/joulemux/daemon/backend"
@@ -152,16 +155,37 @@ func (s *Server) administer(w http.ResponseWriter, r *http.Request) {
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Time{})
 	_ = control.EnableFullDuplex() // HTTP/2 has it anyway
+	body := &upload{ReadCloser: r.Body}
+	if r.Body == http.NoBody {
+		body.whole.Store(true)
+	} else {
+		r.Body = body
+	}
 	resp, err := b.server.Do(r)
 	if err != nil {
 		fail(w, &job.Error{Code: job.BackendFailed, Detail: b.id, Err: err})
 		return
 	}
-	if resp.StatusCode >= http.StatusBadRequest && r.ProtoMajor == 1 {
+	if resp.StatusCode >= http.StatusBadRequest && r.ProtoMajor == 1 && !body.whole.Load() {
 		w.Header().Set("Connection", "close") // for the rest of the request may be on its way
 	}
 	defer s.Cache.Clear() // what was answered may be of a model that is another now
 	s.pass(w, r, b.id, resp)
+}
+
+// upload is the body of a request that a backend may not want to the end.
+type upload struct {
+	io.ReadCloser
+	whole atomic.Bool // that all of it was read
+}
+
+// Read takes note of the end.
+func (u *upload) Read(p []byte) (int, error) {
+	n, err := u.ReadCloser.Read(p)
+	if errors.Is(err, io.EOF) {
+		u.whole.Store(true)
+	}
+	return n, err
 }
 
 // administered returns the backend that a header names, or where ordinary jobs

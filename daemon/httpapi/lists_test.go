@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -211,6 +212,43 @@ func TestAnUploadThatIsRefusedOnTheWayIsToldSo(t *testing.T) {
 	defer resp.Body.Close()
 	if body, err := io.ReadAll(resp.Body); resp.StatusCode != http.StatusInsufficientStorage || string(body) != `{"error":"no room"}` || err != nil {
 		t.Errorf("%d %s %v", resp.StatusCode, body, err)
+	}
+}
+
+func TestARefusalOfWhatWasReadKeepsTheConnection(t *testing.T) {
+	r := newRig(t, with(func(w http.ResponseWriter, q *http.Request) {
+		_, _ = io.Copy(io.Discard, q.Body)
+		w.WriteHeader(http.StatusNotFound)
+	}))
+	r.Configure(httpapi.Settings{AllowAdmin: true})
+	conn, err := net.Dial("unix", r.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	answers := bufio.NewReader(conn)
+	for _, q := range []question{
+		{"HEAD", "/api/blobs/sha256:00", ""},
+		{"DELETE", "/api/delete", `{"model":"m"}`},
+		{"POST", "/api/blobs/sha256:00", strings.Repeat("x", 300_000)},
+		{"POST", "/api/copy", `{"source":"m","destination":"n"}`},
+	} {
+		asked, err := http.NewRequestWithContext(t.Context(), q.method, "http://x"+q.path, strings.NewReader(q.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := asked.Write(conn); err != nil {
+			t.Fatalf("before %s %s: %v", q.method, q.path, err)
+		}
+		resp, err := http.ReadResponse(answers, asked)
+		if err != nil {
+			t.Fatalf("%s %s: %v", q.method, q.path, err)
+		}
+		if _, err := io.Copy(io.Discard, resp.Body); resp.StatusCode != http.StatusNotFound || resp.Close || err != nil {
+			t.Errorf("%s %s: %d, closed %v, %v", q.method, q.path, resp.StatusCode, resp.Close, err)
+		}
+		_ = resp.Body.Close()
 	}
 }
 
