@@ -63,14 +63,26 @@ func (s service) HealthCheck(ctx context.Context, _ *computev1.HealthCheckReques
 // checker is gRPC's own health service: whether jobs can run, in a word.
 type checker struct{ *Server }
 
-// Check tells of the one service, and of the server as a whole, which is
-// nothing without it.
+// statusServiceUnknown is what only Watch may answer: SERVICE_UNKNOWN of
+// grpc.health.v1, which the package has no name for.
+const statusServiceUnknown grpchealth.Status = 3
+
+// known reports whether a service is the one there is, or the server as a whole,
+// which is nothing without it.
+func known(service string) bool { return service == "" || service == computev1.ComputeServiceName }
+
+// Check tells of a service. To one who watches, one that is not there is no error:
+// it might come.
 func (c checker) Check(ctx context.Context, q *grpchealth.CheckRequest) (*grpchealth.CheckResponse, error) {
-	if q.Service != "" && q.Service != computev1.ComputeServiceName {
-		return nil, connect.NewError(connect.CodeNotFound, fmt.Errorf("there is no service %s here", clip(q.Service)))
-	}
+	call, _ := connect.CallInfoForHandlerContext(ctx)
+	watched := call.Spec().StreamType != connect.StreamTypeUnary
 	backends := c.Backends.Current
-	if call, _ := connect.CallInfoForHandlerContext(ctx); call.Spec().StreamType == connect.StreamTypeUnary {
+	switch {
+	case watched && !known(q.Service):
+		return &grpchealth.CheckResponse{Status: statusServiceUnknown}, nil
+	case !known(q.Service):
+		return nil, connect.NewError(connect.CodeNotFound, fmt.Errorf("there is no service %s here", clip(q.Service)))
+	case !watched:
 		backends = func() backend.Snapshot { return c.Backends.Look(ctx) }
 	}
 	if status, _ := backends().Health(); status == backend.Unhealthy {
@@ -81,8 +93,11 @@ func (c checker) Check(ctx context.Context, q *grpchealth.CheckRequest) (*grpche
 
 // Watch has the status told now, and again when it has changed, until it is
 // stopped. Backends are asked once: whoever watches for days would keep them awake.
-func (c checker) Watch(ctx context.Context, _ *grpchealth.CheckRequest, changed func()) (stop func(), err error) {
+func (c checker) Watch(ctx context.Context, q *grpchealth.CheckRequest, changed func()) (stop func(), err error) {
 	c.client(ctx)
+	if !known(q.Service) {
+		return func() {}, nil
+	}
 	c.Backends.Look(ctx)
 	ctx, stop = context.WithCancel(context.WithoutCancel(ctx))
 	go func() {

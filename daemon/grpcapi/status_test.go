@@ -1,6 +1,7 @@
 package grpcapi_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -135,6 +136,35 @@ func TestHealthIsWatched(t *testing.T) {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+}
+
+func TestWatchOfAServiceThatIsNotThereGoesOn(t *testing.T) {
+	r := newRig(t, place{power.CPU, scripted(says(last))})
+	ctx, cancel := context.WithCancel(within(t))
+	w, err := grpc_health_v1.NewHealthClient(r.conn).Watch(ctx, &grpc_health_v1.HealthCheckRequest{Service: "nope"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h, err := w.Recv(); err != nil || h.Status != grpc_health_v1.HealthCheckResponse_SERVICE_UNKNOWN {
+		t.Fatalf("it says %v, %v", h, err)
+	}
+	told := make(chan error, 1)
+	go func() {
+		_, err := w.Recv()
+		told <- err
+	}()
+	for range 3 { // whatever becomes of the backends
+		if _, err := r.calls.generate(ctx, ask()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	select {
+	case err := <-told:
+		t.Fatalf("the call has not been kept: %v", err)
+	default:
+	}
+	cancel()
+	fails(t, "the watcher who leaves", <-told, codes.Canceled, "")
 }
 
 func TestBackendThatWasDownAtTheStartComesUp(t *testing.T) {
