@@ -58,7 +58,7 @@ added up.`,
 		asked.Set("since", since)
 		return a.energy(ctx, asked)
 	})
-	cmd.Flags().StringVar(&by, "by", by, "day, backend, model or client")
+	cmd.Flags().StringVar(&by, "by", by, "add up by this `WHAT`: day, backend, model or client")
 	cmd.Flags().StringVar(&since, "since", since, "the last `DAYS` as in 7d, today included, or a day as in 2026-01-02, or all")
 	_ = cmd.RegisterFlagCompletionFunc("by", // It fails only for a flag that is not there.
 		cobra.FixedCompletions([]string{"day", "backend", "model", "client"}, cobra.ShellCompDirectiveNoFileComp))

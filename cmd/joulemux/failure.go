@@ -152,7 +152,7 @@ func jsonTopic() *cobra.Command {
 		Use:   "json",
 		Short: "What --json writes",
 		Long: `With --json every command writes JSON to standard output, one object per
-line, and none of what it else says for people.
+line, in place of what it says to people.
 
     generate, chat   a line for each event of an answer, as it comes:
                      {"routed":{...}}, again if another backend takes over;

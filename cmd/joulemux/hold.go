@@ -28,15 +28,16 @@ command does, because the daemon or the user ends it, the command runs on.
 
 Signals are passed on to the command. With --json what is to be said of the
 hold is JSON on standard error: standard output is the command's.`,
-		Example:           `  joulemux hold low --reason "on a plane" -- make -j8`,
-		Args:              tierAndCommand,
-		ValidArgsFunction: cobra.FixedCompletions([]string{"battery", "saver", "low", "critical"}, cobra.ShellCompDirectiveNoFileComp),
+		Example:               `  joulemux hold low --reason "on a plane" -- make -j8`,
+		Args:                  tierAndCommand,
+		DisableFlagsInUseLine: true, // they come before the command
+		ValidArgsFunction:     cobra.FixedCompletions([]string{"battery", "saver", "low", "critical"}, cobra.ShellCompDirectiveNoFileComp),
 		RunE: runs(func(ctx context.Context, args []string) error {
 			a.records = a.err
 			return a.hold(ctx, wire.Hold{Tier: args[0], Reason: reason}, args[1:])
 		}),
 	}
-	cmd.Flags().StringVar(&reason, "reason", "", "why, for who looks at the status; the command, if nothing is given")
+	cmd.Flags().StringVar(&reason, "reason", "", "why, in a `TEXT` for who looks at the status; the command, if nothing is given")
 	return cmd
 }
 

@@ -13,7 +13,18 @@ func modelsCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "models",
 		Short: "List the models of all backends",
-		Args:  cobra.NoArgs,
+		Long: `List the models of all backends, each once, by its weights, whatever backends
+call it.
+
+    CONTEXT    how many tokens it can see at most
+    LOADED ON  the backends that have it in memory, and until when they keep it
+               if nobody asks for it
+    FITS       the backends whose device's memory has room for it and a fifth
+               more; "not" those where it has not. NVIDIA's GPUs are not asked,
+               since that wakes them
+
+What nobody tells is "-".`,
+		Args: cobra.NoArgs,
 		RunE: runs(func(ctx context.Context, _ []string) error {
 			ctx, stop := interruptible(ctx)
 			defer stop()

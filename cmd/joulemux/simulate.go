@@ -84,7 +84,7 @@ func (s *simulation) flags(cmd *cobra.Command) {
 	f.IntVar(&s.random, "random", 0, "draw `N` machines within published ranges instead")
 	f.StringSliceVar(&s.policies, "policy", s.policies, "a policy's `NAME`; may be given again")
 	f.StringVar(&s.trace, "trace", "", "read the requests from a `FILE` of CSV")
-	f.StringVar(&s.line, "line", s.line, "line power: never, flips or always; where it flips, the lid is closed once as well")
+	f.StringVar(&s.line, "line", s.line, "`WHEN` there is line power: never, flips or always; where it flips, the lid is closed once as well")
 	f.Float64Var(&s.charge, "charge", s.charge, "how full the battery is at first, in `PERCENT`; 0 has 100, 60 or 25 drawn")
 	f.StringVar(&s.plot, "plot", "", "draw the first run of the first policy into a `FILE` of SVG")
 	f.BoolVar(&s.sensitivity, "sensitivity", false, "change one assumption after the other")
