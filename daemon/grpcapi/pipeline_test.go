@@ -243,10 +243,10 @@ func TestPipelineEndsWithItsCall(t *testing.T) {
 }
 
 func TestStagesMayTakeLongerThanAClientMayNotRead(t *testing.T) {
-	const stalled = 50 * time.Millisecond
+	const stalled = 300 * time.Millisecond // a loaded machine writes within that
 	r := newRig(t, place{power.CPU, scripted(func(w http.ResponseWriter, q *http.Request) {
 		select {
-		case <-time.After(4 * stalled):
+		case <-time.After(2 * stalled):
 			says(`{"message":{"content":"x"}}`+"\n", strings.Replace(last, `"response":""`, `"message":{}`, 1))(w, q)
 		case <-q.Context().Done():
 		}
