@@ -41,6 +41,7 @@ import (
 	"github.com/joulemux/joulemux/dbus/profiles"
 	"github.com/joulemux/joulemux/dbus/upower"
 	"github.com/joulemux/joulemux/power"
+	"github.com/joulemux/joulemux/power/meter"
 	"github.com/joulemux/joulemux/power/sysfs"
 	"github.com/joulemux/joulemux/power/tracker"
 	"github.com/joulemux/joulemux/systemd"
@@ -160,9 +161,10 @@ func assemble(ctx context.Context, o Options) (*daemon, error) {
 	d.npu, _ = sysfs.NPUOccupancy(o.Sys)
 	d.ledger = ledger.New(o.State, ledger.DefaultKeep(), o.Log)
 	d.metrics = metrics.New(d.figures()...)
-	d.meter = newMeter(ctx, o, d.backends, table, func(id string, tail power.Energy) {
-		d.ledger.Tail(id, tail)
-		d.metrics.Tail(id, tail)
+	d.meter = newMeter(ctx, o, d.backends, table, func(t meter.Tail) {
+		d.ledger.Tail(t.Work.ID, t.Energy)
+		d.metrics.Tail(t.Work.ID, t.Energy)
+		d.dispatcher.Spent(t.Work.Client, t.More)
 	})
 	d.check = &crossCheck{whole: d.meter.Whole, left: d.supplies.Left, log: o.Log}
 	d.cache = cache.New(cache.Settings(c.Cache))

@@ -25,7 +25,7 @@ import (
 )
 
 // newMeter returns a meter of all sensors that this machine has for us.
-func newMeter(ctx context.Context, o Options, backends *backend.Set, peers peer.Table, tail func(string, power.Energy)) metering {
+func newMeter(ctx context.Context, o Options, backends *backend.Set, peers peer.Table, tail func(meter.Tail)) metering {
 	f := &finder{sys: o.Sys, energy: o.EnergySocket, nvml: runtimePath(nvml.Socket), log: o.Log}
 	m := meter.New(meter.Options{
 		Sensors: f.start(ctx), CPU: &cpu{proc: o.Proc, cgroup: cgroups(o.Sys), backends: backends, peers: peers},

@@ -57,7 +57,9 @@ func (r *run) attempt(ctx context.Context, b *backend.Backend, d route.Decision)
 	entry := r.entry(took, err)
 	r.Ledger.Record(entry)
 	r.Observer.Attempted(&entry)
-	r.spend(r.job.Client, took.cost)
+	if took.cost.Known() {
+		r.Spent(r.job.Client, took.cost.Energy)
+	}
 	r.refused = took.refused
 	switch {
 	case err != nil:

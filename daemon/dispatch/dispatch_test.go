@@ -225,14 +225,14 @@ func (r *rig) Totals(_ context.Context, from, _ time.Time, by ledger.Grouping) (
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.lookedUp++
-	sums := make(map[string]power.Energy)
+	sums := make(map[string]ledger.Sum)
 	for _, e := range append(slices.Clone(r.entries), r.earlier...) {
 		if e.Ended.Local().Format(time.DateOnly) == from.Local().Format(time.DateOnly) {
-			sums[e.Client] += e.Cost.Energy
+			sums[e.Client] = sums[e.Client].Plus(ledger.Sum{Energy: e.Cost.Energy, Tail: e.Cost.Tail})
 		}
 	}
-	for client, energy := range sums {
-		all = append(all, ledger.Total{Key: client, Estimated: ledger.Sum{Energy: energy}})
+	for client, sum := range sums {
+		all = append(all, ledger.Total{Key: client, Estimated: sum})
 	}
 	return all, nil
 }

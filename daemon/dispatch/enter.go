@@ -58,7 +58,8 @@ func (d *Dispatcher) lookUpSpent(ctx context.Context, client string) error {
 	}
 	spent := make(map[string]power.Energy, len(totals))
 	for _, t := range totals {
-		spent[t.Key] = t.Measured.Energy + t.Derived.Energy + t.Estimated.Energy
+		known := t.Measured.Plus(t.Derived).Plus(t.Estimated)
+		spent[t.Key] = known.Energy + known.Tail
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -86,11 +87,13 @@ func (d *Dispatcher) ration(r quota.Rules) {
 	}
 }
 
-// spend counts what an attempt of a client has taken.
-func (d *Dispatcher) spend(client string, c power.Cost) {
+// Spent counts what a client's attempts have taken, and what their devices took
+// after them, which is known only later. The ledger is to be told first: it may be
+// looked up there.
+func (d *Dispatcher) Spent(client string, e power.Energy) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.quota.Spent(time.Now(), client, c)
+	d.quota.Spent(time.Now(), client, e)
 }
 
 func (d *Dispatcher) leave(r *run) {

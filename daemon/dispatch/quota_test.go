@@ -15,6 +15,7 @@ import (
 	"github.com/joulemux/joulemux/daemon/ledger"
 	"github.com/joulemux/joulemux/daemon/quota"
 	"github.com/joulemux/joulemux/power"
+	"github.com/joulemux/joulemux/power/meter"
 )
 
 // rationed are settings with that for each client, but for one called free.
@@ -202,6 +203,33 @@ func TestJoulesOfADayAreThoseOfTheLedger(t *testing.T) {
 		}
 		if h.lookedUp != 1 {
 			t.Errorf("it was looked up %d times", h.lookedUp)
+		}
+	})
+}
+
+func TestJoulesOfADayHaveTheTailsInThem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var h *rig
+		h = newRig(t, func(r *rig) {
+			r.metered.Sensors = []meter.Sensor{warming{time.Now(), time.Now().Add(10 * time.Second)}}
+			r.metered.Tail = func(told meter.Tail) { h.Spent(told.Work.Client, told.More) }
+		})
+		h.meter.Start(t.Context())
+		time.Sleep(10 * time.Second)
+		run := func(client string) error { return h.Run(t.Context(), of(client), new(sink)) }
+		h.earlier = []ledger.Entry{{Client: "early", Ended: time.Now(), Cost: power.Cost{Energy: 60 * power.Joule, Tail: 40 * power.Joule}}}
+		h.Configure(rationed(quota.Limits{PerDay: 100 * power.Joule}))
+		_ = overLimit(t, run("early"))
+		if err := run("a"); err != nil {
+			t.Fatal(err)
+		}
+		if took := h.entries[0].Cost.Energy; took != 60*power.Joule {
+			t.Fatalf("the job took %v", took)
+		}
+		time.Sleep(3 * time.Second) // at 20 W, of which the tail is two
+		_ = overLimit(t, run("a"))
+		if err := run("b"); err != nil {
+			t.Errorf("another client: %v", err)
 		}
 	})
 }

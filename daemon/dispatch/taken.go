@@ -39,7 +39,7 @@ func (r *run) take(ctx context.Context, b *backend.Backend) *taken {
 		id += "." + strconv.Itoa(n+1)
 	}
 	work := meter.Work{
-		ID: id, Backend: b.ID, Class: b.Class, Draw: b.Profile.Draw,
+		ID: id, Backend: b.ID, Client: r.job.Client, Class: b.Class, Draw: b.Profile.Draw,
 		Learned: r.learnedDraw(b.ID, r.job.Model, r.settings, r.now.Supply.Discharging),
 		Held:    b.Holds(),
 	}

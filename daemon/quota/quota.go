@@ -164,12 +164,11 @@ func (q *Quota) Admit(now time.Time, client string) (*Account, error) {
 // End counts a job no longer that was admitted to an account.
 func (q *Quota) End(a *Account) { a.jobs-- }
 
-// Spent counts what an attempt of a client has taken. Where nobody knows how much
-// that is, nothing is counted.
-func (q *Quota) Spent(now time.Time, client string, c power.Cost) {
+// Spent counts what jobs of a client have taken.
+func (q *Quota) Spent(now time.Time, client string, e power.Energy) {
 	q.turn(now)
-	if c.Known() && q.counting && q.rules.For(client).PerDay > 0 {
-		q.account(client).spent += c.Energy
+	if q.counting && q.rules.For(client).PerDay > 0 {
+		q.account(client).spent += e
 	}
 }
 

@@ -16,10 +16,6 @@ import (
 // noon is the middle of some day where this machine is.
 var noon = time.Date(2026, 3, 14, 12, 0, 0, 0, time.Local)
 
-func took(joules float64) power.Cost {
-	return power.Cost{Energy: power.Joules(joules), Quality: power.Measured}
-}
-
 // refusal returns the error of a limit that names a key, or fails.
 func refusal(t *testing.T, err error, key string) *job.Error {
 	t.Helper()
@@ -72,7 +68,7 @@ func TestJoulesOfADay(t *testing.T) {
 		t.Fatal("it knows what it was not told")
 	}
 	q.Expect()
-	q.Spent(noon, "a", took(10)) // ends while others look
+	q.Spent(noon, "a", power.Joules(10)) // ends while others look
 	q.Know(noon, map[string]power.Energy{"a": power.Joules(50), "b": power.Joules(100)})
 	if q.MustKnow(noon, "a") {
 		t.Error("it has forgotten what it was told")
@@ -81,13 +77,11 @@ func TestJoulesOfADay(t *testing.T) {
 	if e := refusal(t, err, "joules_per_day"); e.Again() != 12*time.Hour || !strings.Contains(e.Detail, "100 J of today's 100") {
 		t.Errorf("got %v, again in %v", e, e.Again())
 	}
-	for _, c := range []power.Cost{took(39.9), {Quality: power.Unknown, Energy: power.Joules(1000)}} {
-		q.Spent(noon, "a", c)
-		if _, err := q.Admit(noon, "a"); err != nil {
-			t.Errorf("after %v: %v", c, err)
-		}
+	q.Spent(noon, "a", power.Joules(39.9))
+	if _, err := q.Admit(noon, "a"); err != nil {
+		t.Error(err)
 	}
-	q.Spent(noon, "a", took(0.1))
+	q.Spent(noon, "a", power.Joules(0.1))
 	_, err = q.Admit(noon, "a")
 	_ = refusal(t, err, "joules_per_day")
 	tomorrow := noon.AddDate(0, 0, 1)
@@ -142,7 +136,7 @@ func TestLimitsHoldWhateverComes(t *testing.T) {
 				q.End(c.underWay[at])
 				c.underWay = append(c.underWay[:at], c.underWay[at+1:]...)
 				energy := power.Joules(float64(r.IntN(300)))
-				q.Spent(now, name, power.Cost{Energy: energy, Quality: power.Estimated})
+				q.Spent(now, name, energy)
 				c.spent[day] += energy
 				continue
 			}

@@ -67,9 +67,8 @@ func TestWhatIsKnownOfADomainStaysWithIt(t *testing.T) {
 func TestTailIsTakenInBeforeItsSensorGoes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine(pkg)
-		tails := map[string]power.Energy{}
 		o := m.options()
-		o.Tail = func(id string, tail power.Energy) { tails[id] = tail }
+		tails := keepTails(t, &o)
 		meter := New(o)
 		defer meter.Close()
 		m.draws("package-0", 4*power.Watt)

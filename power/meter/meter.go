@@ -61,7 +61,7 @@ type Options struct {
 	Suspended func() time.Duration
 	// Tail is told what a job made its devices take after its end, when that
 	// is known; again if more becomes known.
-	Tail func(id string, tail power.Energy)
+	Tail func(Tail)
 }
 
 const (
@@ -84,7 +84,7 @@ const (
 type Meter struct {
 	cpu       CPU
 	suspended func() time.Duration
-	tail      func(string, power.Energy)
+	tail      func(Tail)
 
 	// The constants, but in tests.
 	tick, fresh time.Duration
@@ -121,7 +121,7 @@ func New(o Options) *Meter {
 		m.suspended = func() time.Duration { return 0 }
 	}
 	if m.tail == nil {
-		m.tail = func(string, power.Energy) {}
+		m.tail = func(Tail) {}
 	}
 	m.sensors = m.sources(o.Sensors)
 	m.accounts = accountsOf(m.sensors)
@@ -333,21 +333,27 @@ func (m *Meter) update(ctx context.Context, due []*account, then func(now time.T
 	tails, idle := m.tails(), m.idle(sensors, read)
 	m.mu.Unlock()
 	rest(idle)
-	for id, tail := range tails {
-		m.tail(id, tail)
+	for _, t := range tails {
+		m.tail(t)
 	}
 }
 
-// tails returns those that have become known, by job.
-func (m *Meter) tails() map[string]power.Energy {
-	var all map[string]power.Energy
+// Tail is what a job has made its devices take after its end.
+type Tail struct {
+	Work Work
+	// Energy is all of it, and More what of that was not told before.
+	Energy, More power.Energy
+}
+
+// tails returns those that have become known.
+func (m *Meter) tails() (all []Tail) {
 	for _, list := range [...][]*account{m.accounts, m.gone} {
 		for _, a := range list {
 			for _, s := range a.tails {
-				if all == nil { // mostly there are none
-					all = make(map[string]power.Energy)
+				if more := s.tailSoFar - s.tailTold; more > 0 { // else another account has it told
+					all = append(all, Tail{s.work, s.tailSoFar, more})
+					s.tailTold = s.tailSoFar
 				}
-				all[s.work.ID] = s.tailSoFar
 			}
 			a.tails = nil
 		}

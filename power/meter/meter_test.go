@@ -166,12 +166,25 @@ func TestWhatWasLearnedStandsForWhatIsAssumed(t *testing.T) {
 	})
 }
 
+// keepTails keeps the tails that are told, by job, and sees to it that what is more
+// of one each time makes up all of it.
+func keepTails(t *testing.T, o *Options) map[string]power.Energy {
+	t.Helper()
+	tails := map[string]power.Energy{}
+	o.Tail = func(told Tail) {
+		tails[told.Work.ID] += told.More
+		if all := tails[told.Work.ID]; told.More <= 0 || all != told.Energy {
+			t.Errorf("%v more make %v, and all is said to be %v", told.More, all, told.Energy)
+		}
+	}
+	return tails
+}
+
 func TestLoadAndTailAreApart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine(pkg)
 		o := m.options()
-		tails := map[string]power.Energy{}
-		o.Tail = func(id string, e power.Energy) { tails[id] = e }
+		tails := keepTails(t, &o)
 		meter := New(o)
 		defer meter.Close()
 		m.draws("package-0", 4*power.Watt)
@@ -349,8 +362,7 @@ func TestATickThatIsLateDoesNotEndATail(t *testing.T) {
 		sensor := &slow{rail: m.rails["package-0"], takes: 20 * time.Millisecond, free: make(chan struct{}, 1)}
 		sensor.free <- struct{}{}
 		o.Sensors = []Sensor{sensor}
-		tails := map[string]power.Energy{}
-		o.Tail = func(id string, e power.Energy) { tails[id] = e }
+		tails := keepTails(t, &o)
 		meter := New(o)
 		defer meter.Close()
 		m.draws("package-0", 4*power.Watt)
@@ -435,8 +447,7 @@ func TestATailThatIsCutOffAtOnceIsToldWithTheNext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine(pkg)
 		o := m.options()
-		tails := map[string]power.Energy{}
-		o.Tail = func(id string, e power.Energy) { tails[id] = e }
+		tails := keepTails(t, &o)
 		meter := New(o)
 		defer meter.Close()
 		m.draws("package-0", 4*power.Watt)

@@ -14,7 +14,9 @@ import (
 // Work is a job as the meter needs to know it.
 type Work struct {
 	ID, Backend string
-	Class       power.DeviceClass
+	// Client is who asked for it. The meter only passes it on.
+	Client string
+	Class  power.DeviceClass
 	// Draw is what the backend is assumed to take while it works: it divides
 	// what a sensor cannot, and stands for what no sensor sees. Of one elsewhere
 	// it is the radio's.
@@ -40,6 +42,7 @@ type Span struct {
 	worked       time.Duration // by its backend, on this job
 	parts        []part        // by account
 	tailSoFar    power.Energy
+	tailTold     power.Energy
 	claims       map[*Span]*claim // on others, as long as it shows nothing
 	late         []*claim         // on those that have ended
 }
