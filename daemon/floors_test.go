@@ -82,7 +82,7 @@ var rooms = map[string][]string{
 	"google.golang.org/protobuf":             {"daemon/grpcapi/computev1"},
 	"google.golang.org/grpc":                 {"packaging/..."}, // beside tests: as others call us
 	"golang.org/x/sync":                      {"daemon", "packaging/..."},
-	"golang.org/x/sys":                       {"cmd/joulemux", "daemon", "power/helper"},
+	"golang.org/x/sys":                       {"cmd/joulemux", "daemon", "packaging/bench", "power/helper"},
 
 	"github.com/prometheus/client_golang": {"daemon/metrics"},
 	"github.com/prometheus/common":        {"daemon/metrics"}, // its formats, with client_golang

@@ -18,23 +18,21 @@ import (
 // fullEnergy is what rig's battery holds, in microwatt-hours.
 const fullEnergy = 60_000_000
 
-// measureRest counts how often joulemuxd wakes up, at rest and when the charge
-// changes.
+// measureRest counts how often joulemuxd wakes up after jobs, at rest and when the
+// charge changes, as its unit starts it; and after jobs as a shell does.
 func measureRest(ctx context.Context, p plan) (rows []row, err error) {
-	w, err := newWorld(ctx, 4, 0)
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	w, err := newWorld(ctx, 4, 0, self, slackStart)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, w.Close()) }()
-	client := &http.Client{Transport: new(http.Transport)}
-	for _, q := range []question{chat(true, 0), chat(false, 0)} {
-		if err := q.ask(ctx, client, w.joulemuxd.url); err != nil {
-			return nil, err
-		}
-	}
-	client.CloseIdleConnections()
 	fmt.Fprintf(os.Stderr, "rest: %v until joulemuxd is at rest, %v of watching it\n", p.settle, p.window)
-	if err := pass(ctx, p.settle); err != nil {
+	calm, err := w.calm(ctx, p)
+	if err != nil {
 		return nil, err
 	}
 	idle, err := w.idle(ctx, p.window)
@@ -43,6 +41,7 @@ func measureRest(ctx context.Context, p plan) (rows []row, err error) {
 	}
 	each, err := w.updates(ctx, p.updates, idle)
 	return []row{
+		calm,
 		{
 			what:     fmt.Sprintf("wakes at rest, %v after the last job", p.settle),
 			joulemux: fmt.Sprintf("%.3f/s", idle), baseline: "-", value: idle, target: 0.1, unit: "/s",
@@ -52,6 +51,53 @@ func measureRest(ctx context.Context, p plan) (rows []row, err error) {
 			joulemux: fmt.Sprintf("%.2f", each), baseline: fmt.Sprintf("%.3f/s at rest, taken off", idle), value: each, target: 5, unit: " wakes",
 		},
 	}, err
+}
+
+// calm has jobs run, and time pass until there is rest. Both joulemuxds live through
+// the same.
+func (w *world) calm(ctx context.Context, p plan) (r row, err error) {
+	session, err := rig.StartBus(ctx)
+	if err != nil {
+		return r, err
+	}
+	defer func() { err = errors.Join(err, session.Close()) }()
+	w.start = nil
+	other, err := w.another(ctx, w.program(), "shell", w.machine.SysDir(), session)
+	if err != nil {
+		return r, err
+	}
+	defer func() { err = errors.Join(err, other.process.Close()) }()
+	both := []daemon{w.joulemuxd, other}
+	client := &http.Client{Transport: new(http.Transport)}
+	for range p.requests / 2 {
+		for _, d := range both {
+			if err := errors.Join(chat(true, 0).ask(ctx, client, d.url), chat(false, 0).ask(ctx, client, d.url)); err != nil {
+				return r, err
+			}
+		}
+	}
+	client.CloseIdleConnections()
+	var woken [2]int
+	for i, d := range both {
+		if woken[i], err = wakes(d.process.PID()); err != nil {
+			return r, err
+		}
+	}
+	if err := pass(ctx, p.settle); err != nil {
+		return r, err
+	}
+	for i, d := range both {
+		after, err := wakes(d.process.PID())
+		if err != nil {
+			return r, err
+		}
+		woken[i] = after - woken[i]
+	}
+	return row{
+		what:     fmt.Sprintf("wakes in %v after %d jobs", p.settle, p.requests/2*2),
+		joulemux: strconv.Itoa(woken[0]), baseline: fmt.Sprintf("%d without the unit's timer slack", woken[1]),
+		value: float64(woken[0]) / float64(max(1, woken[1])),
+	}, nil
 }
 
 // idle returns the wakes per second of joulemuxd when nobody asks anything.

@@ -17,7 +17,7 @@ import (
 )
 
 // The roles that this program plays in processes of their own. Their listening
-// sockets are handed to them.
+// sockets are handed to them, if they have any.
 const (
 	rolePrefix  = "role:"
 	fakeBackend = rolePrefix + "fake-backend"
@@ -25,12 +25,16 @@ const (
 	bareProxy   = rolePrefix + "bare-proxy"
 	bareService = rolePrefix + "bare-service" // of the library that joulemuxd has for gRPC
 	grpcService = rolePrefix + "grpc-service" // the same of gRPC's own
+	slackStart  = rolePrefix + "slack-start"
 )
 
 // firstSocket is the descriptor after standard error (exec.Cmd.ExtraFiles).
 const firstSocket = 3
 
 func play(role string, args []string) error {
+	if role == slackStart {
+		return startSlack(args)
+	}
 	l, err := net.FileListener(os.NewFile(firstSocket, "listener"))
 	if err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -29,6 +30,7 @@ type world struct {
 	other           string   // that of a server of OpenAI's API alone
 
 	dir   string
+	start []string // the command that starts a joulemuxd, or none
 	close []func() error
 }
 
@@ -40,10 +42,10 @@ type daemon struct {
 	socket  string
 }
 
-// newWorld makes a laptop that runs a joulemuxd with so many backends, which have
-// so many models beside the usual.
-func newWorld(ctx context.Context, backends, models int) (*world, error) {
-	w := new(world)
+// newWorld makes a laptop that runs a joulemuxd, which a command may start, with so
+// many backends, which have so many models beside the usual.
+func newWorld(ctx context.Context, backends, models int, start ...string) (*world, error) {
+	w := &world{start: start}
 	if err := w.make(ctx, backends, models); err != nil {
 		return nil, errors.Join(err, w.Close())
 	}
@@ -125,7 +127,8 @@ func (w *world) another(ctx context.Context, program, name, sys string, session 
 	if err := os.WriteFile(config, []byte(w.config(ports[0], ports[1])), 0o600); err != nil {
 		return d, err
 	}
-	cmd := exec.Command(program, "--config", config, "--sysfs", sys)
+	command := append(slices.Clone(w.start), program, "--config", config, "--sysfs", sys)
+	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Env = []string{
 		"HOME=" + folder, "XDG_RUNTIME_DIR=" + folder,
 		"DBUS_SESSION_BUS_ADDRESS=" + session.Address(), "DBUS_SYSTEM_BUS_ADDRESS=" + w.system.Address(),
