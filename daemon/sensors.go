@@ -65,7 +65,8 @@ type finder struct {
 }
 
 // found is what a close look finds: sensors that we may read, those that the
-// helper reads for us, and those of GPUs that are read only while they are awake for us.
+// helper reads for us, and those of GPUs that are read only while they are awake
+// for us.
 type found struct {
 	ours   []*sysfs.Sensor
 	helped []*energyd.Sensor

@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -38,7 +39,7 @@ type holder struct {
 // watchHeld has measured what the backend's device draws for holding a model, if
 // that is to be known.
 func (r *run) watchHeld(b *backend.Backend) {
-	if !b.Class.Discrete() || !r.settings.Learn || r.knowsHeld(b.ID, r.now.Supply.Discharging) || !r.Meter.SeesHeld(b.Class) {
+	if !b.Class.Discrete() || !r.settings.Learn || r.holdDraw(b.ID, r.now.Supply.Discharging, heldAgain) > 0 || !r.Meter.SeesHeld(b.Class) {
 		return
 	}
 	k := r.desk
@@ -50,26 +51,25 @@ func (r *run) watchHeld(b *backend.Backend) {
 	})
 }
 
-// knowsHeld reports whether enough is known of that, and not from long ago.
-func (d *Dispatcher) knowsHeld(backend string, onBattery bool) bool {
+// holdDraw returns what was learned of that, if it was seen often enough and within
+// so long, or zero.
+func (d *Dispatcher) holdDraw(backend string, onBattery bool, within time.Duration) power.Power {
 	l, _ := d.Ledger.Learned(backend, ledger.AnyModel, onBattery)
-	return l.HoldDraw.Count() >= plan.LeastSamples && time.Since(l.HoldDraw.Seen()) < heldAgain
-}
-
-// holdDraw returns what was learned of a candidate's device, on battery or on line
-// power or, if that is not known, on the other; or zero. What takes nothing to hold
-// here, or elsewhere, did not when another device had that id.
-func (d *Dispatcher) holdDraw(c *job.Candidate, onBattery bool) power.Power {
-	if !c.Class.Discrete() {
+	if l.HoldDraw.Count() < plan.LeastSamples || time.Since(l.HoldDraw.Seen()) >= within {
 		return 0
 	}
-	for _, so := range []bool{onBattery, !onBattery} {
-		l, _ := d.Ledger.Learned(c.ID, ledger.AnyModel, so)
-		if l.HoldDraw.Count() >= plan.LeastSamples && time.Since(l.HoldDraw.Seen()) < ledger.HeldBelieved {
-			return l.HoldDraw.Value()
-		}
+	return l.HoldDraw.Value()
+}
+
+// learnHeld puts it in the place of what is assumed of a candidate: what was learned
+// on battery or on line power or, if there is nothing, on the other. What takes nothing
+// to hold keeps that, though another device may have had its id.
+func (d *Dispatcher) learnHeld(c *job.Candidate, onBattery bool) {
+	if !c.Class.Discrete() {
+		return
 	}
-	return 0
+	p := &c.Profile
+	p.HoldDraw = cmp.Or(d.holdDraw(c.ID, onBattery, ledger.HeldBelieved), d.holdDraw(c.ID, !onBattery, ledger.HeldBelieved), p.HoldDraw)
 }
 
 // calm returns when the device of a backend that holds a model may be measured, if

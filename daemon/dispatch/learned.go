@@ -29,9 +29,7 @@ func (d *Dispatcher) learn(s *Settings, c *job.Candidate, name string, onBattery
 	c.Profile = plan.Known(c.Profile, onBattery, func(onBattery bool) (ledger.Learned, bool) {
 		return d.Ledger.Learned(c.ID, name, onBattery)
 	})
-	if draw := d.holdDraw(c, onBattery); draw > 0 {
-		c.Profile.HoldDraw = draw
-	}
+	d.learnHeld(c, onBattery)
 	if c.Class == power.Cloud { // the joules were those of a backend that had its id
 		p := &c.Profile
 		p.TokenEnergy, p.PromptEnergy, p.LoadEnergy, p.Quality = 0, 0, 0, power.Estimated

@@ -36,7 +36,12 @@ type mean struct {
 const memory = 16
 
 func (m mean) with(sample float64, at time.Time) mean {
-	weight := 1 / float64(min(m.count+1, memory))
+	return m.weighed(sample, 1/float64(min(m.count+1, memory)), at)
+}
+
+// weighed returns the mean with one more sample, which counts for so much of it
+// unless it is the first.
+func (m mean) weighed(sample, weight float64, at time.Time) mean {
 	next := m.value + (sample-m.value)*weight
 	if m.count == 0 {
 		next = sample
@@ -170,12 +175,11 @@ func (l Learned) withHeld(draw power.Power, at time.Time) Learned {
 	if at.Sub(l.HoldDraw.Seen()) > HeldBelieved {
 		l.HoldDraw = Average[power.Power]{}
 	}
-	m, sample := l.HoldDraw.mean, float64(clamp(draw, maxDraw))
-	if m.count > 0 && sample > m.value {
-		sample = m.value + (sample-m.value)/memory
+	sample, weight := float64(clamp(draw, maxDraw)), 1.0
+	if sample > l.HoldDraw.mean.value {
+		weight = 1.0 / memory
 	}
-	m.count, m.value, m.seen = m.count+1, sample, at
-	l.HoldDraw.mean = m
+	l.HoldDraw.mean = l.HoldDraw.mean.weighed(sample, weight, at)
 	return l
 }
 

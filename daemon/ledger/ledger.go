@@ -134,7 +134,7 @@ func (l *Ledger) Tail(id string, tail power.Energy) { l.put(note{id: id, tail: t
 // worked on nothing, on battery or on line power: that is learned of AnyModel. It
 // never waits.
 func (l *Ledger) Held(backend string, onBattery bool, draw power.Power) {
-	l.put(note{held: &held{subject{backend, AnyModel, onBattery}, draw, time.Now()}})
+	l.put(note{held: &held{subject{clip(backend, maxWord), AnyModel, onBattery}, draw, time.Now()}})
 }
 
 // put queues a note, in the place of the oldest if need be.

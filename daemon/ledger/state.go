@@ -35,12 +35,6 @@ type subject struct {
 // subjectOf returns what e teaches about.
 func subjectOf(e Entry) subject { return subject{e.Backend, e.Model, e.OnBattery} }
 
-// normal returns the subject within the bounds that an entry has.
-func (s subject) normal() subject {
-	s.backend, s.model = clip(s.backend, maxWord), clip(s.model, maxWord)
-	return s
-}
-
 // state is what the owner of the ledger knows.
 type state struct {
 	ledger *Ledger
@@ -80,7 +74,7 @@ func (s *state) take(n note) {
 		s.pending.record(e)
 		s.learn(subjectOf(e), func(l Learned) Learned { return l.With(e) })
 	case n.held != nil:
-		s.learn(n.held.of.normal(), func(l Learned) Learned { return l.withHeld(n.held.draw, n.held.at) })
+		s.learn(n.held.of, func(l Learned) Learned { return l.withHeld(n.held.draw, n.held.at) })
 	default:
 		s.pending.tail(clip(n.id, maxWord), n.tail)
 	}
