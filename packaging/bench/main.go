@@ -4,9 +4,9 @@
 //
 // Everything runs in processes of its own and on this machine: joulemuxd as it
 // is built, real buses and a real upowerd from packaging/rig, and a backend
-// that is fake, so that no model's work is measured. Figures are of this machine and moment; only ratios of
-// figures from one run say anything of another. A target that is missed is no
-// failure, and is told in the table.
+// that is fake, so that no model's work is measured. Figures are of this
+// machine and moment; only ratios of figures from one run say anything of
+// another. A target that is missed is no failure, and is told in the table.
 package main
 
 import (

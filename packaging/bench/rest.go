@@ -77,21 +77,9 @@ func (w *world) calm(ctx context.Context, p plan) (r row, err error) {
 		}
 	}
 	client.CloseIdleConnections()
-	var woken [2]int
-	for i, d := range both {
-		if woken[i], err = wakes(d.process.PID()); err != nil {
-			return r, err
-		}
-	}
-	if err := pass(ctx, p.settle); err != nil {
+	woken, err := watch(ctx, p.settle, both...)
+	if err != nil {
 		return r, err
-	}
-	for i, d := range both {
-		after, err := wakes(d.process.PID())
-		if err != nil {
-			return r, err
-		}
-		woken[i] = after - woken[i]
 	}
 	return row{
 		what:     fmt.Sprintf("wakes in %v after %d jobs", p.settle, p.requests/2*2),
@@ -102,15 +90,38 @@ func (w *world) calm(ctx context.Context, p plan) (r row, err error) {
 
 // idle returns the wakes per second of joulemuxd when nobody asks anything.
 func (w *world) idle(ctx context.Context, window time.Duration) (float64, error) {
-	before, err := wakes(w.joulemuxd.process.PID())
+	woken, err := watch(ctx, window, w.joulemuxd)
 	if err != nil {
 		return 0, err
 	}
-	if err := pass(ctx, window); err != nil {
-		return 0, err
+	return float64(woken[0]) / window.Seconds(), nil
+}
+
+// watch returns how often each joulemuxd wakes up while time goes by.
+func watch(ctx context.Context, window time.Duration, all ...daemon) ([]int, error) {
+	before, err := wakesOf(all)
+	if err != nil {
+		return nil, err
 	}
-	after, err := wakes(w.joulemuxd.process.PID())
-	return float64(after-before) / window.Seconds(), err
+	if err := pass(ctx, window); err != nil {
+		return nil, err
+	}
+	after, err := wakesOf(all)
+	for i := range after {
+		after[i] -= before[i]
+	}
+	return after, err
+}
+
+func wakesOf(all []daemon) (list []int, err error) {
+	for _, d := range all {
+		n, err := wakes(d.process.PID())
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, n)
+	}
+	return list, nil
 }
 
 // updates returns the wakes per change of the charge, with those left out that
