@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -195,7 +196,12 @@ func (f *flight) keep(r *run) {
 	if !fit || b == nil || placeOf(b, r.source.Model, b.Model(r.source.Model)) != r.source {
 		return
 	}
-	// Nothing is added any more. What is kept has no room to grow.
+	// Nothing is added any more. What is cut short, or no answer at all, is the
+	// backend's mistake, and for those to see who have waited for it.
+	if undivided := !r.job.Stream || r.job.Kind == job.Embed; undivided && !f.text && !json.Valid(f.data) {
+		return
+	}
+	// What is kept has no room to grow.
 	data := make([]byte, len(f.data))
 	copy(data, f.data)
 	f.home.cache.Keep(f.key.Key, r.source, &cache.Answer{

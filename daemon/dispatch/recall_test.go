@@ -166,6 +166,7 @@ func TestWhatIsNotKept(t *testing.T) {
 		assume bool
 		embed  bool
 		leaves time.Duration
+		whole  bool // it is asked for undivided, in Ollama's dialect
 	}{
 		"a refusal": {script: func(_ context.Context, begin func(job.Head) error, emit func(job.Chunk) error) error {
 			_ = begin(job.Head{Status: 400})
@@ -182,6 +183,10 @@ func TestWhatIsNotKept(t *testing.T) {
 			return emit(job.Chunk{Vectors: [][]float32{{1}}, Last: true})
 		}},
 		"of weights without digest": {script: answers("a"), assume: true},
+		"half an undivided answer": {whole: true, script: func(_ context.Context, begin func(job.Head) error, emit func(job.Chunk) error) error {
+			_ = begin(job.Head{Status: 200})
+			return emit(job.Chunk{Raw: []byte(`{"response":"a`), Last: true})
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			scenario(t, func(r *rig) {
@@ -193,6 +198,10 @@ func TestWhatIsNotKept(t *testing.T) {
 				j.Target, j.Deadline = "igpu", c.leaves
 				if c.embed {
 					j.Kind, j.Content = job.Embed, job.Content{Input: []string{"a", "b"}}
+				}
+				if c.whole {
+					j.Stream, j.Content = false, job.Content{}
+					j.Original = &job.Original{Dialect: job.Ollama, Path: "/api/generate", Body: []byte(`{"model":"m","stream":false,"options":{"seed":1}}`)}
 				}
 				_ = r.Run(t.Context(), j, new(sink))
 				if s := r.cache.Stats(); s.Entries != 0 || s.Misses != 1 {
