@@ -159,6 +159,26 @@ func TestErrorsGoToAll(t *testing.T) {
 	})
 }
 
+func TestRefusalIsOneForAllInTheLedger(t *testing.T) {
+	scenario(t, func(r *rig) {
+		keeping(r)
+		r.igpu.script = func(_ context.Context, begin func(job.Head) error, emit func(job.Chunk) error) error {
+			time.Sleep(time.Second)
+			_ = begin(job.Head{Status: 400})
+			return emit(job.Chunk{Text: "no", Last: true})
+		}
+	}, func(t *testing.T, r *rig) {
+		j := fixed("hi")
+		j.Target = "igpu"
+		first, second := r.ask(t, j, 0, nil), r.ask(t, j, 0, nil)
+		<-first.done
+		<-second.done
+		if e := r.kept(); r.jobs() != 1 || len(e) != 2 || e[0].Failed != job.Invalid || e[1].Failed != job.Invalid {
+			t.Errorf("%d jobs; the ledger has %+v", r.jobs(), e)
+		}
+	})
+}
+
 func TestFallbackIsToldToAll(t *testing.T) {
 	scenario(t, func(r *rig) {
 		keeping(r)

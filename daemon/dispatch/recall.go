@@ -109,7 +109,7 @@ func (r *run) piece(data []byte) job.Chunk {
 
 // borrowed is what the ledger is to keep of a job that got the answer to another.
 func (r *run) borrowed(report *Report) ledger.Entry {
-	return ledger.Entry{
+	e := ledger.Entry{
 		ID: r.job.ID, Arrived: r.job.Arrived, Ended: time.Now(),
 		Backend: ledger.Cache, Model: job.CanonicalModel(report.Model), Hardware: report.Decision.Class,
 		Kind: r.job.Kind, Client: r.job.Client, Class: r.job.Class, Completion: r.job.Completion,
@@ -117,4 +117,8 @@ func (r *run) borrowed(report *Report) ledger.Entry {
 		PromptTokens: report.Usage.PromptTokens, Tokens: report.Usage.Tokens, MaxTokens: r.job.MaxTokens,
 		FirstToken: report.FirstToken, Total: report.Total, Cost: report.Cost,
 	}
+	if r.refused {
+		e.Failed = job.Invalid
+	}
+	return e
 }
