@@ -147,13 +147,17 @@ func (e *StatusError) Error() string {
 	return fmt.Sprintf("GET %s: %d %s", e.Path, e.Code, http.StatusText(e.Code))
 }
 
-// Post sends a request in JSON.
+// Post sends a request in JSON. A kept connection on which no answer begins is
+// not the server's failure, so another is tried, up to a fresh one: a llama-server
+// closes its own behind each stream, without a word in the answer's headers, and
+// whoever asks at once is faster than the news of that.
 func (e *Endpoint) Post(ctx context.Context, path string, body []byte) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, e.base+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/json")
+	req.Header["Idempotency-Key"] = nil // not sent; it tells net/http that it may ask again
 	return e.send(e.pool, req)
 }
 

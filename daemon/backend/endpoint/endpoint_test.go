@@ -1,6 +1,7 @@
 package endpoint_test
 
 import (
+	"bufio"
 	"io"
 	"net"
 	"net/http"
@@ -38,5 +39,48 @@ func TestOnceClosedNoConnectionIsLeft(t *testing.T) {
 		case <-time.After(10 * time.Second):
 			t.Fatal("a connection stays")
 		}
+	}
+}
+
+// TestAKeptConnectionThatTheServerHasClosedIsNoFailure asks what does as
+// llama-server b11669 of Debian was seen to: it says that it keeps the connection,
+// and closes it behind a stream. This one does when it has been asked again, so
+// that nobody can have heard of it.
+func TestAKeptConnectionThatTheServerHasClosedIsNoFailure(t *testing.T) {
+	const answer = "HTTP/1.1 200 OK\r\nServer: llama.cpp\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n" +
+		"Keep-Alive: timeout=5, max=100\r\n\r\nE\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				in := bufio.NewReader(conn)
+				if req, err := http.ReadRequest(in); err == nil {
+					_, _ = io.Copy(io.Discard, req.Body)
+					_, _ = io.WriteString(conn, answer)
+					_, _ = http.ReadRequest(in)
+				}
+			}()
+		}
+	}()
+	e := endpoint.New(&url.URL{Scheme: "http", Host: l.Addr().String()})
+	t.Cleanup(e.Close)
+	for range 3 {
+		resp, err := e.Post(t.Context(), "/v1/chat/completions", []byte("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(resp.Body); err != nil || string(got) != "data: [DONE]\n\n" {
+			t.Fatalf("got %q, %v", got, err)
+		}
+		_ = resp.Body.Close()
 	}
 }
