@@ -246,6 +246,8 @@ func CodeOf(status int) job.Code {
 		return job.Busy
 	case status == http.StatusNotFound:
 		return job.ModelNotFound
+	case status == http.StatusNotImplemented: // by a server that is well
+		return job.Unsupported
 	case status >= 500:
 		return job.BackendFailed
 	default:

@@ -455,6 +455,7 @@ func TestRefusals(t *testing.T) {
 		{503, chat(hi), job.Busy, `{"error":"so it is"}`},
 		{429, openAI(`{}`), job.Busy, `{"error":{"message":"so it is"}}`},
 		{404, chat(hi), job.ModelNotFound, `{"error":"so it is"}`},
+		{501, openAI(`{}`), job.Unsupported, `{"error":{"message":"so it is"}}`}, // embeddings, of one that has none
 		{400, native, job.Invalid, `{"error":"so it is"}`},
 	} {
 		o := stream(t, serve(t, "", llamaCpp(answers(c.status, `{"error":{"message":"so it is"}}`))), c.job)
