@@ -402,12 +402,28 @@ func TestTimesAreTheServersOrAsSeenFromHere(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, _, u, _ := told.End(noon().Add(3 * time.Second))
-	if u != (job.Usage{PromptTokens: 7, Tokens: 2, Prefill: 30 * time.Millisecond, Decode: 20 * time.Millisecond}) {
+	if u != (job.Usage{PromptTokens: 7, Cached: 4, Tokens: 2, Prefill: 30 * time.Millisecond, Decode: 20 * time.Millisecond}) {
 		t.Errorf("told: %+v", u)
 	}
 	_, last, u, _ := seen.End(noon().Add(3 * time.Second))
 	if u != (job.Usage{Prefill: time.Second, Decode: 2 * time.Second}) || !strings.Contains(string(last), `"total_duration":3000000000`) {
 		t.Errorf("seen: %+v, %s", u, last)
+	}
+}
+
+// TestWhatWasReadBeforeIsInResponses translates what llama-server b11669 of Debian
+// said of a prompt that it had read just before.
+func TestWhatWasReadBeforeIsInResponses(t *testing.T) {
+	const body = `{"choices":[{"finish_reason":"length","index":0,"message":{"role":"assistant","content":" His child lifts"}}],` +
+		`"object":"chat.completion","usage":{"completion_tokens":3,"prompt_tokens":54,"total_tokens":57,"prompt_tokens_details":{"cached_tokens":53}},` +
+		`"timings":{"cache_n":53,"prompt_n":1,"prompt_ms":0.348,"predicted_n":3,"predicted_ms":0.341}}`
+	r, err := dialect.FromResponses([]byte(`{"model":"tiny","input":"hi"}`), "tiny", "1", llama())
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, _, u, err := dialect.Whole([]byte(body), r.Shape, noon(), noon())
+	if err != nil || u.Cached != 53 || !strings.Contains(string(answer), `"input_tokens_details":{"cached_tokens":53}`) {
+		t.Errorf("%v, %+v, %s", err, u, answer)
 	}
 }
 

@@ -81,6 +81,10 @@ type openAIUsage struct {
 	PromptTokens     int `json:"prompt_tokens"`
 	CompletionTokens int `json:"completion_tokens"`
 	TotalTokens      int `json:"total_tokens"`
+	// Details are what some servers add.
+	Details *struct {
+		Cached int `json:"cached_tokens"`
+	} `json:"prompt_tokens_details,omitempty"`
 }
 
 type timings struct {
@@ -94,6 +98,7 @@ type timings struct {
 // tell adds what timings say to what is known.
 func (t *timings) tell(u *job.Usage) {
 	u.PromptTokens = cmp.Or(u.PromptTokens, t.PromptTokens+t.CachedTokens)
+	u.Cached = cmp.Or(u.Cached, max(0, t.CachedTokens))
 	u.Tokens = cmp.Or(u.Tokens, t.Tokens)
 	u.Prefill, u.Decode = milliseconds(t.PromptMs), milliseconds(t.Ms)
 }
@@ -114,6 +119,9 @@ func (a *openAIAnswer) usage() *job.Usage {
 	u := new(job.Usage)
 	if a.Usage != nil {
 		u.PromptTokens, u.Tokens = max(0, a.Usage.PromptTokens), max(0, a.Usage.CompletionTokens)
+		if a.Usage.Details != nil {
+			u.Cached = max(0, a.Usage.Details.Cached)
+		}
 	}
 	if a.Timings != nil {
 		a.Timings.tell(u)

@@ -49,7 +49,7 @@ func (r *response) ended(reason string, u job.Usage) map[string]any {
 	}
 	o["usage"] = map[string]any{
 		"input_tokens": u.PromptTokens, "output_tokens": u.Tokens, "total_tokens": u.PromptTokens + u.Tokens,
-		"input_tokens_details":  map[string]int{"cached_tokens": 0},
+		"input_tokens_details":  map[string]int{"cached_tokens": u.Cached},
 		"output_tokens_details": map[string]int{"reasoning_tokens": 0},
 	}
 	return o

@@ -214,7 +214,9 @@ type Chunk struct {
 
 // Usage is what a backend says of the work it did. Zero means not told.
 type Usage struct {
-	PromptTokens, Tokens  int
+	PromptTokens, Tokens int
+	// Cached is how many of the prompt's tokens had been read before.
+	Cached                int
 	Load, Prefill, Decode time.Duration
 }
 
@@ -222,6 +224,7 @@ type Usage struct {
 func (u Usage) Over(before Usage) Usage {
 	return Usage{
 		PromptTokens: cmp.Or(u.PromptTokens, before.PromptTokens), Tokens: cmp.Or(u.Tokens, before.Tokens),
-		Load: cmp.Or(u.Load, before.Load), Prefill: cmp.Or(u.Prefill, before.Prefill), Decode: cmp.Or(u.Decode, before.Decode),
+		Cached: cmp.Or(u.Cached, before.Cached),
+		Load:   cmp.Or(u.Load, before.Load), Prefill: cmp.Or(u.Prefill, before.Prefill), Decode: cmp.Or(u.Decode, before.Decode),
 	}
 }
