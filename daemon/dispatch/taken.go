@@ -79,7 +79,7 @@ func (r *run) entry(t *taken, err error) ledger.Entry {
 		Backend: t.backend.ID, Model: job.CanonicalModel(r.job.Model), Hardware: t.backend.Class,
 		Kind: r.job.Kind, Client: r.job.Client, Class: r.job.Class, Completion: r.job.Completion,
 		Tier: r.now.Tier, OnBattery: r.now.Supply.Discharging,
-		PromptTokens: t.usage.PromptTokens, Tokens: t.usage.Tokens, MaxTokens: r.job.MaxTokens,
+		PromptTokens: t.usage.PromptTokens, Cached: t.usage.Cached, Tokens: t.usage.Tokens, MaxTokens: r.job.MaxTokens,
 		Load: t.usage.Load, Prefill: t.usage.Prefill, Decode: t.usage.Decode,
 		Total: t.ended.Sub(t.start), Cost: t.cost, Price: t.price(), Failed: failure(t, err),
 	}
@@ -87,6 +87,9 @@ func (r *run) entry(t *taken, err error) ledger.Entry {
 		// The server does not tell what it took to load the model, and so the time
 		// until it wrote is not of reading alone.
 		e.Prefill = 0
+	}
+	if e.Cached == 0 && 2*r.decision.Options[0].Held > r.job.PromptBytes {
+		e.Cached = e.PromptTokens // An Ollama does not tell. Who read it all would seem as fast as who read the end of it.
 	}
 	e.Cost.Tail = t.span.Tail() // Where the client reads the end late, it has been told already.
 	if !t.first.IsZero() {

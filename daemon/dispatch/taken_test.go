@@ -3,6 +3,7 @@ package dispatch_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -84,6 +85,39 @@ func TestTimesThatMayBeOfALoadAreNotOfReading(t *testing.T) {
 			j.Target = "ollama-igpu"
 			if err := r.Run(t.Context(), j, new(sink)); err != nil || len(r.entries) != 1 || r.entries[0].Prefill != c.want {
 				t.Errorf("%s: %v, %+v", name, err, r.entries)
+			}
+		})
+	}
+}
+
+func TestWhatMayHaveBeenReadBeforeIsNotLearnedFrom(t *testing.T) {
+	before, more := strings.Repeat("what was said until then, ", 400), strings.Repeat("and this, ", 500)
+	for name, c := range map[string]struct {
+		told   int
+		second string
+		want   int
+	}{
+		"the server tells":                 {30, before + more, 30},
+		"it does not":                      {0, before + more, 50},
+		"it does not, of something else":   {0, more + before, 0},
+		"it does not, of much that is new": {0, before + more + more + more, 0},
+	} {
+		scenario(t, func(r *rig) {
+			r.igpu.models = []job.Model{{Name: "m", Digest: "d", Resident: true}}
+			r.igpu.script = func(_ context.Context, begin func(job.Head) error, emit func(job.Chunk) error) error {
+				u := job.Usage{PromptTokens: 50, Cached: c.told, Tokens: 10, Prefill: time.Second, Decode: time.Second}
+				return errors.Join(begin(job.Head{Status: 200}), emit(job.Chunk{Last: true, Usage: u}))
+			}
+		}, func(t *testing.T, r *rig) {
+			for _, prompt := range []string{before, c.second} {
+				j := chat()
+				j.Target, j.Prompt, j.PromptBytes = "ollama-igpu", job.PromptOf(prompt), len(prompt)
+				if err := r.Run(t.Context(), j, new(sink)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if len(r.entries) != 2 || r.entries[0].Cached != c.told || r.entries[1].Cached != c.want {
+				t.Errorf("%s: the entries are %+v", name, r.entries)
 			}
 		})
 	}

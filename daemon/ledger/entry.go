@@ -30,6 +30,9 @@ type Entry struct {
 	// PromptTokens and Tokens are the backend's counts, and MaxTokens is the limit
 	// that the client set for the latter; zero is none.
 	PromptTokens, Tokens, MaxTokens int
+	// Cached is how many of the prompt's tokens took nothing, as they had been read
+	// before, or may have been. It is learned by, and not kept.
+	Cached int
 	// Load, Prefill and Decode are the backend's own account of its time, or
 	// what was observed where it gives none. Zero is not known.
 	Load, Prefill, Decode time.Duration
@@ -85,7 +88,7 @@ func (e Entry) normal(now time.Time) Entry {
 	} {
 		*s = clip(*s, maxWord)
 	}
-	for _, n := range []*int{&e.PromptTokens, &e.Tokens, &e.MaxTokens} {
+	for _, n := range []*int{&e.PromptTokens, &e.Tokens, &e.MaxTokens, &e.Cached} {
 		*n = clamp(*n, maxTokens)
 	}
 	for _, d := range []*time.Duration{&e.Load, &e.Prefill, &e.Decode, &e.FirstToken, &e.Total} {

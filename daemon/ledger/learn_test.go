@@ -58,6 +58,23 @@ func TestOneJobTeachesItsFigures(t *testing.T) {
 	}
 }
 
+func TestWhatWasReadBeforeTeachesNothingOfReading(t *testing.T) {
+	for cached, want := range map[int]struct {
+		time   time.Duration
+		energy power.Energy
+		count  int
+	}{
+		40: {50 * time.Millisecond, power.Joule, 1},
+		50: {0, 0, 0},
+		60: {0, 0, 0}, // it tells nonsense
+	} {
+		l := Learned{}.With(but(func(e *Entry) { e.Cached = cached }))
+		if l.PromptTime.Value() != want.time || l.PromptEnergy.Value() != want.energy || l.PromptTime.Count() != want.count || l.TokenTime.Count() != 1 {
+			t.Errorf("of %d tokens: %v and %v", cached, l.PromptTime.Value(), l.PromptEnergy.Value())
+		}
+	}
+}
+
 func TestATimeOfWhichNobodyTellsWhatItWasIsNoOverhead(t *testing.T) {
 	untold := but(func(e *Entry) { e.Load, e.Prefill, e.Decode = 0, 0, 0 })
 	if l := (Learned{}).With(untold); l.Overhead.Count() != 0 {
