@@ -153,7 +153,7 @@ func (s *Server) unloaded(f *findings, req *http.Request) (status int, body []by
 }
 
 // Unload tells the server to let go of a model, or returns errors.ErrUnsupported
-// if servers of its kind cannot be told.
+// if servers of its kind cannot be told. One that is not resident stays so.
 func (s *Server) Unload(ctx context.Context, model string) error {
 	f, err := s.findings(ctx)
 	if err != nil {
@@ -174,7 +174,14 @@ func (s *Server) Unload(ctx context.Context, model string) error {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode >= http.StatusBadRequest {
-		return refusal(resp)
+		refused := refusal(resp)
+		// A llama-server does not let go of what it does not have.
+		if _, err := s.Probe(ctx); err == nil {
+			if m := s.known.Load().model(model); m != nil && !m.Resident {
+				return nil
+			}
+		}
+		return refused
 	}
 	_, err = io.Copy(io.Discard, io.LimitReader(resp.Body, endpoint.MaxError))
 	return endpoint.Failed(ctx, err)

@@ -594,6 +594,24 @@ func TestUnload(t *testing.T) {
 	}
 }
 
+// TestUnloadOfWhatIsNotThere asks what refuses that as llama-server b11669 of Debian
+// does.
+func TestUnloadOfWhatIsNotThere(t *testing.T) {
+	router := &canned{
+		answers: map[string]string{"/v1/models": routerModels},
+		job:     answers(400, `{"error":{"code":400,"message":"model is not running","type":"invalid_request_error"}}`),
+	}
+	s := serve(t, "", router)
+	if err := s.Unload(t.Context(), "b"); err != nil {
+		t.Errorf("of a model that is not loaded: %v", err)
+	}
+	for _, model := range []string{"a", "c"} {
+		if err := s.Unload(t.Context(), model); !errors.Is(err, job.Invalid) {
+			t.Errorf("of %s: %v", model, err)
+		}
+	}
+}
+
 func TestMessagesAndResponsesAreAskedForAsChats(t *testing.T) {
 	for _, c := range []struct {
 		of                  job.Original
