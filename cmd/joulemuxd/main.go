@@ -11,9 +11,11 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -70,6 +72,10 @@ func check(path string, stdout, stderr io.Writer) int {
 	}
 	for _, note := range notes {
 		fmt.Fprintln(stdout, note)
+	}
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		fmt.Fprintf(stdout, "there is no %s, and so the defaults are in force\n", path)
+		return 0
 	}
 	fmt.Fprintln(stdout, path, "is in order")
 	return 0

@@ -51,7 +51,7 @@ func TestCommandLines(t *testing.T) {
 		stdout, stderr string // regular expressions for all of it
 	}{
 		{"a good file is in order", []string{"--check", "--config=good.yaml"}, 0, `^good\.yaml is in order\n$`, `^$`},
-		{"a file that is not there is one with nothing in it", []string{"--check", "--config=none.yaml"}, 0, `^none\.yaml is in order\n$`, `^$`},
+		{"a file that is not there is one with nothing in it, and said not to be there", []string{"--check", "--config=none.yaml"}, 0, `^there is no none\.yaml, and so the defaults are in force\n$`, `^$`},
 		{"what has no effect is remarked on", []string{"--check", "--config=remarks.yaml"}, 0, `^line 2: monitoring\.prometheus_port: .*\nremarks\.yaml is in order\n$`, `^$`},
 		{
 			"an unknown key is named with its line and what may be meant",
