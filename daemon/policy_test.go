@@ -51,6 +51,20 @@ func TestPolicyThatCannotBeReadIsAuto(t *testing.T) {
 	}
 }
 
+// Of a file that cannot be read nothing is said but that.
+func TestPolicyWhoseFileCannotBeRead(t *testing.T) {
+	state := t.TempDir()
+	if err := os.Mkdir(filepath.Join(state, "policy"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	d := daemontest.Start(t, daemontest.Options{State: state})
+	d.Await("the policy that was kept cannot be read")
+	d.Await("policy: is a directory")
+	if log := d.Log.String(); strings.Contains(log, "is none of") {
+		t.Errorf("it says\n%s", log)
+	}
+}
+
 // What lasts is what is in force, whoever asked last and by whatever wire.
 func TestPoliciesThatComeAtOnce(t *testing.T) {
 	o := daemontest.Options{State: t.TempDir()}

@@ -50,8 +50,11 @@ func (f preferenceFile) load() power.Preference {
 	if errors.Is(err, fs.ErrNotExist) {
 		return power.PreferAuto
 	}
-	p, wrong := power.ParsePreference(strings.TrimSpace(string(text)))
-	if err := errors.Join(err, wrong); err != nil {
+	p := power.PreferAuto
+	if err == nil {
+		p, err = power.ParsePreference(strings.TrimSpace(string(text)))
+	}
+	if err != nil {
 		f.log.Warn("the policy that was kept cannot be read", "err", err)
 		return power.PreferAuto
 	}
