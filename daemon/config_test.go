@@ -86,6 +86,10 @@ func TestReload(t *testing.T) {
 			reload(d, faulty)
 			d.Await("the configuration has faults, the old one stays in force")
 			d.Await("line 2: rooting")
+			daemontest.Eventually(t, "the fault in the status", func() bool {
+				s := status(t, d).Faults
+				return strings.HasPrefix(s, "configuration has faults, the old one is in force: ") && strings.Contains(s, "line 2: rooting")
+			})
 			if got := ran(t, d); got != "ollama-cpu" {
 				t.Errorf("with faults a job ran on %s", got)
 			}
@@ -93,6 +97,9 @@ func TestReload(t *testing.T) {
 			d.Await("the configuration has changed")
 			if got := ran(t, d); got != "ollama-npu" {
 				t.Errorf("after the reload a job ran on %s", got)
+			}
+			if s := status(t, d).Faults; s != "" {
+				t.Errorf("after the reload the status says %q", s)
 			}
 		})
 	}

@@ -177,7 +177,7 @@ func assemble(ctx context.Context, o Options) (*daemon, error) {
 	shelf := pipeline.Shelf(o.Pipelines)
 	d.http = httpapi.New(httpapi.Parts{
 		Runner: d.dispatcher, Explainer: d.dispatcher, Tiers: d.tiers, Backends: d.cooled, Ledger: d.ledger, Cache: d.cache,
-		Shelf: shelf, Engine: engine, Puller: d.puller, Models: d.models, Door: d.door, Metrics: d.metrics, Machine: d.machine, Version: o.Version, Log: o.Log,
+		Shelf: shelf, Engine: engine, Puller: d.puller, Models: d.models, Door: d.door, Metrics: d.metrics, Machine: d.machine, Faults: d.status.blamed, Version: o.Version, Log: o.Log,
 		FullCharge: func() (power.Energy, bool) { return sysfs.FullCharge(o.Sys) },
 	}, d.httpSettings(c))
 	d.grpc = grpcapi.New(grpcapi.Parts{

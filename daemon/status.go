@@ -23,6 +23,13 @@ func (s *status) text() string {
 	return s.line
 }
 
+// blamed is what is wrong with the configuration, or "".
+func (s *status) blamed() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.faults
+}
+
 // blame keeps what is wrong with the configuration, or that nothing is.
 func (s *status) blame(faults string) {
 	s.mu.Lock()

@@ -54,6 +54,9 @@ func details(s wire.Status) []string {
 		list = append(list, fmt.Sprintf("hold: %s by %s: %s%s", h.Tier, h.Holder, cmp.Or(h.Reason, "no reason given"), since(h.Since)))
 	}
 	list = append(list, "active: "+active(s), fmt.Sprintf("running: %s", counted(s.Running, "job")))
+	if s.Faults != "" {
+		list = append(list, "faults: "+s.Faults)
+	}
 	if s.DrawWatts != nil {
 		list = append(list, fmt.Sprintf("draw: %.1f W from the battery", *s.DrawWatts))
 	}

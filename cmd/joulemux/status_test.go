@@ -33,7 +33,7 @@ const measured = `,"draws":[{"domain":"package-0","scope":"package","source":"ra
 	`"devices":[{"address":"0000:01:00.0","vendor":"nvidia","kind":"display","status":"suspended","power_state":"D3cold"},` +
 	`{"address":"0000:03:00.0","vendor":"amd","kind":"display","status":"active","power_state":"D0","busy_ms":12300,"never_sleeps":true}],` +
 	`"unreadable":["package-0","core-0"],"heat":{"celsius":96.4,"vetoed":true,"reason":"too hot"},"degraded":"lap-detected",` +
-	`"cross_check":{"seconds":1920,"battery_joules":19200,"sensors_joules":12288,"ratio":0.64}`
+	`"faults":"configuration has faults, the old one is in force: line 1: nope","cross_check":{"seconds":1920,"battery_joules":19200,"sensors_joules":12288,"ratio":0.64}`
 
 func TestStatusForPeople(t *testing.T) {
 	t.Setenv("TZ", "UTC")
@@ -45,6 +45,7 @@ policy            auto
 hold              battery by :1.42: no reason given, since 2026-05-06 07:08:09
 active            ollama-igpu, least cost & <fast>
 running           no jobs
+faults            configuration has faults, the old one is in force: line 1: nope
 draw              6.4 W from the battery
 package-0         4.3 W (rapl)
 gpu 0000:03:00.0  asleep (amdgpu)

@@ -108,6 +108,8 @@ type Parts struct {
 	Metrics http.Handler
 	// Machine looks at the machine.
 	Machine func(ctx context.Context) wire.Machine
+	// Faults tells what is wrong with the configuration's file, "" if nothing is.
+	Faults func() string
 	// FullCharge tells what its batteries hold when they are full.
 	FullCharge func() (power.Energy, bool)
 	Version    string

@@ -192,7 +192,7 @@ func newRig(t testing.TB, servers ...http.Handler) *rig {
 				Draws:     []wire.Draw{{Domain: "package-0", Scope: "package", Source: "rapl", Watts: 4.3}},
 				Devices:   []wire.Device{{Address: "0000:01:00.0", Vendor: "nvidia", Kind: "display", Status: "suspended", PowerState: "D3cold"}},
 			}
-		}, Version: "1-test", Log: log,
+		}, Faults: func() string { return "" }, Version: "1-test", Log: log,
 	}, httpapi.Settings{MaxBody: 4 << 20})
 	r.serve()
 	return r

@@ -161,7 +161,7 @@ func (s *Server) describeStatus(ctx context.Context, now tracker.Snapshot, backe
 			ChargePercent: float64(now.Supply.Charge), Text: now.Supply.String(),
 		},
 		Profile: string(now.Profile), Policy: string(now.Preference), Holds: []wire.Held{},
-		Running: s.Runner.Running(), Machine: s.Machine(ctx), Backends: s.describeAll(backends),
+		Running: s.Runner.Running(), Machine: s.Machine(ctx), Faults: s.Faults(), Backends: s.describeAll(backends),
 	}
 	for _, h := range now.Holds {
 		d.Holds = append(d.Holds, held(h))

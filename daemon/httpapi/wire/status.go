@@ -19,6 +19,9 @@ type Status struct {
 	ActiveReason  string `json:"active_reason"`
 	// Running is how many jobs are under way.
 	Running int `json:"running"`
+	// Faults is what is wrong with the configuration's file, and what is done
+	// without it; "" if nothing is wrong.
+	Faults string `json:"faults,omitempty"`
 	Machine
 	Backends []Backend `json:"backends"`
 }
