@@ -32,7 +32,8 @@ the others. Nothing is generated.
              tier says they are worth, and the risk to be late
     FIGURES  whether joules were learned from jobs or are assumed
 
-What the job would not get is explained too, and no failure: the exit code is 0.`,
+That no backend would take the job is explained too, and no failure: the exit
+code is 0. Where there is no backend at all, it is 6, as with generate.`,
 		Example: `  joulemux explain "Why is the sky blue?"
   joulemux explain --all-tiers --background --system "Summarize." < report.txt`,
 	}
