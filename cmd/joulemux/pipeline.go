@@ -291,6 +291,10 @@ func pipelineListCommand(a *app) *cobra.Command {
 			if a.json {
 				return a.record(list)
 			}
+			if len(list.Pipelines) == 0 {
+				_, err := fmt.Fprintln(a.out, "no pipelines")
+				return err
+			}
 			t := newTable(a.out)
 			for _, p := range list.Pipelines {
 				about := p.Description
