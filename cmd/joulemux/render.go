@@ -33,7 +33,7 @@ func writeStatus(w io.Writer, s wire.Status) error {
 		t.row(what, said)
 	}
 	t.row("daemon", s.Version)
-	if err := t.flush(); err != nil {
+	if err := t.flush(); err != nil || len(s.Backends) == 0 {
 		return err
 	}
 	if _, err := fmt.Fprintln(w); err != nil {
@@ -161,7 +161,7 @@ func summary(s wire.Status) string {
 // writeBackends writes a line for each backend.
 func writeBackends(w io.Writer, backends []wire.Backend) error {
 	if len(backends) == 0 {
-		_, err := fmt.Fprintln(w, "no backend is configured, and none was found")
+		_, err := fmt.Fprintln(w, `there is no backend; "joulemux status" says why`)
 		return err
 	}
 	t := newTable(w)

@@ -69,7 +69,7 @@ ollama-nvidia  nvidia    unhealthy  0       -       unknown           -        0
 func TestStatusWithNothingToShow(t *testing.T) {
 	r := replay(t, answers{"GET status": says(`{"tier":"unknown","tier_reason":"no supply can be read","policy":"auto"}`)})
 	out, _, code := run(t, r.socket, nil, "status")
-	for _, want := range []string{"tier     unknown, no supply can be read\n", "supply   not known\n", "active   no backend\n", "no backend is configured, and none was found\n"} {
+	for _, want := range []string{"tier     unknown, no supply can be read\n", "supply   not known\n", "active   no backend\n"} {
 		if !strings.Contains(out, want) || code != 0 {
 			t.Errorf("it writes %q without %q, and exits with %d", out, want, code)
 		}
@@ -78,7 +78,7 @@ func TestStatusWithNothingToShow(t *testing.T) {
 
 func TestStatusSaysOnceThatThereIsNoBackend(t *testing.T) {
 	r := replay(t, answers{"GET status": says(`{"tier":"mains","active_reason":"no backend: a: connection refused"}`)})
-	if out, _, _ := run(t, r.socket, nil, "status"); !strings.Contains(out, "active   no backend: a: connection refused\n") {
+	if out, _, _ := run(t, r.socket, nil, "status"); !strings.Contains(out, "active   no backend: a: connection refused\n") || strings.Count(out, "backend") != 1 {
 		t.Errorf("it writes\n%s", out)
 	}
 }
@@ -182,9 +182,19 @@ func TestListings(t *testing.T) {
 	}
 }
 
-func TestNoModels(t *testing.T) {
-	r := replay(t, answers{"GET models": says(`{"models":[]}`)})
-	if out, _, code := run(t, r.socket, nil, "models"); out != "no backend has a model\n" || code != 0 {
-		t.Errorf("writes %q, exits with %d", out, code)
+func TestEmptyLists(t *testing.T) {
+	r := replay(t, answers{
+		"GET models":    says(`{"models":[]}`),
+		"GET backends":  says(`{"backends":[]}`),
+		"GET pipelines": says(`{"pipelines":[]}`),
+	})
+	for args, want := range map[string]string{
+		"models":        "no backend has a model\n",
+		"backends":      "there is no backend; \"joulemux status\" says why\n",
+		"pipeline list": "no pipelines\n",
+	} {
+		if out, _, code := run(t, r.socket, nil, strings.Fields(args)...); out != want || code != 0 {
+			t.Errorf("%s writes %q, exits with %d", args, out, code)
+		}
 	}
 }

@@ -167,7 +167,7 @@ func (w *weigher) refusal(options []Option) error {
 	}
 	switch {
 	case len(options) == 0:
-		e.Detail = "none is configured, and none was found"
+		e.Detail = "none is configured, and no Ollama was found: start one, or name a server under backends in the configuration"
 	case closest == notTarget:
 		e.Code, e.Field = job.BackendNotFound, "target"
 		e.Detail = fmt.Sprintf("%q is neither a backend nor its hardware; there are %s", w.job.Target, ids(options))

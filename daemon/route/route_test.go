@@ -277,7 +277,7 @@ func TestRefusals(t *testing.T) {
 		code       job.Code
 		says       string
 	}{
-		{"no backend at all", power.Mains, chat(nil), nil, job.NoBackend, "none was found"},
+		{"no backend at all", power.Mains, chat(nil), nil, job.NoBackend, "no Ollama was found: start one"},
 		{"none that is healthy", power.Mains, chat(nil), unhealthy, job.NoBackend, "not healthy"},
 		{"none with the model", power.Mains, chat(nil), modelless, job.ModelNotFound, `model: "m"`},
 		{"one with the model, which is down", power.Mains, chat(nil), split, job.NoBackend, "ollama-igpu: not healthy: connection refused"},
