@@ -66,14 +66,13 @@ func complete(ctx context.Context, cmd *exec.Cmd) error {
 // startDaemon starts joulemuxd, and returns when it answers.
 func (l *laptop) startDaemon(ctx context.Context) error {
 	l.say("starting joulemuxd")
-	config := l.file("config.yaml")
-	if err := os.WriteFile(config, []byte(l.configuration()), 0o600); err != nil {
-		return err
-	}
 	if err := l.shelve(); err != nil {
 		return err
 	}
-	cmd := l.command(ctx, l.file("bin", "joulemuxd"), "--config", config, "--sysfs", l.machine.SysDir())
+	if err := os.WriteFile(l.file("config", "joulemux", "config.yaml"), []byte(l.configuration()), 0o600); err != nil {
+		return err
+	}
+	cmd := l.command(ctx, l.file("bin", "joulemuxd"), "--sysfs", l.machine.SysDir())
 	cmd.Stdout, cmd.Stderr = l.log, l.log
 	var err error
 	if l.daemon, err = rig.Start(cmd); err != nil {

@@ -61,6 +61,7 @@ A laptop on the usual ports, with %[1]s. Its battery is simulated, CPU processes
 costs are estimates: watts assumed x time. In another terminal:
 
     export XDG_RUNTIME_DIR=%[2]s
+    export XDG_CONFIG_HOME=%[9]s
     export DBUS_SESSION_BUS_ADDRESS=%[3]s
     export PATH=%[4]s:%[5]s:$PATH
     export OLLAMA_HOST=%[6]s
@@ -81,7 +82,7 @@ costs are estimates: watts assumed x time. In another terminal:
 
 Here: %[8]s
 
-`, l.model, l.dir, l.session.Address(), l.file("bin"), filepath.Dir(l.ollama), l.http(), l.grpc(), commands)
+`, l.model, l.dir, l.session.Address(), l.file("bin"), filepath.Dir(l.ollama), l.http(), l.grpc(), commands, l.file("config"))
 	return err
 }
 

@@ -12,7 +12,7 @@ import (
 // width is what terminals are made at least for this table.
 const width = 120
 
-// standIn is the marker of every row.
+// standIn is the marker of every backend.
 const standIn = " (CPU stands in)"
 
 const header = `
@@ -50,11 +50,11 @@ func (t *table) stop(event string, s wire.Status) {
 func (t *table) row(asked string, a answer, s wire.Status) {
 	tier, backend, rate := s.Tier, "none", "-"
 	if a.refusal == nil {
-		tier, backend = a.Tier, a.Backend
+		tier, backend = a.Tier, a.Backend+standIn
 		rate = fmt.Sprintf("%.1f", a.TokensPerSecond)
 	}
 	charge := fmt.Sprintf("%.0f %%", s.Supply.ChargePercent)
-	t.printf(rowFormat, tier, charge, asked, backend+standIn, rate, a.cost())
+	t.printf(rowFormat, tier, charge, asked, backend, rate, a.cost())
 	for _, line := range fold(a.why(), width-20) {
 		t.printf("%20s%s\n", "", line)
 	}
