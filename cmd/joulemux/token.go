@@ -46,7 +46,8 @@ func createTokenCommand(a *app, file func() *token.File) *cobra.Command {
 		Use:   "create NAME",
 		Short: "Make a token, and print it this once",
 		Example: `  joulemux token create phone --expires 30d
-  joulemux token create prometheus --right metrics >/etc/prometheus/joulemux.token`,
+  joulemux token create prometheus --right metrics |
+    sudo install -m 640 -g prometheus /dev/stdin /etc/prometheus/joulemux.token`,
 		Args: cobra.ExactArgs(1),
 		RunE: runs(func(_ context.Context, args []string) error {
 			now := time.Now()
