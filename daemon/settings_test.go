@@ -36,6 +36,9 @@ func TestTheREADMETellsTheDefaults(t *testing.T) {
 	if got := kept(c); !reflect.DeepEqual(got, residency.DefaultRules()) {
 		t.Errorf("residency:\n got %+v\nwant %+v", got, residency.DefaultRules())
 	}
+	if c.Policy != power.DefaultPolicy() {
+		t.Errorf("thresholds:\n got %+v\nwant %+v", c.Policy, power.DefaultPolicy())
+	}
 	if c, err = config.Parse(example(t, "cache:")); err != nil || !reflect.DeepEqual(cache.Settings(c.Cache), cache.DefaultSettings()) {
 		t.Errorf("the cache: got %+v, %v", c.Cache, err)
 	}
