@@ -81,6 +81,9 @@ func run(args []string) error {
 		}
 		measured, err := part.measure(ctx, p)
 		if err != nil {
+			if len(rows) > 0 {
+				show(os.Stdout, rows) // they took minutes
+			}
 			return fmt.Errorf("%s: %w", part.name, err)
 		}
 		rows = append(rows, measured...)
@@ -93,7 +96,7 @@ func run(args []string) error {
 func parse(args []string) (plan, error) {
 	var p plan
 	quick := false
-	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags := flag.NewFlagSet("bench", flag.ExitOnError)
 	flags.StringVar(&p.parts, "part", "all", "`what` to measure, with commas between: "+names()+" or all")
 	flags.StringVar(&p.before, "before", "", "`path` of another joulemuxd, whose jobs and memory to compare with")
 	flags.IntVar(&p.rounds, "rounds", 9, "`number` of times that each proxy is measured")
