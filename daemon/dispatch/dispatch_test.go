@@ -36,6 +36,7 @@ type server struct {
 	models []job.Model
 	down   bool
 	frozen bool // does not answer, on any connection
+	lacks  []string
 	script script
 	jobs   []job.Job
 	pings  int
@@ -66,7 +67,7 @@ func (s *server) Probe(ctx context.Context) (job.Facts, error) {
 	if s.down {
 		return job.Facts{}, errRefused
 	}
-	return job.Facts{Models: s.models}, nil
+	return job.Facts{Models: s.models, Lacks: s.lacks}, nil
 }
 
 func (s *server) Ping(ctx context.Context) error {

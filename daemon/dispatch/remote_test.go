@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -159,6 +160,27 @@ func TestNothingIsFetchedElsewhere(t *testing.T) {
 		for _, target := range []string{"cloud", "ollama-cloud"} {
 			if id, err := h.Home(t.Context(), "new", target); !errors.Is(err, job.Unsupported) {
 				t.Errorf("for the target %s it is fetched by %q, %v", target, id, err)
+			}
+		}
+	})
+}
+
+// TestABackendThatIsToFetchAndIsDownSaysWhy: that the others cannot fetch is of no
+// interest to whoever has named one.
+func TestABackendThatIsToFetchAndIsDownSaysWhy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newRig(t, func(h *rig) {
+			h.npu.down = true
+			for _, s := range []*server{h.igpu, h.nvidia, h.cpu} {
+				s.lacks = []string{"pull"}
+			}
+		})
+		if _, err := h.Home(t.Context(), "new", "npu"); !errors.Is(err, job.NoBackend) || !strings.Contains(err.Error(), errRefused.Error()) {
+			t.Errorf("the NPU, which is down, says %v", err)
+		}
+		for _, target := range []string{"", "cpu"} {
+			if _, err := h.Home(t.Context(), "new", target); !errors.Is(err, job.Unsupported) {
+				t.Errorf("for the target %q it says %v", target, err)
 			}
 		}
 	})
