@@ -71,6 +71,7 @@ func rootCommand(a *app) *cobra.Command {
 		generateCommand(a), chatCommand(a), pipelineCommand(a), explainCommand(a), statusCommand(a), backendsCommand(a), modelsCommand(a), pullCommand(a), cacheCommand(a),
 		energyCommand(a), holdCommand(a), policyCommand(a), tokenCommand(a), simulateCommand(a), captureCommand(a), versionCommand(a), exitCodesTopic(), jsonTopic(),
 	)
+	a.offerTo(root)
 	return root
 }
 

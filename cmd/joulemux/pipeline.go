@@ -90,7 +90,8 @@ output, and to standard error a line for each stage: where it ran, what it took,
 and why there. What is said of jobs here goes before what the pipeline says.`,
 		Example: `  git diff --staged | joulemux pipeline run commit-message
   joulemux pipeline run --var language=German triage < letter.txt`,
-		Args: cobra.MinimumNArgs(1),
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: first(offer(a, "pipelines", pipelineNames), cobra.ShellCompDirectiveDefault), // or a file
 		RunE: runs(func(ctx context.Context, args []string) error {
 			q.Pipeline = args[0]
 			if err := a.fromFile(&q); err != nil {
@@ -310,9 +311,10 @@ func pipelineListCommand(a *app) *cobra.Command {
 
 func pipelineCheckCommand(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:   "check FILE...",
-		Short: "Say what is wrong with pipelines, by line; run nothing",
-		Args:  cobra.MinimumNArgs(1),
+		Use:               "check FILE...",
+		Short:             "Say what is wrong with pipelines, by line; run nothing",
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: cobra.FixedCompletions([]string{"yaml"}, cobra.ShellCompDirectiveFilterFileExt),
 		RunE: runs(func(ctx context.Context, files []string) error {
 			wrong := 0
 			for _, file := range files {
@@ -364,9 +366,10 @@ func (a *app) showChecked(p wire.Pipeline) error {
 
 func pipelineShowCommand(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:   "show NAME",
-		Short: "Show a pipeline's text, to make another of",
-		Args:  cobra.ExactArgs(1),
+		Use:               "show NAME",
+		Short:             "Show a pipeline's text, to make another of",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: first(offer(a, "pipelines", pipelineNames), cobra.ShellCompDirectiveNoFileComp),
 		RunE: runs(func(ctx context.Context, args []string) error {
 			var p wire.Pipeline
 			if err := a.client().call(ctx, http.MethodGet, "pipelines/"+url.PathEscape(args[0]), nil, &p); err != nil {
