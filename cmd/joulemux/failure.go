@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 
@@ -60,8 +61,9 @@ func (a *app) report(err error) int {
 		return 0
 	case errors.As(err, &status):
 		return int(status)
-	case !errors.As(err, &f): // It is cobra's, about the command line.
+	case !errors.As(err, &f): // It is cobra's, about the command line, which it may not have read to its end.
 		f = failuref(wire.CodeInvalid, "%v", err)
+		a.json = a.json || slices.Contains(os.Args, "--json")
 	}
 	a.complain(f)
 	return f.exitCode()

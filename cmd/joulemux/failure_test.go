@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"net/http"
 	"strings"
 	"testing"
@@ -72,6 +73,20 @@ func TestJSONTellsFailuresOnce(t *testing.T) {
 		out, err, code := run(t, r.socket, strings.NewReader("x\n"), command, "--json")
 		if out != want || code != 5 || err != "joulemux: no\n    ollama-nvidia: tier low\n" {
 			t.Errorf("%s writes %q, says %q and exits with %d", command, out, err, code)
+		}
+	}
+}
+
+func TestJSONTellsOfWrongUse(t *testing.T) {
+	for args, says := range map[string]string{
+		"generates --json":     "unknown command",
+		"status --nope --json": "unknown flag: --nope",
+		"--json status now":    "unknown command",
+	} {
+		out, _, code := run(t, "/nowhere", nil, strings.Fields(args)...)
+		var told wire.Event
+		if err := json.Unmarshal([]byte(out), &told); err != nil || code != 2 || told.Error == nil || told.Error.Code != wire.CodeInvalid || !strings.Contains(told.Error.Text, says) {
+			t.Errorf("%s writes %q and exits with %d", args, out, code)
 		}
 	}
 }
