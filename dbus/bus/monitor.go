@@ -50,6 +50,7 @@ type Monitor struct {
 	address  string
 	log      *slog.Logger
 	services []Service
+	missed   bool // the bus, and it was said
 }
 
 // NewMonitor returns a monitor of services on the bus at address. Run it.
@@ -81,7 +82,7 @@ func (m *Monitor) Run(ctx context.Context) error {
 		}
 		level := slog.LevelDebug
 		if wait == firstWait {
-			level = slog.LevelWarn // Not once a minute on a machine without a bus.
+			level, m.missed = slog.LevelWarn, true // Not once a minute on a machine without a bus.
 		}
 		m.log.Log(ctx, level, "no bus to watch", "address", m.address, "error", err, "retry_in", wait)
 		if err := sleep(ctx, wait); err != nil {
@@ -102,6 +103,10 @@ func (m *Monitor) session(ctx context.Context) error {
 	defer s.end()
 	if err := s.subscribe(ctx); err != nil {
 		return err
+	}
+	if m.missed {
+		m.log.InfoContext(ctx, "the bus is there to watch", "address", m.address)
+		m.missed = false
 	}
 	return s.follow(ctx)
 }

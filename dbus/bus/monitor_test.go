@@ -25,10 +25,24 @@ const (
 	nobody      = "nobody"
 )
 
+// lines are those of a log.
+type lines chan string
+
+func (l lines) Write(line []byte) (int, error) {
+	l <- string(line)
+	return len(line), nil
+}
+
 // watched runs a monitor of one-number services by their names, and returns
 // what it tells: "NAME VALUE", or "NAME nobody". The monitor ends with the
 // test, and must leave nothing behind.
 func watched(t *testing.T, b *dbustest.Bus, names ...string) <-chan string {
+	t.Helper()
+	return logged(t, b, slog.New(slog.DiscardHandler), names...)
+}
+
+// logged is watched with a log.
+func logged(t *testing.T, b *dbustest.Bus, log *slog.Logger, names ...string) <-chan string {
 	t.Helper()
 	told := make(chan string, 10_000)
 	var services []bus.Service
@@ -39,7 +53,7 @@ func watched(t *testing.T, b *dbustest.Bus, names ...string) <-chan string {
 			Changed: func(_ context.Context, objects []bus.Mirror) { told <- name + " " + tell(objects) },
 		})
 	}
-	run(t, bus.NewMonitor(b.Address(), slog.New(slog.DiscardHandler), services...))
+	run(t, bus.NewMonitor(b.Address(), log, services...))
 	return told
 }
 
@@ -269,13 +283,19 @@ func TestNoChangeIsLostInAFlood(t *testing.T) {
 func TestMonitorOutlivesTheBus(t *testing.T) {
 	b := dbustest.Start(t)
 	serveNumber(b.Connect(t), numbers, 1)
-	told := watched(t, b, numbers)
+	log := make(lines, 10_000)
+	told := logged(t, b, slog.New(slog.NewTextHandler(log, nil)), numbers)
 	expect(t, told, "test.Numbers 1")
 	b.Stop(t)
 	expect(t, told, "test.Numbers nobody")
 	b.Restart(t)
 	serveNumber(b.Connect(t), numbers, 2)
 	dbustest.Eventually(t, "the new service is found", func() bool { return <-told == "test.Numbers 2" })
+	for _, want := range []string{"no bus to watch", "the bus is there to watch"} { // each once
+		if line := <-log; !strings.Contains(line, want) {
+			t.Errorf("it says %q, and not %q", line, want)
+		}
+	}
 }
 
 func TestServiceIsStartedOnlyOnDemand(t *testing.T) {
