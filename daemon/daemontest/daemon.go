@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -231,15 +232,25 @@ func Folder(t testing.TB) string {
 	return dir
 }
 
-// FreePort returns a TCP port on which nobody listens.
+// FreePort returns a TCP port on which nobody listens. Until the test ends the
+// kernel gives it to nobody who asks for any: it is bound, and yet whoever names
+// it may listen there, as all do with SO_REUSEADDR.
 func FreePort(t testing.TB) int {
 	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Cleanup(func() { _ = syscall.Close(fd) })
+	err = errors.Join(
+		syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1),
+		syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}),
+	)
+	bound, failed := syscall.Getsockname(fd)
+	if err = errors.Join(err, failed); err != nil {
+		t.Fatal(err)
+	}
+	return bound.(*syscall.SockaddrInet4).Port
 }
 
 // Log keeps what a daemon says.
