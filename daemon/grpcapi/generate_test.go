@@ -18,7 +18,16 @@ import (
 )
 
 func TestAnswerInOnePieceTellsWhatItTook(t *testing.T) {
-	r := newRig(t, place{power.NVIDIA, scripted(says(piece("It "), piece("is."), last))}, place{power.NPU, scripted(says(last))})
+	const between = 500 * time.Millisecond // the first token and the rest
+	slow := func(w http.ResponseWriter, r *http.Request) {
+		says(piece("It "))(w, r)
+		select {
+		case <-time.After(between):
+			says(piece("is."), last)(w, r)
+		case <-r.Context().Done():
+		}
+	}
+	r := newRig(t, place{power.NVIDIA, scripted(slow)}, place{power.NPU, scripted(says(last))})
 	var header metadata.MD
 	q := ask()
 	q.RequestId = "mine"
@@ -38,8 +47,8 @@ func TestAnswerInOnePieceTellsWhatItTook(t *testing.T) {
 	if took.TokensGenerated != 3 || took.PromptTokens != 11 || took.TokensPerSecond != 50 || took.LoadTimeUs != 2000 || took.PromptTimeUs != 4000 || took.GenerationTimeUs != 60000 {
 		t.Errorf("the backend's own figures are %v", took)
 	}
-	// The first token comes before the others, which are 20 ms apart.
-	if took.TimeToFirstTokenUs <= took.QueueTimeUs || took.TotalTimeUs < took.TimeToFirstTokenUs+20_000 || int64(took.TotalTimeMs) != took.TotalTimeUs/1000 {
+	// A loaded machine may see the first token late.
+	if took.TimeToFirstTokenUs <= took.QueueTimeUs || took.TotalTimeUs < took.TimeToFirstTokenUs+(between/2).Microseconds() || int64(took.TotalTimeMs) != took.TotalTimeUs/1000 {
 		t.Errorf("the times are %v", took)
 	}
 	if took.EnergyQuality != "estimated" || took.EnergyJoules <= 0 || took.EnergyWh <= 0 || took.EnergySource == "" || took.JoulesPerToken <= 0 {
@@ -48,10 +57,9 @@ func TestAnswerInOnePieceTellsWhatItTook(t *testing.T) {
 }
 
 func TestJobMayTakeLongerThanAClientMayNotRead(t *testing.T) {
-	const stalled = 50 * time.Millisecond
 	slow := func(w http.ResponseWriter, r *http.Request) {
 		select {
-		case <-time.After(4 * stalled):
+		case <-time.After(2 * stalled):
 			says(piece("It"), last)(w, r)
 		case <-r.Context().Done():
 		}
@@ -71,12 +79,11 @@ func TestJobMayTakeLongerThanAClientMayNotRead(t *testing.T) {
 }
 
 func TestStreamMayBeSilentForLongerThanAClientMayNotRead(t *testing.T) {
-	const stalled = 50 * time.Millisecond
 	thinks := func(w http.ResponseWriter, r *http.Request) {
 		for _, p := range []string{piece("It "), piece("is."), last} {
 			says(p)(w, r)
 			select {
-			case <-time.After(4 * stalled):
+			case <-time.After(2 * stalled):
 			case <-r.Context().Done():
 			}
 		}

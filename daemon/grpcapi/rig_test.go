@@ -41,6 +41,10 @@ import (
 // patience is what a loaded machine may take for what should take no time.
 const patience = 20 * time.Second
 
+// stalled is how long a client may leave a message unread where a test waits for
+// longer: a loaded machine writes within that.
+const stalled = 300 * time.Millisecond
+
 // maxBody is the longest request of a rig's.
 const maxBody = 1 << 20
 
@@ -110,6 +114,19 @@ func hanging(gone chan<- time.Time) http.HandlerFunc {
 		says(piece("Hel"))(w, r)
 		<-r.Context().Done()
 		gone <- time.Now()
+	}
+}
+
+// let waits until a hanging server's jobs are let go of, however many of them
+// had come to it in time.
+func let(t *testing.T, server *scriptedOllama, gone <-chan time.Time) {
+	t.Helper()
+	for range server.bodies() {
+		select {
+		case <-gone:
+		case <-time.After(patience):
+			t.Fatal("the backend goes on")
+		}
 	}
 }
 

@@ -17,12 +17,13 @@ func TestADeadlineThatPassesInAStreamIsToldInItsDialect(t *testing.T) {
 	} {
 		for _, temperature := range []string{"1", "0"} { // with and without somebody else who might follow
 			t.Run(path+" "+temperature, func(t *testing.T) {
+				t.Parallel()
 				script := func(w http.ResponseWriter, r *http.Request) {
 					says(c.kind, c.begun, "")(w, r)
 					<-r.Context().Done()
 				}
 				body := `{"model":"m","temperature":` + temperature + `,"options":{"temperature":` + temperature + `},` + c.body + `}`
-				got := newRig(t, with(script)).ask("POST", path, body, "X-Deadline-Ms: 200")
+				got := newRig(t, with(script)).ask("POST", path, body, "X-Deadline-Ms: 2000")
 				rest, ok := strings.CutPrefix(got.body, c.begun)
 				if got.status != 200 || !errors.Is(got.err, io.ErrUnexpectedEOF) || !ok || !strings.HasPrefix(rest, c.want) || !strings.HasSuffix(rest, "\n") {
 					t.Errorf("%d, %v: %q", got.status, got.err, got.body)

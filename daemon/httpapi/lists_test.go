@@ -143,8 +143,8 @@ func TestAnAnswerThatIsForwardedEndsAsItsBackendsDoes(t *testing.T) {
 func TestAnEmptyAnswerThatTookLongArrives(t *testing.T) {
 	release := make(chan struct{})
 	r := newRig(t, with(func(http.ResponseWriter, *http.Request) { <-release }))
-	r.SetStalled(time.Millisecond)
-	time.AfterFunc(100*time.Millisecond, func() { close(release) })
+	r.SetStalled(stalled)
+	time.AfterFunc(2*stalled, func() { close(release) })
 	if got := r.ask("POST", "/api/show", `{"model":"m"}`); got.status != 200 || got.body != "" {
 		t.Errorf("got %+v", got)
 	}

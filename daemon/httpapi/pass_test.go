@@ -335,14 +335,14 @@ func TestAClientThatLeavesEndsTheBackendsWork(t *testing.T) {
 	})
 }
 
-// soon fails the test unless the backend was let go in time: 100 ms on a
-// machine that has nothing else to do.
+// soon fails the test unless the backend was let go in time: 100 ms, and what a
+// loaded machine adds to that. Whoever is not let go works on for good.
 func soon(t *testing.T, left time.Time, gone <-chan time.Time) {
 	t.Helper()
 	select {
 	case at := <-gone:
 		t.Logf("the backend was let go after %v", at.Sub(left))
-		if took := at.Sub(left); took > 2*time.Second {
+		if took := at.Sub(left); took > patience/2 {
 			t.Errorf("the backend worked on for %v", took)
 		}
 	case <-time.After(patience):
@@ -434,8 +434,8 @@ func TestOneWhoOnlyAsksIsLeft(t *testing.T) {
 
 func TestAFailureThatTookLongIsToldAllTheSame(t *testing.T) {
 	r := newRig(t, with(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
-	r.SetStalled(time.Millisecond)
-	if got := r.ask("POST", "/api/generate", `{"model":"m"}`, "X-Deadline-Ms: 100"); got.status != 504 {
+	r.SetStalled(stalled)
+	if got := r.ask("POST", "/api/generate", `{"model":"m"}`, fmt.Sprint("X-Deadline-Ms: ", 2*stalled.Milliseconds())); got.status != 504 {
 		t.Errorf("got %+v", got)
 	}
 }
@@ -448,11 +448,11 @@ func TestADeadlineOfOneAnswerDoesNotHitTheNext(t *testing.T) {
 		}
 		says(ndjson, firstLine, lastLine)(w, r)
 	}))
-	r.SetStalled(50 * time.Millisecond)
+	r.SetStalled(stalled)
 	if got := r.ask("POST", "/api/generate", `{"model":"m"}`); got.err != nil {
 		t.Fatal(got.err)
 	}
-	time.AfterFunc(150*time.Millisecond, func() { close(release) })
+	time.AfterFunc(2*stalled, func() { close(release) })
 	if got := r.ask("POST", "/api/generate", `{"model":"m","prompt":"wait"}`); got.err != nil || withoutReport(got.body, ndjson) != firstLine+lastLine {
 		t.Errorf("got %+v", got)
 	}
@@ -461,7 +461,6 @@ func TestADeadlineOfOneAnswerDoesNotHitTheNext(t *testing.T) {
 // TestAStreamMayBeSilentForLongerThanAClientMayNotRead: over HTTP/2 a time to write
 // in that has passed is the end, though nothing was being written.
 func TestAStreamMayBeSilentForLongerThanAClientMayNotRead(t *testing.T) {
-	const stalled = 300 * time.Millisecond // a loaded machine writes within that
 	r := newRig(t, with(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", ndjson)
 		for _, line := range []string{firstLine, lastLine} {

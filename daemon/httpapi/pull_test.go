@@ -208,10 +208,9 @@ func TestATokenForItPulls(t *testing.T) {
 // TestAPullInOnePieceMayTakeLongerThanAClientMayNotRead: mostly it takes minutes.
 func TestAPullInOnePieceMayTakeLongerThanAClientMayNotRead(t *testing.T) {
 	t.Parallel()
-	const stalled = 50 * time.Millisecond
 	one, _ := two(func(w http.ResponseWriter, r *http.Request) {
 		select {
-		case <-time.After(4 * stalled):
+		case <-time.After(2 * stalled):
 			says(ndjson, successLine)(w, r)
 		case <-r.Context().Done():
 		}

@@ -41,6 +41,10 @@ import (
 // patience is what a loaded machine may take for what should take no time.
 const patience = 20 * time.Second
 
+// stalled is how long a client may leave its answer unread where a test waits
+// for longer: a loaded machine writes within that.
+const stalled = 300 * time.Millisecond
+
 // scriptedOllama lists the models that it is given, and answers all else by a
 // script.
 type scriptedOllama struct {
