@@ -127,7 +127,7 @@ func TestServesAgainWhenTheBusIsBack(t *testing.T) {
 }
 
 func TestStopsWithAStreamOpen(t *testing.T) {
-	r := newRig(t, func(r *rig) { r.limits.farewell = 50 * time.Millisecond })
+	r := newRig(t, nil)
 	cancelled, stopped := make(chan error, 1), make(chan error, 1)
 	peer, quiet, stuck := r.bus.Connect(t), newSink(t, "pipe"), newSink(t, "socket")
 	r.runner.set(hangs("Hel", cancelled))
