@@ -411,9 +411,19 @@ func TestItOpensNothingButCountersAndWritesNothing(t *testing.T) {
 	m := startMachine(t)
 	trace := filepath.Join(t.TempDir(), "trace")
 	p := m.start(t, []string{"--reuid", "0", "strace", "-f", "-qq", "-e", "trace=%file,socket,connect", "-o", trace}, "--idle", "200ms")
+	conn, err := net.Dial("unix", m.socket) // or it may have ended before the client comes
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintln(conn, `{"read":true}`)
+	if line, err := bufio.NewReader(conn).ReadString('\n'); err != nil {
+		t.Fatalf("%v: %s", err, line)
+	}
 	if told := m.ask(t, "--reuid", "0"); !strings.Contains(told, "package-0 84123 J") {
 		t.Errorf("told %s", told)
 	}
+	_ = conn.Close()
 	p.awaitEnd(t)
 	text, err := os.ReadFile(trace)
 	if err != nil {

@@ -52,7 +52,7 @@ func runScript(t *testing.T) map[string]string {
 			t.Fatal(err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, system, units, "bash", "-c", script, "script", m.sys, programs.client)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // It then takes all of it down.

@@ -154,7 +154,7 @@ func TestOneLookServesAllSensors(t *testing.T) {
 	sensors := find(t, h.socket)
 	begin := time.Now()
 	last, reads := readSoon(t, sensors[0]), 1
-	for time.Since(begin) < 550*time.Millisecond {
+	for time.Since(begin) < 550*time.Millisecond || reads < 100 {
 		for _, s := range sensors {
 			r := readSoon(t, s)
 			reads++
@@ -168,28 +168,35 @@ func TestOneLookServesAllSensors(t *testing.T) {
 			last = r
 		}
 	}
-	if n := pkg.reads.Load(); n > 8 || n < 2 || core.reads.Load() != n || int64(reads) < 10*n {
-		t.Errorf("%d and %d looks at the hardware for %d reads", n, core.reads.Load(), reads)
+	took := time.Since(begin)
+	if n := pkg.reads.Load(); n > 2+int64(took/(100*time.Millisecond)) || n < 2 || core.reads.Load() != n {
+		t.Errorf("%d and %d looks at the hardware for %d reads in %v", n, core.reads.Load(), reads, took)
 	}
 }
 
+// idle is for how long a helper stays whose end a test waits for: on a loaded
+// machine it takes a while until somebody is connected.
+const idle = time.Second
+
 func TestHelperEndsWhenNobodyIsConnected(t *testing.T) {
-	h := startHelper(t, socketPath(t), 100*time.Millisecond)
+	t.Parallel()
+	h := startHelper(t, socketPath(t), idle)
 	begin, conn := time.Now(), dial(t, h.socket)
 	select {
 	case <-h.ended:
 		t.Fatal("it ended with a connection")
-	case <-time.After(300 * time.Millisecond):
+	case <-time.After(2 * idle):
 	}
 	_ = conn.Close()
 	h.awaitEnd(t)
-	if took := time.Since(begin); took < 400*time.Millisecond {
+	if took := time.Since(begin); took < 3*idle {
 		t.Errorf("it ended after %v", took)
 	}
 }
 
 func TestSensorsKeepTheHelperUntilAllRest(t *testing.T) {
-	h := startHelper(t, socketPath(t), 100*time.Millisecond,
+	t.Parallel()
+	h := startHelper(t, socketPath(t), idle,
 		newCounter("package-0", power.ScopePackage, ""), newCounter("npu", power.ScopeNPU, "package-0"))
 	sensors := find(t, h.socket)
 	for _, s := range sensors {
@@ -199,7 +206,7 @@ func TestSensorsKeepTheHelperUntilAllRest(t *testing.T) {
 	select {
 	case <-h.ended:
 		t.Fatal("it ended while a sensor was in use")
-	case <-time.After(300 * time.Millisecond):
+	case <-time.After(2 * idle):
 	}
 	sensors[1].Rest()
 	h.awaitEnd(t)
@@ -281,7 +288,7 @@ func TestNoHelperIsOnlyAnAbsentSensor(t *testing.T) {
 		if s, err := energyd.Sensors(t.Context(), socket); !errors.Is(err, power.ErrUnavailable) || s != nil {
 			t.Errorf("%q: %v, %v", socket, s, err)
 		}
-		if took := time.Since(begin); took > time.Second {
+		if took := time.Since(begin); took > limit {
 			t.Errorf("%q: it took %v to find nobody", socket, took)
 		}
 	}
@@ -407,8 +414,8 @@ func TestFirstAnswerCountsHoweverLate(t *testing.T) {
 			break
 		}
 	}
-	slow.answer(t, `{"domains":[{"name":"package-0","energy_uj":3,"at_ns":2}]}`)
-	go slow.answer(t, `{"domains":[{"name":"package-0","energy_uj":4,"at_ns":3}]}`)
+	// The answer to the next question is there when that is asked.
+	slow.answer(t, `{"domains":[{"name":"package-0","energy_uj":3,"at_ns":2}]}`+"\n"+`{"domains":[{"name":"package-0","energy_uj":4,"at_ns":3}]}`)
 	if r := readSoon(t, sensors[0]); r.Energy != 4 {
 		t.Errorf("read %d", r.Energy)
 	}
@@ -441,7 +448,11 @@ func TestWhatWasFoundStandsForAnAnswerThatIsLate(t *testing.T) {
 	slow.answer(t, `{"domains":[{"name":"package-0","energy_uj":3,"at_ns":2}]}`)
 	<-time.After(20 * time.Millisecond)
 	// The next one is late as well, and then what was late is better than none.
-	if r := await(t, sensors[0]); r.Energy != 3 {
+	r := await(t, sensors[0])
+	for end := time.Now().Add(limit); r.Energy != 3 && time.Now().Before(end); {
+		r = await(t, sensors[0]) // A loaded machine may have had no time to take it in.
+	}
+	if r.Energy != 3 {
 		t.Errorf("read %+v", r)
 	}
 }

@@ -115,10 +115,11 @@ func wait(t *testing.T, sensor *Sensor, patience time.Duration) (power.Reading, 
 	return sensor.Read(t.Context())
 }
 
-// readAt checks a reading.
+// readAt checks a reading. Its time has crossed twice, and is off by what a loaded
+// machine does between two looks at the clock.
 func readAt(t *testing.T, r power.Reading, err error, at time.Time, energy power.Energy) {
 	t.Helper()
-	if off := r.At.Sub(at).Abs(); err != nil || off > time.Millisecond || r.Energy != energy {
+	if off := r.At.Sub(at).Abs(); err != nil || off > time.Second || r.Energy != energy {
 		t.Errorf("got %v at %v (%v off), %v; want %v", r.Energy, r.At, off, err, energy)
 	}
 }
@@ -129,7 +130,7 @@ func expectUnavailable(t *testing.T, sensor *Sensor) {
 	if r, err := sensor.Read(t.Context()); !errors.Is(err, power.ErrUnavailable) {
 		t.Errorf("got %+v, %v", r, err)
 	}
-	if took := time.Since(start); took > time.Second {
+	if took := time.Since(start); took > 5*time.Second {
 		t.Errorf("it took %v", took)
 	}
 }
