@@ -119,19 +119,21 @@ func TestAnAnswerSaysWhatWasMeasured(t *testing.T) {
 		Sys:    newDrawing(),
 		Config: backends(map[string]string{"igpu": daemontest.Serve(t, http.HandlerFunc(unhurried))}),
 	})
+	began := time.Now()
 	lines := strings.Split(strings.TrimSpace(ask(t, d, "POST", "/api/chat", conversation).body), "\n")
+	most := 20*time.Since(began).Seconds() + 1
 	own := member(t, lines[len(lines)-1])
 	// The idle draw is that of the pause between the start and the job, if that
 	// was a second; else nothing is known of it.
 	gross, _ := own["energy_gross_joules"].(float64)
-	if own["energy_quality"] != "measured" || own["energy_scope"] != "package" || own["energy_source"] != "rapl" || gross < 19 || gross > 40 {
+	if own["energy_quality"] != "measured" || own["energy_scope"] != "package" || own["energy_source"] != "rapl" || gross < 19 || gross > most {
 		t.Errorf("the answer says %v", own)
 	}
 	if joules, _ := own["energy_joules"].(float64); joules > gross || joules*10 != float64(int(joules*10+0.5)) {
 		t.Errorf("%v J of %v, and not in tenths", own["energy_joules"], gross)
 	}
 	s := status(t, d)
-	if len(s.Draws) != 1 || s.Draws[0].Domain != "package-0" || s.Draws[0].Watts < 19 || s.Draws[0].Watts > 21 {
+	if len(s.Draws) != 1 || s.Draws[0].Domain != "package-0" || s.Draws[0].Watts < 15 || s.Draws[0].Watts > 25 {
 		t.Errorf("the draws are %+v", s.Draws)
 	}
 }

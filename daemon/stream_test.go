@@ -32,7 +32,7 @@ func TestStopWithStreamsOpen(t *testing.T) {
 	if err := d.Stop(); err != nil {
 		t.Error(err)
 	}
-	if took := time.Since(began); took > 2*time.Second {
+	if took := time.Since(began); took > daemontest.Patience/2 {
 		t.Errorf("the stop took %v", took)
 	}
 	for range 3 {
@@ -64,7 +64,7 @@ func TestReaderWhoLeavesEndsTheBackendsWork(t *testing.T) {
 		}
 		receive(t, gone)
 		t.Logf("over %s the backend was stopped after %v", wire, time.Since(began))
-		if took := time.Since(began); took > 2*time.Second {
+		if took := time.Since(began); took > daemontest.Patience/2 {
 			t.Errorf("over %s it took %v", wire, took)
 		}
 	}

@@ -51,8 +51,9 @@ func TestJobsFollowTheBattery(t *testing.T) {
 	}
 }
 
-// within is how soon the tier follows the machine: a second.
-const within = time.Second
+// within is how soon the tier follows the machine: a second, and what a loaded
+// machine adds. UPower itself looks twice a minute.
+const within = 10 * time.Second
 
 // startMachine starts a laptop on battery at 80 % with a real upowerd, on a bus
 // whose address it returns.

@@ -77,7 +77,7 @@ func expectMeasured(t *testing.T, l *login, folder string) (opened string) {
 	const holders = `grep -ls libnvidia-ml /proc/[0-9]*/maps; find /proc/[0-9]*/fd -lname '*/nvidiactl' 2>/dev/null
 		systemctl --user show --value -p ActiveState joulemux-nvml.service`
 	daemontest.Eventually(t, "a GPU that nobody holds", func() bool { return l.run(t, holders) == "inactive" })
-	if after := time.Since(ended); after > 2*time.Second {
+	if after := time.Since(ended); after > 10*time.Second { // two, and what a loaded machine adds
 		t.Errorf("nobody holds the GPU only %v after the job", after)
 	} else {
 		t.Logf("nobody holds the GPU %v after the job", after.Round(time.Millisecond))

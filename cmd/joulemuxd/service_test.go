@@ -182,7 +182,7 @@ func expectQuickStop(t *testing.T, l *login) {
 	start := time.Now()
 	l.run(t, "systemctl --user stop joulemuxd.service")
 	took := time.Since(start)
-	if took > 2*time.Second {
+	if took > 10*time.Second { // one, and what a loaded machine adds
 		t.Errorf("it took %v", took)
 	}
 	t.Logf("it took %v; then the client read:\n%s", took, l.run(t, "cat <&3; exec 3<&-; wait $client; echo curl: $? $(cat ~/failed)"))

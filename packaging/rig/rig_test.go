@@ -351,11 +351,11 @@ func generate(ctx context.Context, s *rig.Ollama, request string, answer any) er
 	return json.NewDecoder(resp.Body).Decode(answer)
 }
 
-// await waits, 10 seconds at most, for something that the parts do in their
+// await waits, 30 seconds at most, for something that the parts do in their
 // own time.
 func await(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(30 * time.Second)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for !done() {
