@@ -140,10 +140,10 @@ func TestTheCommandSurvivesItsHold(t *testing.T) {
 }
 
 func TestSignalsReachTheCommand(t *testing.T) {
-	// What a process ignores, as under nohup, its children ignore too; what it
-	// catches they do not.
+	// What a process ignores, as under nohup or in the background of a script, its
+	// children ignore too; what it catches they do not.
 	caught := make(chan os.Signal, 1)
-	signal.Notify(caught, syscall.SIGHUP)
+	signal.Notify(caught, syscall.SIGHUP, syscall.SIGINT)
 	t.Cleanup(func() { signal.Stop(caught) })
 	for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1} {
 		h, _, _ := signalled(heldLine)
