@@ -76,7 +76,7 @@ type Daemon struct {
 	client *http.Client
 }
 
-// Start starts a daemon, and returns when it is ready. It stops with the test,
+// Start starts a daemon, and returns when it is ready and knows its backends. It stops with the test,
 // which fails if anything of it is left then.
 func Start(t testing.TB, o Options) *Daemon {
 	t.Helper()
@@ -104,12 +104,29 @@ func Try(t testing.TB, o Options) (*Daemon, error) {
 	ready := d.Log.When("joulemux is ready")
 	select {
 	case <-ready:
+		d.lookAtBackends()
 		return d, nil
 	case <-d.ended:
 		return nil, d.err
 	case <-time.After(Patience):
 		return nil, errors.New("it is not ready in time")
 	}
+}
+
+// lookAtBackends has the daemon know those of this machine. The first job would
+// wait for that for 150 ms, which a loaded machine exceeds.
+func (d *Daemon) lookAtBackends() {
+	d.t.Helper()
+	req, err := http.NewRequestWithContext(d.t.Context(), http.MethodGet, "http://localhost/readyz", nil)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	resp, err := d.client.Do(req)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	d.client.CloseIdleConnections()
 }
 
 // surround makes what the daemon finds around it.

@@ -190,6 +190,7 @@ func newRig(t *testing.T, places ...place) *rig {
 		specs = append(specs, backend.Spec{ID: "ollama-" + string(p.class), Type: "ollama", Class: p.class, Slots: 64, Endpoint: *u})
 	}
 	set.Configure(specs)
+	set.LookHere(t.Context()) // since the first job would wait for 150 ms, which a loaded machine exceeds
 	books := ledger.New("", ledger.DefaultKeep(), log)
 	r.dispatch = dispatch.New(dispatch.Parts{
 		Tiers: r.tiers, Backends: set, Meter: meter.New(meter.Options{}), Ledger: books, Cache: cache.New(cache.DefaultSettings()), Log: log,

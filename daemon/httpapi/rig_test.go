@@ -170,6 +170,7 @@ func newRig(t testing.TB, servers ...http.Handler) *rig {
 		specs = append(specs, backend.Spec{ID: []string{"one", "two", "three"}[i], Type: "ollama", Class: classes[i], Slots: 64, Endpoint: *u})
 	}
 	r.backends.Configure(specs)
+	r.backends.LookHere(t.Context()) // since the first job would wait for 150 ms, which a loaded machine exceeds
 	r.cache = cache.New(cache.DefaultSettings())
 	r.dispatch = dispatch.New(dispatch.Parts{
 		Tiers: r.tiers, Backends: r.backends, Meter: meter.New(meter.Options{}), Ledger: r.ledger, Cache: r.cache, Log: log,
