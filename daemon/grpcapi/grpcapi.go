@@ -210,14 +210,9 @@ func (s *Server) client(ctx context.Context) *client {
 	return c
 }
 
-// send sends a message, which has to be taken in time: no later than ctx ends,
-// and a little more, or the job would pass for one whose client is gone.
+// send sends a message, which has to be taken in time: not much later than ctx ends.
 func (c *client) send(ctx context.Context, f func() error) error {
-	limit := c.stalled
-	if end, ok := ctx.Deadline(); ok {
-		limit = min(limit, time.Until(end)+100*time.Millisecond)
-	}
-	return door.Within(c.control, limit, f)
+	return door.Within(ctx, c.control, c.stalled, f)
 }
 
 // finally sets until when the rest of an answer has to be taken, which is sent

@@ -33,8 +33,8 @@ func (s *Server) client(w http.ResponseWriter) client {
 	return c
 }
 
-// write hands on a piece, and fails if it is not taken in time: no later than
-// ctx ends.
+// write hands on a piece, and fails if it is not taken in time: not much later
+// than ctx ends.
 func (c *client) write(ctx context.Context, piece []byte) error {
 	return c.waited(ctx, func() error {
 		_, err := c.w.Write(piece)
@@ -44,19 +44,11 @@ func (c *client) write(ctx context.Context, piece []byte) error {
 
 // waited does what may have to wait for the client.
 func (c *client) waited(ctx context.Context, f func() error) error {
-	began, limit := time.Now(), min(c.stalled, c.slow)
-	if end, ok := ctx.Deadline(); ok {
-		limit = min(limit, end.Sub(began)+behind)
-	}
-	err := door.Within(c.control, limit, f)
+	began := time.Now()
+	err := door.Within(ctx, c.control, min(c.stalled, c.slow), f)
 	c.slow -= time.Since(began)
 	return err
 }
-
-// behind is how much later than its job an unread piece ends. Were the piece
-// the first, the job would pass for one whose client is gone; on a machine that has
-// much to do, 10 ms are too little.
-const behind = 100 * time.Millisecond
 
 // send is write for a piece that the client should see at once.
 func (c *client) send(ctx context.Context, piece []byte) error {
