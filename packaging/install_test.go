@@ -42,7 +42,7 @@ func TestUsersInstallIntoTheirHome(t *testing.T) {
 		t.Fatal(err)
 	}
 	verify := append([]string{"systemd-analyze", "--user", "verify"}, units...)
-	if out := run(t, env, verify...); out != "" { // What it warns of is no failure to it.
+	if out := run(t, append(env, "LC_ALL=C"), verify...); out != "" { // What it warns of is no failure to it.
 		t.Errorf("systemd-analyze verify: %s", out)
 	}
 	run(t, env, prefix+"/bin/joulemuxd", "--check")

@@ -40,15 +40,24 @@ func systemUnits(t *testing.T) []string {
 	return paths
 }
 
+// analyze is systemd's own view of units, in plain words: a locale that is not
+// there has the shells that it runs complain.
+func analyze(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "systemd-analyze", args...)
+	cmd.Env = append(os.Environ(), "LC_ALL=C", "SYSTEMD_COLORS=0")
+	return cmd
+}
+
 func TestSystemUnitsHaveNoFaults(t *testing.T) {
-	cmd := exec.CommandContext(t.Context(), "systemd-analyze", append([]string{"verify"}, systemUnits(t)...)...)
+	cmd := analyze(t, append([]string{"verify"}, systemUnits(t)...)...)
 	if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
 		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
 	}
 }
 
 func TestRootsHelperIsExposedToLittle(t *testing.T) {
-	cmd := exec.CommandContext(t.Context(), "systemd-analyze", "--no-pager", "--offline=true", "security", systemUnits(t)[0])
+	cmd := analyze(t, "--no-pager", "--offline=true", "security", systemUnits(t)[0])
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)

@@ -2,7 +2,6 @@ package systemd_test
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -40,8 +39,8 @@ func TestUnitsHaveNoFaults(t *testing.T) {
 		}
 		args = append(args, path)
 	}
-	cmd := exec.CommandContext(t.Context(), "systemd-analyze", args...)
-	cmd.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+t.TempDir())
+	cmd := analyze(t, args...)
+	cmd.Env = append(cmd.Env, "XDG_RUNTIME_DIR="+t.TempDir())
 	// A key that it does not know is a warning, and no reason for it to fail.
 	if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
 		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
