@@ -57,6 +57,7 @@ func TestAnswerInOnePieceTellsWhatItTook(t *testing.T) {
 }
 
 func TestJobMayTakeLongerThanAClientMayNotRead(t *testing.T) {
+	t.Parallel()
 	slow := func(w http.ResponseWriter, r *http.Request) {
 		select {
 		case <-time.After(2 * stalled):
@@ -79,6 +80,7 @@ func TestJobMayTakeLongerThanAClientMayNotRead(t *testing.T) {
 }
 
 func TestStreamMayBeSilentForLongerThanAClientMayNotRead(t *testing.T) {
+	t.Parallel()
 	thinks := func(w http.ResponseWriter, r *http.Request) {
 		for _, p := range []string{piece("It "), piece("is."), last} {
 			says(p)(w, r)
@@ -334,6 +336,7 @@ func TestSlowReaderGetsEverything(t *testing.T) {
 }
 
 func TestReaderWhoStopsReadingIsGivenUp(t *testing.T) {
+	t.Parallel()
 	gone := make(chan struct{})
 	floods := func(w http.ResponseWriter, r *http.Request) {
 		defer close(gone)
@@ -344,7 +347,7 @@ func TestReaderWhoStopsReadingIsGivenUp(t *testing.T) {
 		}
 	}
 	r := newRig(t, place{power.CPU, scripted(floods)})
-	r.SetStalled(100 * time.Millisecond)
+	r.SetStalled(stalled)
 	s, err := r.calls.stream(within(t), ask())
 	if err != nil {
 		t.Fatal(err)

@@ -240,6 +240,7 @@ func TestPipelineEndsWithItsCall(t *testing.T) {
 }
 
 func TestStagesMayTakeLongerThanAClientMayNotRead(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, place{power.CPU, scripted(func(w http.ResponseWriter, q *http.Request) {
 		select {
 		case <-time.After(2 * stalled):

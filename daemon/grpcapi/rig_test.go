@@ -43,7 +43,7 @@ const patience = 20 * time.Second
 
 // stalled is how long a client may leave a message unread where a test waits for
 // longer: a loaded machine writes within that.
-const stalled = 300 * time.Millisecond
+const stalled = time.Second
 
 // maxBody is the longest request of a rig's.
 const maxBody = 1 << 20

@@ -100,9 +100,10 @@ func TestHealth(t *testing.T) {
 }
 
 func TestHealthIsWatched(t *testing.T) {
+	t.Parallel()
 	up := make(chan struct{})
 	r := newRig(t, place{power.CPU, lateServer{up, scripted(says(piece("ok"), last))}})
-	r.SetStalled(500 * time.Millisecond) // which is of messages, and not of the time between them
+	r.SetStalled(stalled) // which is of messages, and not of the time between them
 	ctx := within(t)
 	w, err := grpc_health_v1.NewHealthClient(r.conn).Watch(ctx, &grpc_health_v1.HealthCheckRequest{})
 	if err != nil {
@@ -122,7 +123,7 @@ func TestHealthIsWatched(t *testing.T) {
 	select {
 	case err := <-told:
 		t.Fatalf("while nothing changes: %v", err)
-	case <-time.After(time.Second):
+	case <-time.After(2 * stalled):
 	}
 	close(up)
 	for { // nobody asks on a watcher's behalf, but whoever has a job does

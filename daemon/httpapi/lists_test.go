@@ -141,6 +141,7 @@ func TestAnAnswerThatIsForwardedEndsAsItsBackendsDoes(t *testing.T) {
 }
 
 func TestAnEmptyAnswerThatTookLongArrives(t *testing.T) {
+	t.Parallel()
 	release := make(chan struct{})
 	r := newRig(t, with(func(http.ResponseWriter, *http.Request) { <-release }))
 	r.SetStalled(stalled)

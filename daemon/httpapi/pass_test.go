@@ -433,6 +433,7 @@ func TestOneWhoOnlyAsksIsLeft(t *testing.T) {
 }
 
 func TestAFailureThatTookLongIsToldAllTheSame(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, with(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
 	r.SetStalled(stalled)
 	if got := r.ask("POST", "/api/generate", `{"model":"m"}`, fmt.Sprint("X-Deadline-Ms: ", 2*stalled.Milliseconds())); got.status != 504 {
@@ -441,6 +442,7 @@ func TestAFailureThatTookLongIsToldAllTheSame(t *testing.T) {
 }
 
 func TestADeadlineOfOneAnswerDoesNotHitTheNext(t *testing.T) {
+	t.Parallel()
 	release := make(chan struct{})
 	r := newRig(t, with(func(w http.ResponseWriter, r *http.Request) {
 		if body, _ := io.ReadAll(r.Body); strings.Contains(string(body), "wait") {
@@ -461,6 +463,7 @@ func TestADeadlineOfOneAnswerDoesNotHitTheNext(t *testing.T) {
 // TestAStreamMayBeSilentForLongerThanAClientMayNotRead: over HTTP/2 a time to write
 // in that has passed is the end, though nothing was being written.
 func TestAStreamMayBeSilentForLongerThanAClientMayNotRead(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, with(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", ndjson)
 		for _, line := range []string{firstLine, lastLine} {

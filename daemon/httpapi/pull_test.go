@@ -78,14 +78,25 @@ func TestPullInOllamasDialect(t *testing.T) {
 
 func TestPullThatFailsOnTheWayEndsInAnError(t *testing.T) {
 	t.Parallel()
-	one, _ := two(says(ndjson, layerLine, deniedLine))
+	told := make(chan struct{}) // that it is on its way: who is slower would only hear of the end
+	one, _ := two(func(w http.ResponseWriter, r *http.Request) {
+		says(ndjson, layerLine, "")(w, r)
+		select {
+		case <-told:
+			_, _ = io.WriteString(w, deniedLine)
+		case <-r.Context().Done():
+		}
+	})
 	r := newRig(t, one)
 	r.Configure(allowing())
-	got := r.ask("POST", "/api/pull", `{"model":"n"}`)
-	lines := strings.Split(strings.TrimSpace(got.body), "\n")
+	resp := r.open(t.Context(), r.overUnix, "POST", "/api/pull", `{"model":"n"}`)
+	defer resp.Body.Close()
+	close(told)
+	body, err := io.ReadAll(resp.Body)
+	lines := strings.Split(strings.TrimSpace(string(body)), "\n")
 	e := read[wire.Error](t, lines[len(lines)-1])
-	if got.status != 200 || e.Code != wire.CodeBackendFailed || !strings.Contains(e.Text, "403: denied, at 90 % of n") {
-		t.Errorf("got %+v", got)
+	if resp.StatusCode != 200 || err != nil || e.Code != wire.CodeBackendFailed || !strings.Contains(e.Text, "403: denied, at 90 % of n") {
+		t.Errorf("got %d %s, %v", resp.StatusCode, body, err)
 	}
 }
 

@@ -43,7 +43,7 @@ const patience = 20 * time.Second
 
 // stalled is how long a client may leave its answer unread where a test waits
 // for longer: a loaded machine writes within that.
-const stalled = 300 * time.Millisecond
+const stalled = time.Second
 
 // scriptedOllama lists the models that it is given, and answers all else by a
 // script.
