@@ -53,18 +53,23 @@ func expectNVIDIA(t *testing.T, l *login, folder string) {
 	}
 }
 
-// expectMeasured has a job of three seconds wake up a GPU, which then draws 30 W.
-// Opening its library takes a tenth of that time. It returns how often that was done.
-func expectMeasured(t *testing.T, l *login, folder string) (opened string) {
+// waking is a server whose jobs wake up a GPU.
+func waking(t *testing.T, folder string) (addr string) {
 	t.Helper()
-	setStatus(t, folder, "suspended")
 	answer := unhurried(daemontest.CannedOllama())
-	server := daemontest.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return daemontest.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPost {
 			setStatus(t, folder, "active")
 		}
 		answer.ServeHTTP(w, r)
 	}))
+}
+
+// expectMeasured has a job of three seconds wake up a GPU, which then draws 30 W.
+// Opening its library takes a tenth of that time. It returns how often that was done.
+func expectMeasured(t *testing.T, l *login, folder, server string) (opened string) {
+	t.Helper()
+	setStatus(t, folder, "suspended")
 	l.configure(t, "backends:\n  - {id: ollama-nvidia, hardware: nvidia, characteristics: {power_watts: 80}, endpoint: 'http://"+server+"'}")
 	l.run(t, fmt.Sprintf(`mkdir -p ~/.config/systemd/user/joulemuxd.service.d
 		printf '[Service]\nExecStart=\nExecStart=/usr/bin/joulemuxd --sysfs %s\n' >~/.config/systemd/user/joulemuxd.service.d/laptop.conf
@@ -118,14 +123,27 @@ const nvmlOpened = "grep -c nvmlInit ~/calls"
 
 // expectHeld has measured what the GPU draws while it holds the model of the last
 // job, after which the library had been opened so often. Nobody asks for anything.
-func expectHeld(t *testing.T, l *login, before string) {
+// Where a loaded machine starts the reader too late for that, it is left to the next
+// job.
+func expectHeld(t *testing.T, l *login, folder, opened string) {
 	t.Helper()
-	daemontest.Eventually(t, "another look at the GPU", func() bool { return l.run(t, nvmlOpened) != before })
-	daemontest.Eventually(t, "the end of the reader", func() bool {
-		return l.run(t, "systemctl --user show --value -p ActiveState joulemux-nvml.service") == "inactive"
-	})
-	l.stop(t) // the ledger is its own until then
-	t.Log(l.run(t, readHeld, "ollama-nvidia 3.0 1"))
+	for range 5 {
+		daemontest.Eventually(t, "another look at the GPU", func() bool { return l.run(t, nvmlOpened) != opened })
+		daemontest.Eventually(t, "the end of the reader", func() bool {
+			return l.run(t, "systemctl --user show --value -p ActiveState joulemux-nvml.service") == "inactive"
+		})
+		l.stop(t) // the ledger is its own until then
+		if said := l.run(t, readHeld); said != "" || t.Failed() {
+			if t.Log(said); said != "ollama-nvidia 3.0 1" {
+				t.Errorf("the ledger has %q", said)
+			}
+			return
+		}
+		setStatus(t, folder, "suspended")
+		l.run(t, "joulemux generate --model llama3.2:1b --max-tokens 30 'Why?'")
+		opened = l.run(t, nvmlOpened)
+	}
+	t.Error("it is never measured")
 }
 
 // nvidiaLaptop makes a folder that anybody can read, with the tree of a machine

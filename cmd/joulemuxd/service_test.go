@@ -27,6 +27,7 @@ func TestServiceOfAUser(t *testing.T) {
 		t.Skip("it installs joulemux, and starts a user manager")
 	}
 	backend, nvidia := daemontest.Serve(t, endlessOllama()), nvidiaLaptop(t)
+	wakes := waking(t, nvidia)
 	l := logIn(t)
 	port := daemontest.FreePort(t)
 	l.configure(t, oneBackend("canned", backend))
@@ -83,8 +84,8 @@ func TestServiceOfAUser(t *testing.T) {
 	t.Run("on a bad file it starts and says so to whoever asks, until that is mended", func(t *testing.T) { expectMendable(t, l, backend, overTCP) })
 	t.Run("a connection starts the reader of NVIDIA GPUs, which ends with it", func(t *testing.T) { expectNVIDIA(t, l, nvidia) })
 	var opened string
-	t.Run("a job that wakes a GPU up is measured, and then nobody holds it", func(t *testing.T) { opened = expectMeasured(t, l, nvidia) })
-	t.Run("what the GPU takes to hold a model is measured while it does", func(t *testing.T) { expectHeld(t, l, opened) })
+	t.Run("a job that wakes a GPU up is measured, and then nobody holds it", func(t *testing.T) { opened = expectMeasured(t, l, nvidia, wakes) })
+	t.Run("what the GPU takes to hold a model is measured while it does", func(t *testing.T) { expectHeld(t, l, nvidia, opened) })
 	t.Run("it stays confined", func(t *testing.T) {
 		expectConfined(t, l, service)
 		expectConfined(t, l, "joulemux-nvml.service")
