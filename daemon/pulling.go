@@ -55,7 +55,7 @@ func (s source) Pull(ctx context.Context, o pull.Order, each func(pull.Step)) er
 // How long a pull waits for NetworkManager, and how often is looked how the
 // machine is powered while it runs, where nobody reports that.
 const (
-	networkPatience = time.Second
+	networkPatience = 5 * time.Second // who is later may have a network that costs
 	lookAgain       = time.Minute
 )
 
