@@ -81,7 +81,7 @@ func (m *Monitor) Run(ctx context.Context) error {
 			wait = firstWait
 		}
 		level := slog.LevelDebug
-		if wait == firstWait {
+		if !m.missed {
 			level, m.missed = slog.LevelWarn, true // Not once a minute on a machine without a bus.
 		}
 		m.log.Log(ctx, level, "no bus to watch", "address", m.address, "error", err, "retry_in", wait)

@@ -291,9 +291,16 @@ func TestMonitorOutlivesTheBus(t *testing.T) {
 	b.Restart(t)
 	serveNumber(b.Connect(t), numbers, 2)
 	dbustest.Eventually(t, "the new service is found", func() bool { return <-told == "test.Numbers 2" })
-	for _, want := range []string{"no bus to watch", "the bus is there to watch"} { // each once
-		if line := <-log; !strings.Contains(line, want) {
-			t.Errorf("it says %q, and not %q", line, want)
+	b.Stop(t)
+	expect(t, told, "test.Numbers nobody")
+	for _, want := range []string{"no bus to watch", "the bus is there to watch", "no bus to watch"} { // each once
+		select {
+		case line := <-log:
+			if !strings.Contains(line, want) {
+				t.Errorf("it says %q, and not %q", line, want)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatalf("it never says %q", want)
 		}
 	}
 }
