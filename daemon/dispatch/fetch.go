@@ -105,7 +105,7 @@ func (d *Dispatcher) home(j job.Job, s *Settings, backends backend.Snapshot, tie
 			able = able || c.Healthy
 		}
 	}
-	if j.Target == "" && healthy && !able {
+	if j.AnyTarget() && healthy && !able {
 		return "", job.Errorf(job.Unsupported, "no backend that answers can fetch a model")
 	}
 	found, err := d.weigh(plan.Ask{Job: j, Candidates: candidates, Tier: tier, OnBattery: onBattery})

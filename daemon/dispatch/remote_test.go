@@ -178,7 +178,7 @@ func TestABackendThatIsToFetchAndIsDownSaysWhy(t *testing.T) {
 		if _, err := h.Home(t.Context(), "new", "npu"); !errors.Is(err, job.NoBackend) || !strings.Contains(err.Error(), errRefused.Error()) {
 			t.Errorf("the NPU, which is down, says %v", err)
 		}
-		for _, target := range []string{"", "cpu"} {
+		for _, target := range []string{"", "auto", "cpu"} {
 			if _, err := h.Home(t.Context(), "new", target); !errors.Is(err, job.Unsupported) {
 				t.Errorf("for the target %q it says %v", target, err)
 			}
