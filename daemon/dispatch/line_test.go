@@ -317,3 +317,27 @@ func TestABackendMayGoWhileJobsStandInItsLine(t *testing.T) {
 		}
 	})
 }
+
+// TestWhatWasReadWhileAJobStoodInLineIsNotLearnedFrom: when it was routed, nobody had
+// read what its prompt begins with.
+func TestWhatWasReadWhileAJobStoodInLineIsNotLearnedFrom(t *testing.T) {
+	prompt := strings.Repeat("what all of them begin with, ", 400)
+	scenario(t, func(r *rig) {
+		r.slots = 1
+		r.igpu.models = []job.Model{{Name: "m", Digest: "d", Resident: true}}
+		r.igpu.script = func(_ context.Context, begin func(job.Head) error, emit func(job.Chunk) error) error {
+			time.Sleep(time.Second)
+			u := job.Usage{PromptTokens: 50, Tokens: 10, Prefill: time.Second, Decode: time.Second}
+			return errors.Join(begin(job.Head{Status: 200}), emit(job.Chunk{Last: true, Usage: u}))
+		}
+	}, func(t *testing.T, r *rig) {
+		j := chat()
+		j.Target, j.Prompt, j.PromptBytes = "ollama-igpu", job.PromptOf(prompt), len(prompt)
+		first, second := r.ask(t, j, 0, nil), r.ask(t, j, 0, nil)
+		<-first.done
+		<-second.done
+		if e := r.kept(); len(e) != 2 || e[0].Cached != 0 || e[1].Cached != 50 {
+			t.Errorf("the entries are %+v", e)
+		}
+	})
+}

@@ -36,6 +36,8 @@ func (p *Plan) start(now time.Time, ids []string) (effects []Effect) {
 	for _, id := range ids {
 		j := p.jobs[id]
 		j.started = true
+		best := j.decision.Options[0].Candidate
+		best.Held = p.shared(j.at, &j.job) // by now: the jobs before it may have begun alike
 		p.begin(now, j)
 		effects = append(effects, Effect{Kind: Start, ID: id, Backend: j.at.backend, Model: j.at.model, KeepAlive: p.keepAlive(j)})
 	}

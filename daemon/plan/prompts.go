@@ -11,6 +11,11 @@ func (p *Plan) held(c *job.Candidate, j *job.Job) (most int) {
 		delete(p.prompts, at)
 		return 0
 	}
+	return p.shared(at, j)
+}
+
+// shared returns how much of a job's prompt a model has read last where it is.
+func (p *Plan) shared(at resident, j *job.Job) (most int) {
 	for _, read := range p.prompts[at] {
 		most = max(most, read.Shared(j.Prompt))
 	}
