@@ -76,8 +76,8 @@ type Daemon struct {
 	client *http.Client
 }
 
-// Start starts a daemon, and returns when it is ready and knows its backends. It stops with the test,
-// which fails if anything of it is left then.
+// Start starts a daemon, and returns when it is ready and knows its backends. It
+// stops with the test, which fails if anything of it is left then.
 func Start(t testing.TB, o Options) *Daemon {
 	t.Helper()
 	d, err := Try(t, o)
