@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -82,8 +83,25 @@ func (e *Endpoint) sendWith(t *http.Transport, req *http.Request, key string) (*
 	if key != "" {
 		req.Header.Set("Authorization", "Bearer "+key)
 	}
-	return t.RoundTrip(req)
+	if req.GetBody == nil {
+		return t.RoundTrip(req)
+	}
+	// Of the connections that are kept net/http would try one after the other.
+	first := req.WithContext(req.Context())
+	first.GetBody = func() (io.ReadCloser, error) { return nil, errKept }
+	resp, err := t.RoundTrip(first)
+	if !errors.Is(err, errKept) {
+		return resp, err
+	}
+	again := req.WithContext(req.Context())
+	if again.Body, err = req.GetBody(); err != nil {
+		return nil, err
+	}
+	return e.fresh.RoundTrip(again)
 }
+
+// errKept is of a request on whose connection, which was kept, no answer began.
+var errKept = errors.New("a connection that was kept is closed")
 
 // judge refuses what is no answer to a request, and takes the key out of what is:
 // servers repeat it in errors.

@@ -148,9 +148,10 @@ func (e *StatusError) Error() string {
 }
 
 // Post sends a request in JSON. A kept connection on which no answer begins is
-// not the server's failure, so another is tried, up to a fresh one: a llama-server
-// closes its own behind each stream, without a word in the answer's headers, and
-// whoever asks at once is faster than the news of that.
+// not the server's failure, so a fresh one is tried: a llama-server closes its own
+// behind each stream, without a word in the answer's headers, and whoever asks at
+// once is faster than the news of that. It is tried once, for a server may as well
+// have worked on the request until it fell over.
 func (e *Endpoint) Post(ctx context.Context, path string, body []byte) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, e.base+path, bytes.NewReader(body))
 	if err != nil {

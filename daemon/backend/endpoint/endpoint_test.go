@@ -2,11 +2,14 @@ package endpoint_test
 
 import (
 	"bufio"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,6 +42,51 @@ func TestOnceClosedNoConnectionIsLeft(t *testing.T) {
 		case <-time.After(10 * time.Second):
 			t.Fatal("a connection stays")
 		}
+	}
+}
+
+// TestAServerThatFallsOverARequestHasItTwiceAtMost, however many connections to it
+// are kept.
+func TestAServerThatFallsOverARequestHasItTwiceAtMost(t *testing.T) {
+	const kept = 8
+	var together sync.WaitGroup
+	together.Add(kept)
+	var asked atomic.Int32
+	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		if r.URL.Path == "/fatal" {
+			asked.Add(1)
+			panic(http.ErrAbortHandler)
+		}
+		together.Done()
+		together.Wait()
+	}))
+	t.Cleanup(s.Close)
+	u, err := url.Parse(s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := endpoint.New(u)
+	t.Cleanup(e.Close)
+	ask := func(path string) error {
+		resp, err := e.Post(t.Context(), path, []byte("{}"))
+		if err != nil {
+			return err
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		return resp.Body.Close()
+	}
+	var all sync.WaitGroup
+	for range kept {
+		all.Go(func() {
+			if err := ask("/"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if err := ask("/fatal"); !errors.Is(err, io.EOF) || asked.Load() != 2 {
+		t.Errorf("it was asked %d times: %v", asked.Load(), err)
 	}
 }
 
