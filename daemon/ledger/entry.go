@@ -71,6 +71,9 @@ const (
 	maxCurrency = 32
 )
 
+// read is how many of the prompt's tokens took something.
+func (e Entry) read() int { return e.PromptTokens - e.Cached }
+
 // normal returns e with every field within its bounds, so that no entry can
 // fail to be written or spoil a sum. What ended at no known time ended now.
 func (e Entry) normal(now time.Time) Entry {

@@ -130,7 +130,7 @@ func (l Learned) withTimes(e Entry) Learned {
 	if e.Tokens >= learnTokens && e.Decode > 0 {
 		l.TokenTime = l.TokenTime.With(e.Decode/time.Duration(e.Tokens), e.Ended)
 	}
-	if read := e.PromptTokens - e.Cached; read >= learnTokens && e.Prefill > 0 {
+	if read := e.read(); read >= learnTokens && e.Prefill > 0 {
 		l.PromptTime = l.PromptTime.With(e.Prefill/time.Duration(read), e.Ended)
 	}
 	if e.Load >= learnLoad {
@@ -155,7 +155,7 @@ func (l Learned) withEnergy(e Entry) Learned {
 	if e.Tokens >= learnTokens && writing > 0 {
 		l.TokenEnergy = l.TokenEnergy.With(power.Energy(work*writing/float64(e.Tokens)), e.Ended)
 	}
-	if read := e.PromptTokens - e.Cached; read >= learnTokens && reading > 0 {
+	if read := e.read(); read >= learnTokens && reading > 0 {
 		l.PromptEnergy = l.PromptEnergy.With(power.Energy(work*reading/float64(read)), e.Ended)
 	}
 	return l
