@@ -49,6 +49,15 @@ func (r *rig) ask(t *testing.T, j job.Job, leaves time.Duration, chunk func(cont
 	return a
 }
 
+// both has two ask the same at once, and returns when both are answered.
+func (r *rig) both(t *testing.T, j job.Job) (first, second *asker) {
+	t.Helper()
+	first, second = r.ask(t, j, 0, nil), r.ask(t, j, 0, nil)
+	<-first.done
+	<-second.done
+	return first, second
+}
+
 func TestTwoWhoAskTheSameAreAnsweredOnce(t *testing.T) {
 	scenario(t, keeping, func(t *testing.T, r *rig) {
 		first := r.ask(t, fixed("hi"), 0, nil)
@@ -145,9 +154,7 @@ func TestErrorsGoToAll(t *testing.T) {
 	}, func(t *testing.T, r *rig) {
 		j := fixed("hi")
 		j.Target = "igpu"
-		first, second := r.ask(t, j, 0, nil), r.ask(t, j, 0, nil)
-		<-first.done
-		<-second.done
+		first, second := r.both(t, j)
 		for _, a := range []*asker{first, second} {
 			if !errors.Is(a.err, job.BackendFailed) || !strings.Contains(a.err.Error(), "boom") || a.text.String() != "a" {
 				t.Errorf("got %v after %q", a.err, a.text.String())
@@ -170,9 +177,7 @@ func TestRefusalIsOneForAllInTheLedger(t *testing.T) {
 	}, func(t *testing.T, r *rig) {
 		j := fixed("hi")
 		j.Target = "igpu"
-		first, second := r.ask(t, j, 0, nil), r.ask(t, j, 0, nil)
-		<-first.done
-		<-second.done
+		r.both(t, j)
 		if e := r.kept(); r.jobs() != 1 || len(e) != 2 || e[0].Failed != job.Invalid || e[1].Failed != job.Invalid {
 			t.Errorf("%d jobs; the ledger has %+v", r.jobs(), e)
 		}
@@ -187,9 +192,7 @@ func TestFallbackIsToldToAll(t *testing.T) {
 			return job.Errorf(job.BackendFailed, "boom")
 		}
 	}, func(t *testing.T, r *rig) {
-		first, second := r.ask(t, fixed("hi"), 0, nil), r.ask(t, fixed("hi"), 0, nil)
-		<-first.done
-		<-second.done
+		first, second := r.both(t, fixed("hi"))
 		for _, a := range []*asker{first, second} {
 			if a.err != nil || len(a.routed) != 2 || a.routed[0] != "ollama-igpu" || a.routed[1] != a.report.Decision.Backend || a.begun != 1 {
 				t.Errorf("%v, routed to %v", a.err, a.routed)

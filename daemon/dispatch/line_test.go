@@ -333,9 +333,7 @@ func TestWhatWasReadWhileAJobStoodInLineIsNotLearnedFrom(t *testing.T) {
 	}, func(t *testing.T, r *rig) {
 		j := chat()
 		j.Target, j.Prompt, j.PromptBytes = "ollama-igpu", job.PromptOf(prompt), len(prompt)
-		first, second := r.ask(t, j, 0, nil), r.ask(t, j, 0, nil)
-		<-first.done
-		<-second.done
+		r.both(t, j)
 		if e := r.kept(); len(e) != 2 || e[0].Cached != 0 || e[1].Cached != 50 {
 			t.Errorf("the entries are %+v", e)
 		}

@@ -16,6 +16,19 @@ import (
 	"github.com/joulemux/joulemux/daemon/backend/endpoint"
 )
 
+// to returns the endpoint of a server. Both end with the test.
+func to(t *testing.T, s *httptest.Server) *endpoint.Endpoint {
+	t.Helper()
+	t.Cleanup(s.Close)
+	u, err := url.Parse(s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := endpoint.New(u)
+	t.Cleanup(e.Close)
+	return e
+}
+
 func TestOnceClosedNoConnectionIsLeft(t *testing.T) {
 	ended := make(chan struct{}, 4)
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "{}") }))
@@ -25,12 +38,7 @@ func TestOnceClosedNoConnectionIsLeft(t *testing.T) {
 		}
 	}
 	server.Start()
-	t.Cleanup(server.Close)
-	there, err := url.Parse(server.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	e := endpoint.New(there)
+	e := to(t, server)
 	e.Close()
 	for range 2 { // as jobs do that were sent there before
 		var into struct{}
@@ -61,13 +69,7 @@ func TestAServerThatFallsOverARequestHasItTwiceAtMost(t *testing.T) {
 		together.Done()
 		together.Wait()
 	}))
-	t.Cleanup(s.Close)
-	u, err := url.Parse(s.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	e := endpoint.New(u)
-	t.Cleanup(e.Close)
+	e := to(t, s)
 	ask := func(path string) error {
 		resp, err := e.Post(t.Context(), path, []byte("{}"))
 		if err != nil {
